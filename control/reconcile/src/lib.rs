@@ -1,0 +1,1 @@
+//! The controllers: pure functions from what is to a Plan.

@@ -1,0 +1,1 @@
+//! Every kind as a row, and the one write pipeline.

@@ -1,0 +1,1 @@
+//! Runs the controllers and the scheduler: cache, queue, back-off, driver, leadership.

@@ -1,0 +1,3 @@
+//! A master: configuration, wiring, clock, shutdown.
+
+fn main() {}

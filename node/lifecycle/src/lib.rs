@@ -1,0 +1,1 @@
+//! The pod's state machine, pure: desired, observed and now to one step.

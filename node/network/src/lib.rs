@@ -1,0 +1,1 @@
+//! The pods' network: links, routes, overlay, addresses, services by nftables, DNS.

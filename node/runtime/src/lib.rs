@@ -1,0 +1,1 @@
+//! Containers, images, cgroups, volumes and logs of one node.

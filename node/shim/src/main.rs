@@ -1,0 +1,3 @@
+//! One a pod: holds its containers so that they outlive the agent.
+
+fn main() {}

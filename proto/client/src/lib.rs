@@ -1,0 +1,1 @@
+//! A client of the API server: kubeconfig, fail-over over all masters, watch, exec.

@@ -1,0 +1,1 @@
+//! What the API speaks: object envelope, names, selectors, quantities, patches, Status.

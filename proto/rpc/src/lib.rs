@@ -1,0 +1,1 @@
+//! The protobuf messages and gRPC bindings: raft transport and shim.

@@ -1,0 +1,1 @@
+//! The store's semantics, pure: commands, total apply, revisions, watch events, and the Store trait.

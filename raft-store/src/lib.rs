@@ -1,0 +1,1 @@
+//! The store: openraft over RocksDB.
