@@ -1,0 +1,157 @@
+//! What masters, agents and `ctl` tell one another about the cluster itself, as JSON under `/cluster/v1/` of the API port.
+
+use serde::{Deserialize, Serialize};
+
+/// A master in the Raft group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// Raft's id of the member: new at each join, never used again.
+    pub id: u64,
+    /// The master's name.
+    pub name: String,
+    /// Where its peers reach it: `address:port`.
+    pub peer_address: String,
+    /// Where clients reach its API: `https://address:port`.
+    pub api_url: String,
+    /// Whether it votes; a learner is still being fed.
+    pub voter: bool,
+}
+
+/// How far a member is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberStatus {
+    /// Who.
+    #[serde(flatten)]
+    pub member: Member,
+    /// Whether it leads.
+    pub leader: bool,
+    /// Whether the answering master reached it just now.
+    pub healthy: bool,
+    /// The last index in its log, when known.
+    pub last_log_index: Option<u64>,
+    /// The last index that it applied, when known.
+    pub applied_index: Option<u64>,
+    /// The store's revision on it, when known.
+    pub revision: Option<u64>,
+    /// Bytes of its data on disk, when known.
+    pub db_size_bytes: Option<u64>,
+    /// What is wrong with it, for people.
+    pub problem: Option<String>,
+}
+
+/// Answer of `GET /cluster/v1/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// The cluster's identity; a restore makes a new one.
+    pub cluster_id: String,
+    /// The Raft term.
+    pub term: u64,
+    /// The leader's member id, when one is known.
+    pub leader: Option<u64>,
+    /// All members.
+    pub members: Vec<MemberStatus>,
+}
+
+/// Answer of `GET /cluster/v1/members`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberList {
+    /// The cluster's identity.
+    pub cluster_id: String,
+    /// All members.
+    pub members: Vec<Member>,
+}
+
+/// Body of `POST /cluster/v1/members`: admits a master that is about to start with an empty data directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberAdd {
+    /// The master's name.
+    pub name: String,
+    /// Where its peers will reach it: `address:port`.
+    pub peer_address: String,
+    /// Where clients will reach its API.
+    pub api_url: String,
+}
+
+/// What a machine asks to become, with a join token: body of `POST /cluster/v1/join`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "role")]
+pub enum JoinRequest {
+    /// A node agent.
+    #[serde(rename_all = "camelCase")]
+    Node {
+        /// The node's name.
+        name: String,
+        /// The address at which masters reach its kubelet port.
+        address: String,
+        /// A certificate signing request in PEM; the subject is set by the server.
+        csr_pem: String,
+    },
+    /// A master.
+    #[serde(rename_all = "camelCase")]
+    Master {
+        /// Name and addresses.
+        #[serde(flatten)]
+        member: MemberAdd,
+    },
+}
+
+/// Answer of `POST /cluster/v1/join`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "role")]
+pub enum JoinResponse {
+    /// For a node.
+    #[serde(rename_all = "camelCase")]
+    Node {
+        /// The cluster's identity.
+        cluster_id: String,
+        /// The CA's certificate in PEM.
+        ca_pem: String,
+        /// The node's certificate in PEM: client of the API and server of the kubelet port.
+        certificate_pem: String,
+        /// The masters' API URLs.
+        masters: Vec<String>,
+        /// The network of all pods.
+        cluster_cidr: String,
+        /// The network of services' addresses.
+        service_cidr: String,
+        /// The address at which pods ask for names.
+        dns_address: String,
+        /// The domain of services' names.
+        cluster_domain: String,
+    },
+    /// For a master: all that it needs to start and to issue certificates itself.
+    #[serde(rename_all = "camelCase")]
+    Master {
+        /// The cluster's identity.
+        cluster_id: String,
+        /// The member id that it must use.
+        member_id: u64,
+        /// The CA's certificate in PEM.
+        ca_pem: String,
+        /// The CA's key in PEM.
+        ca_key_pem: String,
+        /// The members so far, itself included.
+        members: Vec<Member>,
+        /// The cluster's settings, which all masters share.
+        settings: ClusterSettings,
+    },
+}
+
+/// What all masters of a cluster must agree on; fixed when the cluster is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterSettings {
+    /// The network of all pods, `10.244.0.0/16`; every node gets a /24 of it.
+    pub cluster_cidr: String,
+    /// The network of services' addresses, `10.96.0.0/16`.
+    pub service_cidr: String,
+    /// The domain of services' names, `cluster.local`.
+    pub cluster_domain: String,
+    /// The address at which pods ask for names, `10.96.0.10`.
+    pub dns_address: String,
+}
