@@ -1,1 +1,11 @@
-//! The store's semantics, pure: commands, total apply, revisions, watch events, and the Store trait.
+//! The store's semantics, pure: what `apply` does, revisions, transactions, leases, compaction, watch events; the `Store`
+//! trait through which a master's parts use the store, and an in-memory `Store` for tests.
+//!
+//! Never touches a file, a socket or a clock: time comes in as part of a command. The rules are those of etcd's v3 API.
+
+mod store;
+
+pub use store::{
+    Compare, CompareOp, CompareTarget, Consistency, Event, KeyRange, KeyRangeEnd, KeyValue, LeaderState, LeaderStream, LeaseId, Op,
+    OpResult, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,
+};
