@@ -1,4 +1,5 @@
-//! What the API speaks, pure: the object envelope and its metadata, kinds and resources, keys, `Status`, typed ids.
+//! What the API speaks, pure: the object envelope and its metadata, kinds and resources, keys, selectors, quantities,
+//! patches, `Status`, typed ids.
 //!
 //! Never asks a clock, a file or the network. The rules are Kubernetes' API conventions; where a module follows another
 //! document it names it.
@@ -8,7 +9,11 @@ mod gvk;
 mod ids;
 mod key;
 mod meta;
+pub mod names;
 mod object;
+pub mod patch;
+pub mod quantity;
+pub mod selector;
 mod status;
 mod time;
 
@@ -17,5 +22,7 @@ pub use ids::{NodeName, Revision, Term, Uid};
 pub use key::{ObjectKey, REGISTRY_ROOT, namespace_prefix, resource_prefix, store_key};
 pub use meta::{ObjectMeta, OwnerReference};
 pub use object::{Object, ObjectError, object_view, splice_revision};
+pub use quantity::Quantity;
+pub use selector::{FieldSelector, LabelSelector};
 pub use status::{Cause, Reason, Status, StatusDetails};
 pub use time::Timestamp;
