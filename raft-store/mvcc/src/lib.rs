@@ -3,9 +3,19 @@
 //!
 //! Never touches a file, a socket or a clock: time comes in as part of a command. The rules are those of etcd's v3 API.
 
+pub mod codec;
+mod command;
+mod meta;
+mod overlay;
 mod store;
+mod tables;
 
+pub use command::{Applied, Batch, Command, Done, Outcome, Reply};
+pub use meta::{FIRST_REVISION, Meta};
+pub use overlay::Overlay;
 pub use store::{
-    Compare, CompareOp, CompareTarget, Consistency, Event, KeyRange, KeyRangeEnd, KeyValue, LeaderState, LeaderStream, LeaseId, Op,
-    OpResult, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,
+    Compare, CompareOp, CompareTarget, Consistency, Event, KeyRange, KeyRangeEnd, KeyValue,
+    LeaderState, LeaderStream, LeaseId, Op, OpResult, RangeRequest, RangeResponse, Store,
+    StoreError, Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,
 };
+pub use tables::{MemTables, Table, Tables, TablesError, Visit, Write};

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// A lease's id; zero means none, as in etcd.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct LeaseId(pub i64);
 
 /// A key with its value and history numbers, as etcd's `mvccpb.KeyValue`.
@@ -51,7 +53,10 @@ pub enum KeyRangeEnd {
 impl KeyRange {
     /// One key.
     pub fn key(key: impl Into<Bytes>) -> Self {
-        KeyRange { start: key.into(), end: KeyRangeEnd::Single }
+        KeyRange {
+            start: key.into(),
+            end: KeyRangeEnd::Single,
+        }
     }
 
     /// All keys that begin with `prefix`; every key for an empty one.
@@ -174,7 +179,11 @@ pub struct Compare {
 impl Compare {
     /// The key's last change is still `revision`; 0 for a key that must not exist.
     pub fn unchanged(key: impl Into<Bytes>, revision: Revision) -> Self {
-        Compare { range: KeyRange::key(key), op: CompareOp::Equal, target: CompareTarget::ModRevision(revision) }
+        Compare {
+            range: KeyRange::key(key),
+            op: CompareOp::Equal,
+            target: CompareTarget::ModRevision(revision),
+        }
     }
 
     /// The key does not exist.
@@ -218,17 +227,28 @@ pub enum Op {
 impl Op {
     /// Write `value` under `key`.
     pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
-        Op::Put { key: key.into(), value: value.into(), lease: LeaseId(0), prev_kv: false }
+        Op::Put {
+            key: key.into(),
+            value: value.into(),
+            lease: LeaseId(0),
+            prev_kv: false,
+        }
     }
 
     /// Delete one key, answering with what it was.
     pub fn delete(key: impl Into<Bytes>) -> Self {
-        Op::DeleteRange { range: KeyRange::key(key), prev_kv: true }
+        Op::DeleteRange {
+            range: KeyRange::key(key),
+            prev_kv: true,
+        }
     }
 
     /// Read one key.
     pub fn get(key: impl Into<Bytes>) -> Self {
-        Op::Range { range: KeyRange::key(key), limit: None }
+        Op::Range {
+            range: KeyRange::key(key),
+            limit: None,
+        }
     }
 }
 
@@ -372,7 +392,9 @@ pub enum StoreError {
         current: Term,
     },
     /// No quorum, or no leader, was reached before the deadline; nothing is known of the outcome of a write.
-    #[error("the store cannot reach a quorum of its members: {0}; a write may or may not have taken effect")]
+    #[error(
+        "the store cannot reach a quorum of its members: {0}; a write may or may not have taken effect"
+    )]
     Unavailable(String),
     /// Surely not done: refused before it was proposed.
     #[error("the store refused the request: {0}")]
@@ -386,7 +408,9 @@ pub enum StoreError {
         limit: usize,
     },
     /// The disk is full: only deletes and compaction pass.
-    #[error("the store has no space left on its disk; delete what is not needed or enlarge the disk")]
+    #[error(
+        "the store has no space left on its disk; delete what is not needed or enlarge the disk"
+    )]
     NoSpace,
     /// The lease does not exist.
     #[error("requested lease not found")]
