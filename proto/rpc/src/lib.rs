@@ -7,3 +7,9 @@ pub mod shim {
     #![expect(missing_docs, reason = "generated; documented in proto/shim.proto")]
     include!(concat!(env!("OUT_DIR"), "/trireme.shim.rs"));
 }
+
+/// What the members of the store say to each other; bindings need the feature `grpc`.
+pub mod raft {
+    #![expect(missing_docs, reason = "generated; documented in proto/raft.proto")]
+    include!(concat!(env!("OUT_DIR"), "/trireme.raft.rs"));
+}
