@@ -1,0 +1,127 @@
+//! TLS settings of a client: trust in one CA, by its certificate or by its hash.
+
+use crate::{ConfigError, Identity};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// Trusts servers whose certificate the CA issued; shows `identity` when asked.
+pub fn trusting_ca(ca_pem: &str, identity: Option<&Identity>) -> Result<ClientConfig, ConfigError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates("the CA's certificate", ca_pem)? {
+        roots
+            .add(certificate)
+            .map_err(|error| unusable("the CA's certificate", error))?;
+    }
+    let builder = builder()?.with_root_certificates(roots);
+    match identity {
+        None => Ok(builder.with_no_client_auth()),
+        Some(identity) => {
+            let chain = certificates("the client's certificate", &identity.certificate_pem)?;
+            let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())
+                .map_err(|error| unusable("the client's key", error))?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| unusable("the client's certificate", error))
+        }
+    }
+}
+
+/// Trusts servers that show, in their chain, the CA whose DER has this SHA-256, and a certificate issued by it.
+pub fn trusting_hash(ca_sha256: [u8; 32]) -> Result<ClientConfig, ConfigError> {
+    let verifier = PinnedCa {
+        ca_sha256,
+        provider: Arc::new(ring::default_provider()),
+    };
+    let config = builder()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    Ok(config.with_no_client_auth())
+}
+
+fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, ConfigError> {
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable("TLS", error))
+}
+
+fn certificates(what: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let chain = chain.map_err(|error| unusable(what, error))?;
+    if chain.is_empty() {
+        return Err(unusable(what, "there is no certificate in it"));
+    }
+    Ok(chain)
+}
+
+fn unusable(what: &str, reason: impl std::fmt::Display) -> ConfigError {
+    ConfigError::Unusable {
+        what: what.to_owned(),
+        reason: reason.to_string(),
+    }
+}
+
+/// Finds the pinned CA in the server's chain, then verifies as usual with that CA as the only root.
+#[derive(Debug)]
+struct PinnedCa {
+    ca_sha256: [u8; 32],
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinnedCa {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let pinned = intermediates
+            .iter()
+            .find(|certificate| Sha256::digest(certificate)[..] == self.ca_sha256);
+        let Some(ca) = pinned else {
+            return Err(CertificateError::UnknownIssuer.into());
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.clone().into_owned())?;
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
+        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
