@@ -1,1 +1,19 @@
-//! The controllers: pure functions from what is to a Plan.
+//! The controllers: pure functions from what is to a [`Plan`].
+//!
+//! One file a controller, each with an `Input` (all that the decision may depend on, taken from one snapshot) and
+//! `reconcile(&Input, now) -> Plan`. Nothing here reads a store, a clock or randomness. Whoever executes a plan has no choice
+//! left to make: every write carries its precondition, and children have names that follow from their owner, so that a plan
+//! executed twice conflicts instead of doubling.
+//!
+//! Typed structs of k8s-openapi are read views; what is written is built as [`objects::Object`] or as a merge patch.
+
+pub mod conditions;
+pub mod names;
+pub mod owners;
+pub mod plan;
+pub mod pods;
+pub mod selector;
+pub mod view;
+
+pub use plan::{Action, EventType, ObjectReference, Plan, Precondition, Propagation, StatusUpdate};
+pub use view::Viewed;
