@@ -3,19 +3,30 @@
 //!
 //! Never touches a file, a socket or a clock: time comes in as part of a command. The rules are those of etcd's v3 API.
 
+mod apply;
 pub mod codec;
 mod command;
+mod compact;
+mod lease;
 mod meta;
 mod overlay;
+mod read;
+mod record;
 mod store;
 mod tables;
+mod validate;
 
+pub use apply::{apply, apply_batch};
 pub use command::{Applied, Batch, Command, Done, Outcome, Reply};
+pub use compact::{RESTORE_RAISES_BY, needs_sweep, raise_revision, sweep};
+pub use lease::{Lease, lease, lease_keys, leases};
 pub use meta::{FIRST_REVISION, Meta};
 pub use overlay::Overlay;
+pub use read::{HistoryPage, ReadError, fingerprint, history, range};
 pub use store::{
     Compare, CompareOp, CompareTarget, Consistency, Event, KeyRange, KeyRangeEnd, KeyValue,
     LeaderState, LeaderStream, LeaseId, Op, OpResult, RangeRequest, RangeResponse, Store,
     StoreError, Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,
 };
 pub use tables::{MemTables, Table, Tables, TablesError, Visit, Write};
+pub use validate::{TXN_BYTES_MAX, TXN_OPS_MAX, only_frees, validate};

@@ -137,7 +137,7 @@ pub struct RangeResponse {
     pub count: u64,
 }
 
-/// What a comparison looks at; an absent key has revision and version 0, and an empty value.
+/// What a comparison looks at; an absent key has revision, version and lease 0, and, as in etcd, no comparison of its value holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CompareTarget {
     /// The revision of the last change; 0 means that the key does not exist.

@@ -1,0 +1,244 @@
+//! What a committed command does to the tables: total and deterministic.
+//!
+//! Applying never fails on what a command says: a refused command is a reply. It fails only when the tables cannot be
+//! read, and then the member must stop. It asks no clock and no randomness, and reads nothing but the overlay. The rules
+//! are those of etcd's v3 API; the fence is ours.
+
+use crate::command::{Applied, Batch, Command, Done, Outcome, Reply};
+use crate::compact;
+use crate::lease;
+use crate::overlay::Overlay;
+use crate::read;
+use crate::record::{Record, Version, history_key, version_key};
+use crate::store::{
+    Compare, CompareOp, CompareTarget, Event, KeyRange, KeyRangeEnd, KeyValue, LeaseId, Op, OpResult, StoreError, Txn,
+    TxnResponse,
+};
+use crate::tables::{Table, Tables, TablesError};
+use crate::validate::validate;
+use bytes::Bytes;
+use objects::Revision;
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+/// Applies one command.
+pub fn apply<T: Tables + ?Sized>(
+    overlay: &mut Overlay<'_, T>,
+    at: Applied,
+    command: &Command,
+) -> Result<Outcome, TablesError> {
+    let mut events = vec![];
+    let reply = match command {
+        Command::Txn(txn) => apply_txn(overlay, at, txn, &mut events)?,
+        Command::Compact { revision } => compact::compact(overlay, *revision),
+        Command::LeaseGrant { id, ttl_ms, now_ms } => lease::grant(overlay, *id, *ttl_ms, *now_ms)?,
+        Command::LeaseRevoke { id } => lease::revoke(overlay, *id, &mut events)?,
+        Command::LeaseKeepAlive { id, now_ms } => lease::keep_alive(overlay, *id, *now_ms)?,
+        Command::LeaseExpire { ids, now_ms } => lease::expire(overlay, ids, *now_ms, &mut events)?,
+        Command::LeaseRenewAll { now_ms } => lease::renew_all(overlay, *now_ms)?,
+        Command::RaiseRevision { by } => Ok(Done::Raised(compact::raise_revision(overlay, *by))),
+    };
+    Ok(Outcome { reply, events, revision: overlay.meta().revision })
+}
+
+/// Applies the commands of one entry, one after the other.
+pub fn apply_batch<T: Tables + ?Sized>(
+    overlay: &mut Overlay<'_, T>,
+    at: Applied,
+    batch: &Batch,
+) -> Result<Vec<Outcome>, TablesError> {
+    batch.0.iter().map(|command| apply(overlay, at, command)).collect()
+}
+
+fn apply_txn<T: Tables + ?Sized>(
+    overlay: &mut Overlay<'_, T>,
+    at: Applied,
+    txn: &Txn,
+    events: &mut Vec<Arc<Event>>,
+) -> Result<Reply, TablesError> {
+    if let Some(held) = txn.fence
+        && held < at.term
+    {
+        return Ok(Err(StoreError::Fenced { held, current: at.term }));
+    }
+    if let Err(refused) = validate(txn) {
+        return Ok(Err(refused));
+    }
+    // As in etcd, all comparisons look at the state before the transaction, those of inner transactions too.
+    let mut branches = vec![];
+    if !decide(overlay, txn, &mut branches)? {
+        return Ok(Err(StoreError::LeaseNotFound));
+    }
+    let mut change = Change::begin(overlay, events);
+    let response = run(&mut change, txn, &mut branches.into_iter())?;
+    change.finish();
+    Ok(Ok(Done::Txn(response)))
+}
+
+/// Appends which branch `txn` takes, then those of the transactions in that branch. False when a step to be done names a
+/// lease that does not exist.
+fn decide<T: Tables + ?Sized>(
+    overlay: &Overlay<'_, T>,
+    txn: &Txn,
+    branches: &mut Vec<bool>,
+) -> Result<bool, TablesError> {
+    let mut succeeded = true;
+    for compare in &txn.compare {
+        if !holds(overlay, compare)? {
+            succeeded = false;
+            break;
+        }
+    }
+    branches.push(succeeded);
+    for op in if succeeded { &txn.success } else { &txn.failure } {
+        let possible = match op {
+            Op::Put { lease, .. } => *lease == LeaseId(0) || lease::exists(overlay, *lease)?,
+            Op::Txn(inner) => decide(overlay, inner, branches)?,
+            Op::DeleteRange { .. } | Op::Range { .. } => true,
+        };
+        if !possible {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the comparison holds for each key of its range; for an empty range, whether it holds for an absent key.
+fn holds<T: Tables + ?Sized>(overlay: &Overlay<'_, T>, compare: &Compare) -> Result<bool, TablesError> {
+    let with_value = matches!(compare.target, CompareTarget::Value(_));
+    let found = read::latest(overlay, &compare.range, None, !with_value)?;
+    Ok(match &found.kvs[..] {
+        [] => holds_for(compare, None),
+        kvs => kvs.iter().all(|kv| holds_for(compare, Some(kv))),
+    })
+}
+
+fn holds_for(compare: &Compare, kv: Option<&KeyValue>) -> bool {
+    let ordering = match &compare.target {
+        CompareTarget::ModRevision(given) => kv.map_or(Revision(0), |kv| kv.mod_revision).cmp(given),
+        CompareTarget::CreateRevision(given) => kv.map_or(Revision(0), |kv| kv.create_revision).cmp(given),
+        CompareTarget::Version(given) => kv.map_or(0, |kv| kv.version).cmp(given),
+        CompareTarget::Lease(given) => kv.map_or(LeaseId(0), |kv| kv.lease).cmp(given),
+        CompareTarget::Value(given) => match kv {
+            Some(kv) => kv.value.cmp(given),
+            None => return false,
+        },
+    };
+    match compare.op {
+        CompareOp::Equal => ordering == Ordering::Equal,
+        CompareOp::NotEqual => ordering != Ordering::Equal,
+        CompareOp::Greater => ordering == Ordering::Greater,
+        CompareOp::Less => ordering == Ordering::Less,
+    }
+}
+
+/// Does the steps of the branch that was decided.
+fn run<T: Tables + ?Sized>(
+    change: &mut Change<'_, '_, T>,
+    txn: &Txn,
+    branches: &mut impl Iterator<Item = bool>,
+) -> Result<TxnResponse, TablesError> {
+    let succeeded = branches.next().expect("decide has walked the same transactions");
+    let ops = if succeeded { &txn.success } else { &txn.failure };
+    let mut results = Vec::with_capacity(ops.len());
+    for op in ops {
+        results.push(match op {
+            Op::Put { key, value, lease, prev_kv } => {
+                let prev = change.put(key, value, *lease)?;
+                OpResult::Put(prev.filter(|_| *prev_kv))
+            }
+            Op::DeleteRange { range, prev_kv } => {
+                let deleted = change.delete_range(range)?;
+                OpResult::Deleted(deleted.len() as u64, if *prev_kv { deleted } else { vec![] })
+            }
+            Op::Range { range, limit } => {
+                let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+                let mut found = read::latest(change.overlay, range, limit, false)?;
+                found.revision = change.revision();
+                OpResult::Range(found)
+            }
+            Op::Txn(inner) => OpResult::Txn(run(change, inner, branches)?),
+        });
+    }
+    Ok(TxnResponse { revision: change.revision(), succeeded, results })
+}
+
+/// The writes of one revision. The revision is taken only when something is written.
+pub(crate) struct Change<'c, 'b, T: ?Sized> {
+    pub(crate) overlay: &'c mut Overlay<'b, T>,
+    events: &'c mut Vec<Arc<Event>>,
+    next: Revision,
+    sub: u32,
+}
+
+impl<'c, 'b, T: Tables + ?Sized> Change<'c, 'b, T> {
+    pub(crate) fn begin(overlay: &'c mut Overlay<'b, T>, events: &'c mut Vec<Arc<Event>>) -> Self {
+        let next = overlay.meta().revision.next();
+        Change { overlay, events, next, sub: 0 }
+    }
+
+    /// Takes the revision if something was written.
+    pub(crate) fn finish(self) {
+        self.overlay.meta_mut().revision = self.revision();
+    }
+
+    /// The store's revision with what was written so far.
+    fn revision(&self) -> Revision {
+        if self.sub == 0 { self.overlay.meta().revision } else { self.next }
+    }
+
+    /// Writes a key; returns what it was.
+    fn put(&mut self, key: &Bytes, value: &Bytes, lease: LeaseId) -> Result<Option<KeyValue>, TablesError> {
+        let prev = match self.overlay.get(Table::Latest, key)? {
+            Some(record) => Some(Record::read(Table::Latest, key, record)?.kv),
+            None => None,
+        };
+        let kv = KeyValue {
+            key: key.clone(),
+            value: value.clone(),
+            create_revision: prev.as_ref().map_or(self.next, |prev| prev.create_revision),
+            mod_revision: self.next,
+            version: prev.as_ref().map_or(0, |prev| prev.version) + 1,
+            lease,
+        };
+        let record = Record::put(kv, self.sub);
+        let lease_before = prev.as_ref().map_or(LeaseId(0), |prev| prev.lease);
+        lease::attach(self.overlay, &record.kv.key, lease_before, lease);
+        self.overlay.put(Table::Latest, record.kv.key.clone(), record.bytes.clone());
+        self.record(&record);
+        self.events.push(Arc::new(Event::Put { kv: record.kv, prev: prev.clone() }));
+        Ok(prev)
+    }
+
+    /// Deletes the keys of a range; returns what they were.
+    fn delete_range(&mut self, range: &KeyRange) -> Result<Vec<KeyValue>, TablesError> {
+        let found = read::latest(self.overlay, range, None, false)?.kvs;
+        for kv in &found {
+            self.delete(kv.clone());
+        }
+        Ok(found)
+    }
+
+    /// Deletes a key that exists as `prev`.
+    fn delete(&mut self, prev: KeyValue) {
+        let record = Record::delete(prev.key.clone(), self.next, self.sub);
+        lease::attach(self.overlay, &record.kv.key, prev.lease, LeaseId(0));
+        self.overlay.delete(Table::Latest, record.kv.key.clone());
+        self.record(&record);
+        self.events.push(Arc::new(Event::Delete { key: record.kv.key, revision: self.next, prev: Some(prev) }));
+    }
+
+    /// Deletes a key if it exists.
+    pub(crate) fn delete_key(&mut self, key: &Bytes) -> Result<(), TablesError> {
+        self.delete_range(&KeyRange { start: key.clone(), end: KeyRangeEnd::Single }).map(|_| ())
+    }
+
+    /// Adds a change to history.
+    fn record(&mut self, record: &Record) {
+        let Record { kv, is_delete, sub, bytes } = record;
+        let version = Version { revision: self.next, sub: *sub, is_delete: *is_delete };
+        self.overlay.put(Table::History, history_key(self.next, *sub), bytes.clone());
+        self.overlay.put(Table::Versions, version_key(&kv.key, self.next).into(), version.value());
+        self.sub += 1;
+    }
+}

@@ -1,0 +1,139 @@
+//! Forgetting history: a compaction is decided at once, by a command, and cleaned up in slices.
+//!
+//! A command only moves the line below which nothing can be read. What lies below it is then deleted by [`sweep`], a bounded
+//! slice at a time, by each member for itself: it changes nothing that can be read, so members need not keep step.
+
+use crate::command::{Done, Reply};
+use crate::overlay::Overlay;
+use crate::record::{Header, Version, history_key, parse_history_key, version_key};
+use crate::store::StoreError;
+use crate::tables::{Table, Tables, TablesError};
+use bytes::Bytes;
+use objects::Revision;
+use std::ops::{Bound, ControlFlow};
+
+/// How far a restore moves the revision: further than any cluster gets in the life of a watcher's cache.
+pub const RESTORE_RAISES_BY: u64 = 1_000_000_000;
+
+/// Makes `revision` the oldest that can be read. As in etcd, a revision that was compacted before is refused.
+pub(crate) fn compact<T: Tables + ?Sized>(overlay: &mut Overlay<'_, T>, revision: Revision) -> Reply {
+    let meta = overlay.meta_mut();
+    if revision > meta.revision {
+        return Err(StoreError::FutureRevision { requested: revision, current: meta.revision });
+    }
+    if revision <= meta.compacted {
+        return Err(StoreError::Compacted { requested: revision, oldest: meta.compacted });
+    }
+    meta.compacted = revision;
+    Ok(Done::Compacted(revision))
+}
+
+/// Moves the revision forward by `by` and forgets all history, so that a watch or read at any revision known before is
+/// answered with `Compacted` and never with silence. Returns the new revision.
+pub fn raise_revision<T: Tables + ?Sized>(overlay: &mut Overlay<'_, T>, by: u64) -> Revision {
+    let meta = overlay.meta_mut();
+    meta.revision = Revision(meta.revision.0.saturating_add(by));
+    meta.compacted = meta.revision;
+    meta.revision
+}
+
+/// Whether there is history left to be deleted by [`sweep`].
+pub fn needs_sweep<T: Tables + ?Sized>(overlay: &Overlay<'_, T>) -> bool {
+    overlay.meta().swept < (overlay.meta().compacted, 0)
+}
+
+/// Deletes what only revisions before the compacted one need, looking at no more than `changes_max` changes. Returns
+/// whether all is done. Its cost is that of the changes between two compactions, not that of the store.
+pub fn sweep<T: Tables + ?Sized>(overlay: &mut Overlay<'_, T>, changes_max: usize) -> Result<bool, TablesError> {
+    if !needs_sweep(overlay) {
+        return Ok(true);
+    }
+    let compacted = overlay.meta().compacted;
+    let changes = changes_to_sweep(overlay, compacted, changes_max)?;
+    let is_done = changes.len() < changes_max;
+    for change in &changes {
+        delete_versions_before(overlay, change)?;
+        if change.version.is_delete {
+            delete_version(overlay, version_key(&change.key, change.version.revision).into(), change.version);
+        }
+    }
+    overlay.meta_mut().swept = match changes.last() {
+        Some(Sweepable { version, .. }) if !is_done => (version.revision, version.sub + 1),
+        _ => (compacted, 0),
+    };
+    Ok(is_done)
+}
+
+/// A change below the line: everything before it of the same key can go.
+struct Sweepable {
+    key: Vec<u8>,
+    version: Version,
+}
+
+fn changes_to_sweep<T: Tables + ?Sized>(
+    overlay: &Overlay<'_, T>,
+    compacted: Revision,
+    changes_max: usize,
+) -> Result<Vec<Sweepable>, TablesError> {
+    let (from, from_sub) = overlay.meta().swept;
+    let (start, end) = (history_key(from, from_sub), history_key(compacted, 0));
+    let mut changes = vec![];
+    let mut broken = None;
+    overlay.scan(Table::History, Bound::Included(&start), Bound::Excluded(&end), false, &mut |row, record| {
+        if changes.len() == changes_max {
+            return ControlFlow::Break(());
+        }
+        match read_sweepable(row, record) {
+            Ok(change) => {
+                changes.push(change);
+                ControlFlow::Continue(())
+            }
+            Err(err) => {
+                broken = Some(err);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    broken.map_or(Ok(changes), Err)
+}
+
+fn read_sweepable(row: &[u8], record: &[u8]) -> Result<Sweepable, TablesError> {
+    let (revision, sub) = parse_history_key(row)?;
+    let header = Header::read(Table::History, row, record)?;
+    let version = Version { revision, sub, is_delete: header.is_delete };
+    Ok(Sweepable { key: header.key(record).to_vec(), version })
+}
+
+fn delete_versions_before<T: Tables + ?Sized>(
+    overlay: &mut Overlay<'_, T>,
+    change: &Sweepable,
+) -> Result<(), TablesError> {
+    let start = version_key(&change.key, Revision(0));
+    let end = version_key(&change.key, change.version.revision);
+    let mut older = vec![];
+    let mut broken = None;
+    overlay.scan(Table::Versions, Bound::Included(&start), Bound::Excluded(&end), false, &mut |row, value| {
+        match Version::read(row, value) {
+            Ok((_, version)) => {
+                older.push((Bytes::copy_from_slice(row), version));
+                ControlFlow::Continue(())
+            }
+            Err(err) => {
+                broken = Some(err);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    if let Some(err) = broken {
+        return Err(err);
+    }
+    for (row, version) in older {
+        delete_version(overlay, row, version);
+    }
+    Ok(())
+}
+
+fn delete_version<T: Tables + ?Sized>(overlay: &mut Overlay<'_, T>, row: Bytes, version: Version) {
+    overlay.delete(Table::History, version.history_key());
+    overlay.delete(Table::Versions, row);
+}
