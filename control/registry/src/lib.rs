@@ -1,1 +1,27 @@
-//! Every kind as a row, and the one write pipeline.
+//! Every kind as a row, and the one write pipeline: what an API server does, without HTTP.
+//!
+//! Pure: never asks a clock, a file or the network; time and ids come through [`Shell`], data through `mvcc::Store`. The rules
+//! are Kubernetes' API conventions and its API server's behaviour; each module names its own source.
+
+pub mod authorize;
+mod decode;
+pub mod discovery;
+mod faults;
+mod pipeline;
+mod request;
+pub mod schema;
+mod strategy;
+mod table;
+pub mod tableprint;
+
+pub use authorize::authorize;
+pub use decode::decode_json;
+pub use faults::Faults;
+pub use pipeline::Pipeline;
+pub use request::{
+    Caller, DeleteOptions, Deleted, FieldValidation, List, ListOptions, Patch, PatchKind,
+    Propagation, Shell, Target, Verb, VersionMatch, WatchEvent, WatchEventKind, WriteOptions,
+    Written, parse_resource_version,
+};
+pub use strategy::Strategy;
+pub use table::{Column, ColumnKind, Registry, ResourceDef, SubresourceDef};

@@ -1,0 +1,152 @@
+//! The one way in and out: every read and write of objects, whoever asks, goes through [`Pipeline`].
+//!
+//! A write is decoded, defaulted, prepared, validated, and committed by compare-and-swap; a lost race is tried again where
+//! the client set no precondition. Never speaks HTTP, never checks who asks (see [`crate::authorize`]).
+
+mod read;
+mod store;
+
+use crate::{
+    Caller, DeleteOptions, Deleted, List, ListOptions, Patch, Registry, Shell, Target, WatchEvent,
+    WriteOptions, Written,
+};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use mvcc::Store;
+use objects::cluster::ClusterSettings;
+use objects::{Revision, Status};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Reads and writes objects; cheap to clone.
+#[derive(Clone)]
+pub struct Pipeline {
+    store: Arc<dyn Store>,
+    registry: Arc<Registry>,
+    shell: Arc<dyn Shell>,
+    settings: Arc<ClusterSettings>,
+}
+
+impl Pipeline {
+    /// A pipeline over a store.
+    pub fn new(
+        store: Arc<dyn Store>,
+        registry: Arc<Registry>,
+        shell: Arc<dyn Shell>,
+        settings: ClusterSettings,
+    ) -> Self {
+        Pipeline {
+            store,
+            registry,
+            shell,
+            settings: Arc::new(settings),
+        }
+    }
+
+    /// The table.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// The store beneath.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// What all masters of the cluster agree on.
+    pub fn settings(&self) -> &ClusterSettings {
+        &self.settings
+    }
+
+    /// Time and ids.
+    pub fn shell(&self) -> &Arc<dyn Shell> {
+        &self.shell
+    }
+
+    /// The JSON of an object or of its `scale`; `resource_version` 0 reads the local replica.
+    pub async fn get(
+        &self,
+        target: &Target,
+        resource_version: Option<Revision>,
+    ) -> Result<Bytes, Status> {
+        read::get(self, target, resource_version).await
+    }
+
+    /// A page of objects.
+    pub async fn list(&self, target: &Target, options: &ListOptions) -> Result<List, Status> {
+        read::list(self, target, options).await
+    }
+
+    /// Changes from a revision on; ends after its first error. Bookmarks come as often as the store tells progress.
+    pub async fn watch(
+        &self,
+        target: &Target,
+        options: &ListOptions,
+    ) -> Result<BoxStream<'static, Result<WatchEvent, Status>>, Status> {
+        let _ = (target, options);
+        Err(self.unserved())
+    }
+
+    /// Creates an object, or does what a subresource's POST does (`binding`).
+    pub async fn create(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        body: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        let _ = (caller, target, body, options);
+        Err(self.unserved())
+    }
+
+    /// Replaces an object, its `status`, its `scale`, or a namespace's finalizers (`finalize`).
+    pub async fn update(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        body: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        let _ = (caller, target, body, options);
+        Err(self.unserved())
+    }
+
+    /// Changes an object, its `status` or its `scale`.
+    pub async fn patch(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        patch: &Patch,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        let _ = (caller, target, patch, options);
+        Err(self.unserved())
+    }
+
+    /// Deletes an object, or begins to.
+    pub async fn delete(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, Status> {
+        let _ = (caller, target, options);
+        Err(self.unserved())
+    }
+
+    /// Deletes all objects that a list would show, and answers with them.
+    pub async fn delete_collection(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        list: &ListOptions,
+        options: &DeleteOptions,
+    ) -> Result<List, Status> {
+        let _ = (caller, target, list, options);
+        Err(self.unserved())
+    }
+
+    fn unserved(&self) -> Status {
+        Status::unavailable("this server does not serve the request")
+    }
+}

@@ -1,0 +1,81 @@
+//! What the pipeline asks of the store, and the store's errors as the API tells them.
+
+use super::Pipeline;
+use mvcc::{Consistency, KeyRange, KeyValue, RangeRequest, StoreError};
+use objects::{Object, ObjectKey, Revision, Status};
+
+/// The store's error as an answer.
+pub fn status_of(error: StoreError) -> Status {
+    match error {
+        StoreError::Compacted { requested, oldest } => {
+            Status::expired(format!("too old resource version: {requested} ({oldest})"))
+        }
+        StoreError::FutureRevision { requested, current } => too_large(requested, current),
+        StoreError::Fenced { .. } => {
+            Status::failure(409, objects::Reason::Conflict, error.to_string())
+        }
+        StoreError::TooLarge { .. } => Status::failure(
+            413,
+            objects::Reason::RequestEntityTooLarge,
+            format!("Request entity too large: {error}"),
+        ),
+        StoreError::NoSpace => {
+            Status::failure(507, objects::Reason::InternalError, error.to_string())
+        }
+        StoreError::SlowWatcher => Status::expired(error.to_string()),
+        StoreError::LeaseNotFound => Status::internal(error),
+        StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::ShuttingDown => {
+            Status::unavailable(error.to_string())
+        }
+    }
+}
+
+/// 504: the client knows a revision that this server has not seen.
+pub fn too_large(requested: Revision, current: Revision) -> Status {
+    Status::timeout(format!(
+        "Too large resource version: {requested}, current: {current}"
+    ))
+}
+
+/// How fresh a read must be for `resourceVersion`: unset asks a quorum, anything else is happy with the local replica.
+pub fn consistency(resource_version: Option<Revision>) -> Consistency {
+    match resource_version {
+        None => Consistency::Linearizable,
+        Some(_) => Consistency::Stale,
+    }
+}
+
+/// An object with the revision of its last change.
+pub struct Stored {
+    /// The object, its resource version set.
+    pub object: Object,
+    /// The revision of the last change.
+    pub revision: Revision,
+    /// The stored bytes.
+    pub kv: KeyValue,
+}
+
+/// Reads the key's object; None when there is none.
+pub async fn read(
+    pipeline: &Pipeline,
+    key: &ObjectKey,
+    consistency: Consistency,
+) -> Result<Option<Stored>, Status> {
+    let mut request = RangeRequest::new(KeyRange::key(key.to_store_key()));
+    request.consistency = consistency;
+    let response = pipeline.store.range(request).await.map_err(status_of)?;
+    response.kvs.into_iter().next().map(parse).transpose()
+}
+
+/// Reads a stored object.
+pub fn parse(kv: KeyValue) -> Result<Stored, Status> {
+    let object = Object::from_stored(&kv.value, kv.mod_revision).map_err(|error| {
+        let key = String::from_utf8_lossy(&kv.key).into_owned();
+        Status::internal(format!("the stored object {key} cannot be read: {error}"))
+    })?;
+    Ok(Stored {
+        object,
+        revision: kv.mod_revision,
+        kv,
+    })
+}

@@ -1,0 +1,127 @@
+//! Where a kind differs from others: defaults, preparation, validation. One file a kind; a kind without one uses [`Plain`].
+//! A strategy is pure: it sees the object, the one before it, and the time; it never sees the store.
+
+use crate::Faults;
+use objects::{Object, Timestamp};
+use serde_json::Value;
+
+/// What a strategy may depend on beside the objects.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The present.
+    pub now: Timestamp,
+    /// The network of services' addresses, `10.96.0.0/16`.
+    pub service_cidr: &'a str,
+    /// A number that differs from request to request: where a search for a free value begins.
+    pub seed: u64,
+}
+
+/// A value of a pool that an object holds alone, such as a service's address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claim {
+    /// The pool: `clusterip`, `nodeport`.
+    pub pool: &'static str,
+    /// The value.
+    pub value: String,
+    /// The field that holds it, for the fault when it is taken.
+    pub field: String,
+}
+
+/// Values of a pool that are held by anybody.
+pub trait Taken {
+    /// Whether somebody holds `value`.
+    fn is_taken(&self, pool: &str, value: &str) -> bool;
+}
+
+/// Where a kind differs. Every method does nothing unless the kind says so.
+pub trait Strategy: Send + Sync {
+    /// Fills in what the client left out; also run on updates.
+    fn default_fields(&self, _object: &mut Object) {}
+
+    /// Sets what only the server may set when an object is created.
+    fn prepare_create(&self, _object: &mut Object, _context: &Context<'_>) {}
+
+    /// Keeps what an update may not change.
+    fn prepare_update(&self, _object: &mut Object, _old: &Object, _context: &Context<'_>) {}
+
+    /// Says what is wrong with a new object, or with one after a change.
+    fn validate(&self, _object: &Object, _faults: &mut Faults) {}
+
+    /// Says what an update changes that may not change.
+    fn validate_update(&self, _object: &Object, _old: &Object, _faults: &mut Faults) {}
+
+    /// The faults of the name; a DNS-1123 subdomain unless the kind says otherwise.
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        objects::names::dns1123_subdomain(name)
+    }
+
+    /// Warnings for the client, about an object that is accepted.
+    fn warnings(&self, _object: &Object) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether `metadata.generation` counts changes of the spec.
+    fn has_generation(&self) -> bool {
+        false
+    }
+
+    /// The seconds that a deletion gives the object; None when it goes at once.
+    fn grace_seconds(&self, _object: &Object, _asked: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    /// Whether a finalizer of the spec still holds the object back.
+    fn is_held(&self, _object: &Object) -> bool {
+        false
+    }
+
+    /// Changes an object whose deletion begins.
+    fn begin_delete(&self, _object: &mut Object) {}
+
+    /// Pools of which the kind's objects hold values.
+    fn pools(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Fills in values of the pools that the object must hold and does not name.
+    fn allocate(
+        &self,
+        _object: &mut Object,
+        _taken: &dyn Taken,
+        _context: &Context<'_>,
+        _faults: &mut Faults,
+    ) {
+    }
+
+    /// The values that the object holds.
+    fn claims(&self, _object: &Object) -> Vec<Claim> {
+        Vec::new()
+    }
+
+    /// Whether a delete answers with the object rather than a Status.
+    fn returns_deleted(&self) -> bool {
+        false
+    }
+
+    /// The value of a field for a selector; the path is one of the row's.
+    fn field(&self, object: &Value, path: &str) -> String {
+        field_text(object, path)
+    }
+}
+
+/// A kind that differs in nothing.
+pub struct Plain;
+
+impl Strategy for Plain {}
+
+/// The text at a dotted path; absent is empty.
+pub fn field_text(object: &Value, path: &str) -> String {
+    let value = path
+        .split('.')
+        .try_fold(object, |value, part| value.get(part));
+    match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
