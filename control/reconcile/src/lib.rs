@@ -8,6 +8,7 @@
 //! Typed structs of k8s-openapi are read views; what is written is built as [`objects::Object`] or as a merge patch.
 
 pub mod conditions;
+pub mod controller;
 pub mod names;
 pub mod owners;
 pub mod plan;

@@ -1,0 +1,103 @@
+//! What the runtime needs of a controller, and what a controller may see of the world.
+//!
+//! A controller never gets an event to act on: a change only names the keys that must be looked at again, and the plan is
+//! made from the whole present state (level, not edge).
+
+use crate::Plan;
+use objects::{GroupResource, Object, ObjectError, ObjectKey, Timestamp, Uid};
+use std::sync::Arc;
+
+/// What is known of an object without parsing it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Its identity.
+    pub uid: Uid,
+    /// Its labels.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// The uids of its owners, and whether each is the controller.
+    pub owners: Vec<(Uid, bool)>,
+    /// Whether deletion was asked.
+    pub deleting: bool,
+    /// `spec.nodeName`, for pods.
+    pub node_name: Option<String>,
+}
+
+/// The present state, as one consistent view.
+pub trait World: Send + Sync {
+    /// An object.
+    fn get(&self, key: &ObjectKey) -> Option<Arc<Object>>;
+
+    /// What is known of an object without parsing it.
+    fn record(&self, key: &ObjectKey) -> Option<&Record>;
+
+    /// The keys of a resource's objects, in one namespace or in all, whose record satisfies `wanted`; in key order.
+    fn keys(
+        &self,
+        resource: &GroupResource,
+        namespace: Option<&str>,
+        wanted: &dyn Fn(&Record) -> bool,
+    ) -> Vec<ObjectKey>;
+
+    /// The keys of every object in a namespace, of every kind.
+    fn keys_in_namespace(&self, namespace: &str) -> Vec<ObjectKey>;
+
+    /// The keys of the objects that name `uid` as an owner.
+    fn owned_by(&self, uid: &Uid) -> Vec<ObjectKey>;
+
+    /// Whether any object has this uid.
+    fn has_uid(&self, uid: &Uid) -> bool;
+
+    /// When this leader first saw the object as it is now; never before its own term began.
+    fn observed_since(&self, key: &ObjectKey) -> Option<Timestamp>;
+
+    /// The objects of a resource whose record satisfies `wanted`.
+    fn list(
+        &self,
+        resource: &GroupResource,
+        namespace: Option<&str>,
+        wanted: &dyn Fn(&Record) -> bool,
+    ) -> Vec<Arc<Object>> {
+        let keys = self.keys(resource, namespace, wanted);
+        keys.iter().filter_map(|key| self.get(key)).collect()
+    }
+}
+
+/// A change of one object.
+pub struct Change<'a> {
+    /// Which object.
+    pub key: &'a ObjectKey,
+    /// As it was; None when it is new.
+    pub before: Option<&'a Record>,
+    /// As it is; None when it is gone.
+    pub after: Option<&'a Record>,
+}
+
+impl Change<'_> {
+    /// Whether it is an object of this resource.
+    pub fn is_of(&self, group: &str, resource: &str) -> bool {
+        self.key.resource.group == group && self.key.resource.resource == resource
+    }
+
+    /// What is known of it: as it is, or as it last was.
+    pub fn latest(&self) -> Option<&Record> {
+        self.after.or(self.before)
+    }
+
+    /// The uids of the controllers that it has or had.
+    pub fn controllers(&self) -> impl Iterator<Item = &Uid> {
+        let records = [self.before, self.after].into_iter().flatten();
+        records.flat_map(|record| record.owners.iter().filter(|(_, controls)| *controls).map(|(uid, _)| uid))
+    }
+}
+
+/// A controller, as the runtime runs it.
+pub trait Controller: Send + Sync + 'static {
+    /// Its name: in logs, in `ctl explain`, and in the user under which it writes.
+    fn name(&self) -> &'static str;
+
+    /// The keys that must be looked at after `change`; `world` already shows it.
+    fn keys_for(&self, change: &Change<'_>, world: &dyn World) -> Vec<ObjectKey>;
+
+    /// What must be done about `key`.
+    fn plan(&self, key: &ObjectKey, world: &dyn World, now: Timestamp) -> Result<Plan, ObjectError>;
+}
