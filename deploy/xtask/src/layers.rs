@@ -1,71 +1,176 @@
 //! Checks the arrows between crates that DESIGN.md draws, as Cargo resolves them for building (tests may reach further).
 
 use anyhow::bail;
-use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
+use std::collections::{BTreeMap, VecDeque};
 
-/// What a crate of ours may depend on directly, among the crates of ours.
+/// What a crate of ours may depend on directly, among the crates of ours. Names without `trireme-`.
 struct Rule {
     name: &'static str,
     pure: bool,
     may_use: &'static [&'static str],
 }
 
-const PURE: bool = true;
-const SHELL: bool = false;
-
-/// One row a crate. The binaries that join halves (`server`, `chaos-tests`) list what they join.
+#[rustfmt::skip]
 const RULES: &[Rule] = &[
-    rule("trireme-objects", PURE, &[]),
-    rule("trireme-rpc", SHELL, &["trireme-objects"]),
-    rule("trireme-client", SHELL, &["trireme-objects"]),
-    rule("trireme-mvcc", PURE, &["trireme-objects"]),
-    rule("trireme-registry", PURE, &["trireme-objects", "trireme-mvcc"]),
-    rule("trireme-reconcile", PURE, &["trireme-objects"]),
-    rule("trireme-schedule", PURE, &["trireme-objects"]),
-    rule("trireme-lifecycle", PURE, &["trireme-objects"]),
-    rule("trireme-raft-store", SHELL, &["trireme-objects", "trireme-rpc", "trireme-mvcc"]),
-    rule(
-        "trireme-runtime",
-        SHELL,
-        &["trireme-objects", "trireme-mvcc", "trireme-registry", "trireme-reconcile", "trireme-schedule"],
-    ),
-    rule(
-        "trireme-api",
-        SHELL,
-        &["trireme-objects", "trireme-mvcc", "trireme-registry", "trireme-reconcile", "trireme-schedule"],
-    ),
-    rule(
-        "trireme-server",
-        SHELL,
-        &[
-            "trireme-objects",
-            "trireme-rpc",
-            "trireme-client",
-            "trireme-mvcc",
-            "trireme-raft-store",
-            "trireme-registry",
-            "trireme-reconcile",
-            "trireme-schedule",
-            "trireme-runtime",
-            "trireme-api",
-        ],
-    ),
-    rule("trireme-ctl", SHELL, &["trireme-objects", "trireme-rpc", "trireme-client"]),
-    rule("trireme-node-runtime", SHELL, NODE),
-    rule("trireme-network", SHELL, NODE),
-    rule("trireme-streams", SHELL, NODE),
-    rule("trireme-shim", SHELL, NODE),
-    rule("trireme-agent", SHELL, NODE),
+    pure("objects", &[]),
+    pure("mvcc", &["objects"]),
+    pure("registry", &["objects", "mvcc"]),
+    pure("reconcile", &["objects"]),
+    pure("schedule", &["objects"]),
+    pure("lifecycle", &["objects"]),
+    shell("rpc", &["objects"]),
+    shell("client", &["objects"]),
+    shell("raft-store", &["objects", "rpc", "mvcc"]),
+    shell("runtime", &["objects", "mvcc", "registry", "reconcile", "schedule"]),
+    shell("api", &["objects", "mvcc", "registry"]),
+    shell("server", &["objects", "rpc", "client", "mvcc", "raft-store", "registry", "reconcile", "schedule", "runtime", "api"]),
+    shell("ctl", &["objects", "rpc", "client"]),
+    shell("node-runtime", NODE_PARTS),
+    shell("network", NODE_PARTS),
+    shell("streams", NODE_PARTS),
+    shell("shim", NODE_PARTS),
+    shell("agent", NODE_PARTS),
+    shell("chaos", &["objects", "rpc", "client", "mvcc", "raft-store", "registry", "reconcile", "schedule", "runtime", "api", "lifecycle"]),
 ];
 
-const NODE: &[&str] = &[
-    "trireme-objects",
-    "trireme-rpc",
-    "trireme-client",
-    "trireme-lifecycle",
-    "trireme-node-runtime",
-    "trireme-network",
-    "trireme-streams",
-    "trireme-shim",
+const NODE_PARTS: &[&str] = &[
+    "objects",
+    "rpc",
+    "client",
+    "lifecycle",
+    "node-runtime",
+    "network",
+    "streams",
 ];
+
+/// Libraries that ask the kernel, the clock or the network: no pure crate may reach them.
+const IMPURE: &[&str] = &["tokio", "tonic", "rocksdb", "hyper", "mio"];
+
+const PREFIX: &str = "trireme-";
+
+const fn pure(name: &'static str, may_use: &'static [&'static str]) -> Rule {
+    Rule {
+        name,
+        pure: true,
+        may_use,
+    }
+}
+
+const fn shell(name: &'static str, may_use: &'static [&'static str]) -> Rule {
+    Rule {
+        name,
+        pure: false,
+        may_use,
+    }
+}
+
+/// Prints every broken arrow with what to do about it, and fails if there is one.
+pub fn check() -> anyhow::Result<()> {
+    let metadata = MetadataCommand::new()
+        .other_options(["--locked".to_owned()])
+        .exec()?;
+    let graph = Graph::new(&metadata);
+    let mut broken = Vec::new();
+    for id in &metadata.workspace_members {
+        let Some(name) = graph.names[id].strip_prefix(PREFIX) else {
+            continue; // xtask.
+        };
+        match RULES.iter().find(|rule| rule.name == name) {
+            Some(rule) => check_crate(&graph, id, rule, &mut broken),
+            None => broken.push(format!(
+                "{PREFIX}{name} has no row in deploy/xtask/src/layers.rs: add one that says what it may use"
+            )),
+        }
+    }
+    for line in &broken {
+        eprintln!("layers: {line}");
+    }
+    if !broken.is_empty() {
+        bail!("{} arrows of the layout are broken", broken.len());
+    }
+    println!("layers: {} crates keep to the layout", RULES.len());
+    Ok(())
+}
+
+fn check_crate(graph: &Graph<'_>, id: &PackageId, rule: &Rule, broken: &mut Vec<String>) {
+    for used in graph.uses(id) {
+        let Some(used) = graph.names[used].strip_prefix(PREFIX) else {
+            continue;
+        };
+        if !rule.may_use.contains(&used) {
+            broken.push(format!(
+                "{} must not use {used}: it may use {:?}. Move the shared part into one of these, or pass it in as an argument or trait",
+                rule.name, rule.may_use
+            ));
+        }
+    }
+    if rule.pure
+        && let Some(path) = graph.path_to_impure(id)
+    {
+        broken.push(format!(
+            "{} is pure but reaches {}: drop that dependency or the feature that brings it (cargo tree -p {PREFIX}{} -e normal -i {})",
+            rule.name,
+            path.join(" -> "),
+            rule.name,
+            path.last().copied().unwrap_or_default()
+        ));
+    }
+}
+
+/// Who uses whom when building, features resolved.
+struct Graph<'a> {
+    names: BTreeMap<&'a PackageId, &'a str>,
+    edges: BTreeMap<&'a PackageId, Vec<&'a PackageId>>,
+}
+
+impl<'a> Graph<'a> {
+    fn new(metadata: &'a Metadata) -> Self {
+        let names = metadata
+            .packages
+            .iter()
+            .map(|package| (&package.id, package.name.as_str()))
+            .collect();
+        let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes);
+        let edges = nodes.map(|node| {
+            let normal = node.deps.iter().filter(|dependency| {
+                let kinds = &dependency.dep_kinds;
+                kinds.iter().any(|kind| kind.kind == DependencyKind::Normal)
+            });
+            (&node.id, normal.map(|dependency| &dependency.pkg).collect())
+        });
+        Graph {
+            names,
+            edges: edges.collect(),
+        }
+    }
+
+    fn uses(&self, id: &PackageId) -> impl Iterator<Item = &'a PackageId> + '_ {
+        self.edges.get(id).into_iter().flatten().copied()
+    }
+
+    /// The shortest chain of names to an impure library.
+    fn path_to_impure(&self, from: &'a PackageId) -> Option<Vec<&'a str>> {
+        let mut came_from: BTreeMap<&PackageId, &PackageId> = BTreeMap::new();
+        let mut queue = VecDeque::from([from]);
+        while let Some(id) = queue.pop_front() {
+            if IMPURE.contains(&self.names[id]) {
+                let mut path = vec![self.names[id]];
+                let mut at = id;
+                while let Some(before) = came_from.get(at) {
+                    path.push(self.names[before]);
+                    at = before;
+                }
+                path.reverse();
+                return Some(path);
+            }
+            for used in self.uses(id) {
+                if used != from && !came_from.contains_key(used) {
+                    came_from.insert(used, id);
+                    queue.push_back(used);
+                }
+            }
+        }
+        None
+    }
+}

@@ -70,7 +70,7 @@ fn group_name(text: &str) -> Option<&str> {
 
 fn read_types(text: &str, package: &mut Package) -> anyhow::Result<()> {
     let mut comment = Vec::new();
-    let mut lines = text.lines().enumerate();
+    let mut lines = outside_block_comments(text).enumerate();
     while let Some((at, line)) = lines.next() {
         let words = line.trim();
         if let Some(rest) = words.strip_prefix("//") {
@@ -110,6 +110,17 @@ fn read_types(text: &str, package: &mut Package) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The lines of `text`, those of `/* … */` blocks emptied, so that line numbers stay right.
+fn outside_block_comments(text: &str) -> impl Iterator<Item = &str> {
+    let mut inside = false;
+    text.lines().map(move |line| {
+        inside |= line.trim_start().starts_with("/*");
+        let shown = if inside { "" } else { line };
+        inside &= !line.trim_end().ends_with("*/");
+        shown
+    })
+}
+
 fn import(line: &str) -> Option<(String, String)> {
     let (alias, rest) = line.split_once('"')?;
     let path = rest.strip_suffix('"')?;
@@ -125,9 +136,7 @@ fn declaration(line: &str) -> Option<(&str, &str)> {
     Some((name, rest.trim_start_matches("= ").trim()))
 }
 
-fn read_fields<'a>(
-    lines: impl Iterator<Item = (usize, &'a str)>,
-) -> anyhow::Result<Vec<Field>> {
+fn read_fields<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> anyhow::Result<Vec<Field>> {
     let mut fields = Vec::new();
     let mut comment = Vec::new();
     for (at, line) in lines {
@@ -149,7 +158,10 @@ fn read_field(line: &str, comment: Vec<String>) -> Option<Field> {
     let (head, rest) = line.split_once('`')?;
     let tags = rest.split_once('`')?.0;
     // Embedded fields have a type only.
-    let go_type = head.split_whitespace().nth(1).or(head.split_whitespace().next())?;
+    let go_type = head
+        .split_whitespace()
+        .nth(1)
+        .or(head.split_whitespace().next())?;
     Some(Field {
         comment,
         go_type: go_type.to_owned(),
@@ -196,7 +208,10 @@ mod tests {
             patchStrategy:\"merge\"`\n\tHandler `json:\",inline\"`\n}\n";
         let mut package = Package::default();
         read_types(source, &mut package).expect("reads");
-        assert_eq!(package.imports["metav1"], "k8s.io/apimachinery/pkg/apis/meta/v1");
+        assert_eq!(
+            package.imports["metav1"],
+            "k8s.io/apimachinery/pkg/apis/meta/v1"
+        );
         assert!(matches!(&package.types["Policy"].body, Body::Named(other) if other == "string"));
         let Body::Struct(fields) = &package.types["Probe"].body else {
             panic!("a struct");

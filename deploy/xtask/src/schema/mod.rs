@@ -18,6 +18,7 @@ const HEADER: &str = "\
 #   package NAME GROUP OPENAPI-PREFIX         (GROUP is - for core)
 #   type NAME [kind]                          then one line a field:
 #   JSON-NAME PROTOBUF-NUMBER TYPE FLAG...    (~ = the fields of TYPE stand in this map themselves)
+#   or = TYPE                               the fields of another type
 # TYPE: a scalar, a type of the package, package.type, []TYPE, {}TYPE (map of text), items[]TYPE (list within a message).
 # ptr: a pointer in Go. keep: written even when zero. req: required. merge[=KEY], replace, retain: patch strategy.
 # list=map|set|atomic, key=K[,K]: list type. atomic: atomic map. go=NAME: the name of the type in Go's errors.
@@ -94,7 +95,10 @@ impl Generator {
         }
         let list = format!("{kind}List");
         let has_list = types.contains_key(&list);
-        for name in [kind.to_owned()].into_iter().chain(has_list.then_some(list)) {
+        for name in [kind.to_owned()]
+            .into_iter()
+            .chain(has_list.then_some(list))
+        {
             self.kinds.insert((package.to_owned(), name.clone()));
             self.queue.push((package.to_owned(), name));
         }
@@ -131,7 +135,7 @@ impl Generator {
             // `type List metav1.List`: the same fields under another name.
             Body::Named(other) => {
                 let resolved = self.resolve(package, &other)?;
-                writeln!(lines, "~ 0 {}", resolved.shape)?;
+                writeln!(lines, "= {}", resolved.shape)?;
             }
         }
         self.written.insert(name.clone(), lines);
@@ -162,7 +166,10 @@ impl Generator {
         if name == "-" {
             return Ok(());
         }
-        let number = field.tags.get("protobuf").and_then(|tag| tag.split(',').nth(1));
+        let number = field
+            .tags
+            .get("protobuf")
+            .and_then(|tag| tag.split(',').nth(1));
         let number: u32 = number.unwrap_or("0").parse()?;
         let bare_type = field.go_type.trim_start_matches('*');
         let resolved = self.resolve(package, bare_type)?;
@@ -193,7 +200,10 @@ impl Generator {
                 renamed: element.renamed,
             });
         }
-        if let Some((key, value)) = go_type.strip_prefix("map[").and_then(|rest| rest.split_once(']')) {
+        if let Some((key, value)) = go_type
+            .strip_prefix("map[")
+            .and_then(|rest| rest.split_once(']'))
+        {
             let (key, value) = (self.resolve(package, key)?, self.resolve(package, value)?);
             return Ok(Resolved {
                 shape: format!("{{}}{}", value.shape),
@@ -215,7 +225,12 @@ impl Generator {
         }
     }
 
-    fn resolve_import(&mut self, package: &str, alias: &str, name: &str) -> anyhow::Result<Resolved> {
+    fn resolve_import(
+        &mut self,
+        package: &str,
+        alias: &str,
+        name: &str,
+    ) -> anyhow::Result<Resolved> {
         let path = self.package(package)?.imports.get(alias).cloned();
         let path = path.with_context(|| format!("{package} does not import {alias}"))?;
         match (path.as_str(), name) {
@@ -294,7 +309,11 @@ impl Generator {
                 let prefix = format!("{folder}{}", package.replace('/', "."));
                 text.push_str(&format!("package {package} {group} {prefix}\n"));
             }
-            let kind = if self.kinds.contains(name) { " kind" } else { "" };
+            let kind = if self.kinds.contains(name) {
+                " kind"
+            } else {
+                ""
+            };
             text.push_str(&format!("type {}{kind}\n{lines}", name.1));
         }
         text
@@ -315,7 +334,12 @@ fn flags(field: &Field, options: &[&str]) -> Vec<String> {
         flags.push("req".to_owned());
     }
     let key = field.tags.get("patchMergeKey");
-    for strategy in field.tags.get("patchStrategy").into_iter().flat_map(|tag| tag.split(',')) {
+    for strategy in field
+        .tags
+        .get("patchStrategy")
+        .into_iter()
+        .flat_map(|tag| tag.split(','))
+    {
         flags.push(match (strategy, key) {
             ("merge", Some(key)) => format!("merge={key}"),
             ("retainKeys", _) => "retain".to_owned(),
@@ -329,7 +353,10 @@ fn flags(field: &Field, options: &[&str]) -> Vec<String> {
     if !keys.is_empty() {
         flags.push(format!("key={}", keys.join(",")));
     }
-    let kinds = [mark(&field.comment, "mapType"), mark(&field.comment, "structType")];
+    let kinds = [
+        mark(&field.comment, "mapType"),
+        mark(&field.comment, "structType"),
+    ];
     if kinds.contains(&Some("atomic")) {
         flags.push("atomic".to_owned());
     }
