@@ -1,0 +1,347 @@
+//! The one door to the crate: a node's network, opened once by its agent.
+//!
+//! Every method is level-based: it is given the whole wanted state and may be called again at any time, also after a
+//! restart. Peers, services and host ports are each behind a lock of their own; pods may be attached side by side. While
+//! a restarted agent has not yet heard of all services and all host ports, the rules of its former self stay in force.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, SocketAddrV4};
+
+use tokio::sync::Mutex;
+use tracing::{debug, info, warn};
+
+use crate::config::{Config, PodUid};
+use crate::dns::{DnsHandle, Zone};
+use crate::ipam::{self, Ledger};
+use crate::kernel::{self, Netlink};
+use crate::overlay::{self, Node, Uplink, VXLAN_OVERHEAD};
+use crate::pod::{self, PodNet};
+use crate::services::{self, HostPort, NodeFacts, Service, TABLE};
+use crate::{conntrack, nft, sysctl};
+
+/// The smallest MTU that IPv4 hosts must take.
+const MTU_MIN: u32 = 576;
+
+/// Why the network is not as it was asked to be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration cannot work.
+    #[error("the network's configuration is invalid: {0}")]
+    Config(String),
+    /// No link carries the node's address.
+    #[error("no link carries the node address {0}; give the uplink's name or the right address")]
+    NoUplink(std::net::Ipv4Addr),
+    /// An address for a pod.
+    #[error(transparent)]
+    Ipam(#[from] ipam::Error),
+    /// A link, address or route.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// A pod's namespace or link.
+    #[error(transparent)]
+    Pod(#[from] pod::Error),
+    /// Routes to peers.
+    #[error(transparent)]
+    Overlay(#[from] overlay::SyncError),
+    /// A kernel switch.
+    #[error(transparent)]
+    Sysctl(#[from] sysctl::Error),
+    /// The rules for services and host ports.
+    #[error("cannot set the rules for services: {0}")]
+    Nft(#[from] nft::Error),
+    /// The DNS server's sockets.
+    #[error("cannot serve DNS at {address}: {source}; is another server bound there?")]
+    Dns {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// A node's network.
+#[derive(Debug)]
+pub struct Network {
+    config: Config,
+    netlink: Netlink,
+    uplink: Uplink,
+    mtu: u32,
+    ledger: Mutex<Ledger>,
+    peers: Mutex<Vec<Node>>,
+    rules: Mutex<Rules>,
+    dns: Option<DnsHandle>,
+}
+
+/// What is known of services and host ports, and what the kernel has of it.
+#[derive(Debug, Default)]
+struct Rules {
+    services: Option<Vec<Service>>,
+    host_ports: Option<Vec<HostPort>>,
+    /// The table as committed last; none before the first commit and after a failed one.
+    committed: Option<nft::Table>,
+    /// The endpoints of UDP ports as committed last.
+    udp: BTreeMap<SocketAddrV4, Vec<SocketAddrV4>>,
+}
+
+impl Network {
+    /// Prepares the node: switches, bridge, base rules, DNS server. Pods that are attached already stay so.
+    pub async fn open(config: Config) -> Result<Self> {
+        config.validate().map_err(Error::Config)?;
+        let netlink = Netlink::connect()?;
+        let uplink = find_uplink(&netlink, &config).await?;
+        let mtu = config
+            .mtu
+            .unwrap_or(uplink.mtu.saturating_sub(VXLAN_OVERHEAD))
+            .max(MTU_MIN);
+        sysctl::prepare_host()?;
+        pod::prepare_bridge(&netlink, &config, mtu).await?;
+        let ledger = Ledger::open(config.state_dir.join("leases.json"), config.pod_cidr)?;
+        let dns = start_dns(&config).await?;
+        let network = Self {
+            netlink,
+            uplink,
+            mtu,
+            ledger: Mutex::new(ledger),
+            peers: Mutex::new(vec![]),
+            rules: Mutex::new(Rules::default()),
+            dns,
+            config,
+        };
+        if !nft::is_present(TABLE).await? {
+            let rules = &mut *network.rules.lock().await;
+            network.commit(rules, &[], &[]).await?;
+        }
+        info!(node = %network.config.node_name, pod_cidr = %network.config.pod_cidr, mtu, "network open");
+        Ok(network)
+    }
+
+    /// The configuration that the network was opened with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The DNS server, if the configuration has one: [`DnsHandle::update`] gives it names.
+    pub fn dns(&self) -> Option<&DnsHandle> {
+        self.dns.as_ref()
+    }
+
+    /// Gives the cluster's names to the DNS server.
+    pub fn update_dns(&self, records: &[crate::dns::DnsRecord]) {
+        if let (Some(handle), Some(dns)) = (&self.dns, &self.config.dns) {
+            handle.update(Zone::build(&dns.domain, self.own_ranges(), records));
+        }
+    }
+
+    /// Gives the pod a network namespace, a link and an address; the same again for a pod that has them.
+    pub async fn attach_pod(&self, uid: &PodUid) -> Result<PodNet> {
+        let ip = self.ledger.lock().await.allocate(uid)?;
+        Ok(pod::attach(&self.netlink, &self.config, uid, ip, self.mtu).await?)
+    }
+
+    /// Takes the pod's network away and frees its address; success if it had none.
+    pub async fn detach_pod(&self, uid: &PodUid) -> Result<()> {
+        pod::detach(&self.netlink, &self.config, uid).await?;
+        self.ledger.lock().await.release(uid)?;
+        Ok(())
+    }
+
+    /// Detaches every pod that is not in `live`, and says which.
+    pub async fn retain_pods(&self, live: &BTreeSet<PodUid>) -> Result<Vec<PodUid>> {
+        let mut gone: BTreeSet<PodUid> =
+            self.ledger.lock().await.leaked(live).into_iter().collect();
+        gone.extend(
+            pod::list_namespaces(&self.config.netns_dir)
+                .into_iter()
+                .filter(|uid| !live.contains(uid)),
+        );
+        for uid in &gone {
+            warn!(%uid, "the pod is gone and its network was left; detaching");
+            self.detach_pod(uid).await?;
+        }
+        Ok(gone.into_iter().collect())
+    }
+
+    /// Makes the routes those to `peers`, all other nodes. Returns how many changes that took.
+    pub async fn sync_peers(&self, peers: &[Node]) -> Result<usize> {
+        let mut present = self.peers.lock().await;
+        let me = Node {
+            name: self.config.node_name.clone(),
+            address: self.config.node_address,
+            pod_cidr: self.config.pod_cidr,
+        };
+        let input = overlay::Input {
+            me: &me,
+            gateway: self.config.gateway(),
+            uplink: &self.uplink,
+            mode: self.config.overlay,
+            vni: self.config.vxlan_vni,
+            port: self.config.vxlan_port,
+            peers,
+        };
+        let changes = overlay::sync(&self.netlink, &self.config.vxlan, &input).await?;
+        *present = peers.to_vec();
+        Ok(changes)
+    }
+
+    /// Makes the rules those for `services`, all services that have a cluster address.
+    pub async fn sync_services(&self, services: Vec<Service>) -> Result<()> {
+        let mut rules = self.rules.lock().await;
+        rules.services = Some(services);
+        self.apply(&mut rules).await
+    }
+
+    /// Makes the rules those for `host_ports`, all host ports of this node's pods.
+    pub async fn sync_host_ports(&self, host_ports: Vec<HostPort>) -> Result<()> {
+        let mut rules = self.rules.lock().await;
+        rules.host_ports = Some(host_ports);
+        self.apply(&mut rules).await
+    }
+
+    /// Puts back what other software removed behind our back: switches, bridge, routes, rules. To be called now and then.
+    pub async fn repair(&self) -> Result<()> {
+        sysctl::prepare_host()?;
+        pod::prepare_bridge(&self.netlink, &self.config, self.mtu).await?;
+        let peers = self.peers.lock().await.clone();
+        if !peers.is_empty() {
+            self.sync_peers(&peers).await?;
+        }
+        let mut rules = self.rules.lock().await;
+        if rules.committed.is_some() && !nft::is_present(TABLE).await? {
+            warn!("the rules for services were removed by somebody else; setting them anew");
+            rules.committed = None;
+            let (services, host_ports) = (rules.services.clone(), rules.host_ports.clone());
+            self.commit(
+                &mut rules,
+                &services.unwrap_or_default(),
+                &host_ports.unwrap_or_default(),
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Removes all that was made: pods' namespaces and links, bridge, routes, VXLAN link, rules, leases.
+    pub async fn teardown(self) -> Result<()> {
+        self.retain_pods(&BTreeSet::new()).await?;
+        nft::commit(&nft::remove(TABLE)).await?;
+        for route in self.netlink.our_routes().await? {
+            self.netlink.delete_route(&route).await?;
+        }
+        self.netlink.delete_link(&self.config.vxlan).await?;
+        if let Some(dns) = self.dns {
+            dns.stop().await;
+        }
+        self.netlink.delete_link(&self.config.bridge).await?;
+        info!(node = %self.config.node_name, "network removed");
+        Ok(())
+    }
+
+    /// Commits what is known, once everything is known or nothing older is in force.
+    async fn apply(&self, rules: &mut Rules) -> Result<()> {
+        if rules.committed.is_none() && (rules.services.is_none() || rules.host_ports.is_none()) {
+            debug!("services or host ports are not known yet; the present rules stay");
+            return Ok(());
+        }
+        let (services, host_ports) = (rules.services.take(), rules.host_ports.take());
+        let done = self
+            .commit(
+                rules,
+                services.as_deref().unwrap_or(&[]),
+                host_ports.as_deref().unwrap_or(&[]),
+            )
+            .await;
+        (rules.services, rules.host_ports) = (services, host_ports);
+        done
+    }
+
+    async fn commit(
+        &self,
+        rules: &mut Rules,
+        services: &[Service],
+        host_ports: &[HostPort],
+    ) -> Result<()> {
+        let table = services::render(&self.facts(), services, host_ports);
+        match rules.committed.take() {
+            Some(old) => {
+                let change = nft::diff(TABLE, &old, &table);
+                if change.is_empty() {
+                    rules.committed = Some(old);
+                    return Ok(());
+                }
+                if let Err(error) = nft::commit(&change).await {
+                    warn!(%error, "a change of the rules was refused; setting all of them anew");
+                    nft::commit(&nft::replace(TABLE, &table)).await?;
+                }
+            }
+            None => nft::commit(&nft::replace(TABLE, &table)).await?,
+        }
+        rules.committed = Some(table);
+        let udp = services::udp_endpoints(services);
+        let stale = conntrack::lost(&rules.udp, &udp);
+        rules.udp = udp;
+        if let Err(error) = conntrack::forget(&stale).await {
+            warn!(%error, "clients of removed UDP endpoints may wait until their flows time out");
+        }
+        Ok(())
+    }
+
+    fn facts(&self) -> NodeFacts {
+        let server = |dns: &crate::config::DnsConfig| {
+            Some((
+                dns.service_ip?,
+                SocketAddrV4::new(self.config.gateway(), dns.port),
+            ))
+        };
+        NodeFacts {
+            node_address: self.config.node_address,
+            pod_cidr: self.config.pod_cidr,
+            cluster_cidr: self.config.cluster_cidr,
+            service_cidr: self.config.service_cidr,
+            bridge: self.config.bridge.clone(),
+            vxlan: self.config.vxlan.clone(),
+            dns: self.config.dns.as_ref().and_then(server),
+        }
+    }
+
+    fn own_ranges(&self) -> Vec<ipnet::Ipv4Net> {
+        vec![self.config.cluster_cidr, self.config.service_cidr]
+    }
+}
+
+async fn find_uplink(netlink: &Netlink, config: &Config) -> Result<Uplink> {
+    let named = match &config.uplink {
+        Some(name) => Some(netlink.link(name).await?.index),
+        None => None,
+    };
+    let addresses = netlink.addresses().await?;
+    let carries = |(link, address): &&(u32, ipnet::Ipv4Net)| {
+        address.addr() == config.node_address && named.is_none_or(|named| named == *link)
+    };
+    let (index, address) = *addresses
+        .iter()
+        .find(carries)
+        .ok_or(Error::NoUplink(config.node_address))?;
+    Ok(Uplink {
+        index,
+        mtu: netlink.link_at(index).await?.mtu,
+        address,
+    })
+}
+
+async fn start_dns(config: &Config) -> Result<Option<DnsHandle>> {
+    let Some(dns) = &config.dns else {
+        return Ok(None);
+    };
+    let address = SocketAddr::from((config.gateway(), dns.port));
+    let zone = Zone::build(
+        &dns.domain,
+        vec![config.cluster_cidr, config.service_cidr],
+        &[],
+    );
+    let handle = DnsHandle::start(address, &dns.upstreams, zone).await;
+    handle
+        .map(Some)
+        .map_err(|source| Error::Dns { address, source })
+}

@@ -1,0 +1,127 @@
+//! Services and host ports as one nftables table.
+//!
+//! [`render`] is pure: the whole desired table from the whole desired state; [`crate::nft::diff`] finds what one change
+//! touches. The shape is that of kube-proxy's nftables mode: verdict maps from (address, protocol, port) to a chain a
+//! service port, which picks an endpoint at random. What is addressed to a service and was not translated is refused at
+//! once. It never drops established connections.
+
+mod render;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use ipnet::Ipv4Net;
+
+pub use render::render;
+
+/// The name of our table in the family `ip`.
+pub const TABLE: &str = "trireme";
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        })
+    }
+}
+
+/// A service with an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// `namespace/name`; only for logs.
+    pub key: String,
+    /// Its address inside the cluster.
+    pub cluster_ip: Ipv4Addr,
+    /// Addresses outside the cluster that lead here: `externalIPs` and those of a load balancer.
+    pub external_ips: Vec<Ipv4Addr>,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+    /// `sessionAffinity: ClientIP` with its timeout in seconds.
+    pub affinity_s: Option<u32>,
+    /// `internalTrafficPolicy: Local`.
+    pub internal_local: bool,
+    /// `externalTrafficPolicy: Local`: only endpoints here, and the client's address stays visible.
+    pub external_local: bool,
+}
+
+/// A port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// The transport.
+    pub protocol: Protocol,
+    /// The port on the service's addresses.
+    pub port: u16,
+    /// The port on every node.
+    pub node_port: Option<u16>,
+    /// Those endpoints that shall get traffic.
+    pub endpoints: Vec<SocketAddrV4>,
+}
+
+/// A container's port on this node's addresses.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort {
+    /// Only on this address; on all of them without.
+    pub host_ip: Option<Ipv4Addr>,
+    /// The transport.
+    pub protocol: Protocol,
+    /// The port on the node.
+    pub host_port: u16,
+    /// The pod's address and the container's port.
+    pub target: SocketAddrV4,
+}
+
+/// What the table needs to know of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// The node's address; an endpoint there is local.
+    pub node_address: Ipv4Addr,
+    /// The addresses of this node's pods.
+    pub pod_cidr: Ipv4Net,
+    /// The addresses of all pods.
+    pub cluster_cidr: Ipv4Net,
+    /// The addresses of services.
+    pub service_cidr: Ipv4Net,
+    /// The pods' bridge.
+    pub bridge: String,
+    /// The VXLAN link.
+    pub vxlan: String,
+    /// The DNS service's address and our server that answers for it.
+    pub dns: Option<(Ipv4Addr, SocketAddrV4)>,
+}
+
+/// The UDP endpoints that clients may still be bound to by connection tracking: service address to endpoints.
+pub fn udp_endpoints(services: &[Service]) -> BTreeMap<SocketAddrV4, Vec<SocketAddrV4>> {
+    let ports = |service: &Service| {
+        service
+            .ports
+            .iter()
+            .filter(|port| port.protocol == Protocol::Udp)
+            .cloned()
+            .collect()
+    };
+    let mut endpoints = BTreeMap::new();
+    for service in services {
+        let udp: Vec<ServicePort> = ports(service);
+        for port in udp {
+            endpoints.insert(
+                SocketAddrV4::new(service.cluster_ip, port.port),
+                port.endpoints,
+            );
+        }
+    }
+    endpoints
+}
