@@ -11,8 +11,8 @@ use crate::overlay::Overlay;
 use crate::read;
 use crate::record::{Record, Version, history_key, version_key};
 use crate::store::{
-    Compare, CompareOp, CompareTarget, Event, KeyRange, KeyRangeEnd, KeyValue, LeaseId, Op, OpResult, StoreError, Txn,
-    TxnResponse,
+    Compare, CompareOp, CompareTarget, Event, KeyRange, KeyRangeEnd, KeyValue, LeaseId, Op,
+    OpResult, StoreError, Txn, TxnResponse,
 };
 use crate::tables::{Table, Tables, TablesError};
 use crate::validate::validate;
@@ -38,7 +38,11 @@ pub fn apply<T: Tables + ?Sized>(
         Command::LeaseRenewAll { now_ms } => lease::renew_all(overlay, *now_ms)?,
         Command::RaiseRevision { by } => Ok(Done::Raised(compact::raise_revision(overlay, *by))),
     };
-    Ok(Outcome { reply, events, revision: overlay.meta().revision })
+    Ok(Outcome {
+        reply,
+        events,
+        revision: overlay.meta().revision,
+    })
 }
 
 /// Applies the commands of one entry, one after the other.
@@ -47,7 +51,11 @@ pub fn apply_batch<T: Tables + ?Sized>(
     at: Applied,
     batch: &Batch,
 ) -> Result<Vec<Outcome>, TablesError> {
-    batch.0.iter().map(|command| apply(overlay, at, command)).collect()
+    batch
+        .0
+        .iter()
+        .map(|command| apply(overlay, at, command))
+        .collect()
 }
 
 fn apply_txn<T: Tables + ?Sized>(
@@ -59,7 +67,10 @@ fn apply_txn<T: Tables + ?Sized>(
     if let Some(held) = txn.fence
         && held < at.term
     {
-        return Ok(Err(StoreError::Fenced { held, current: at.term }));
+        return Ok(Err(StoreError::Fenced {
+            held,
+            current: at.term,
+        }));
     }
     if let Err(refused) = validate(txn) {
         return Ok(Err(refused));
@@ -90,7 +101,11 @@ fn decide<T: Tables + ?Sized>(
         }
     }
     branches.push(succeeded);
-    for op in if succeeded { &txn.success } else { &txn.failure } {
+    for op in if succeeded {
+        &txn.success
+    } else {
+        &txn.failure
+    } {
         let possible = match op {
             Op::Put { lease, .. } => *lease == LeaseId(0) || lease::exists(overlay, *lease)?,
             Op::Txn(inner) => decide(overlay, inner, branches)?,
@@ -104,7 +119,10 @@ fn decide<T: Tables + ?Sized>(
 }
 
 /// Whether the comparison holds for each key of its range; for an empty range, whether it holds for an absent key.
-fn holds<T: Tables + ?Sized>(overlay: &Overlay<'_, T>, compare: &Compare) -> Result<bool, TablesError> {
+fn holds<T: Tables + ?Sized>(
+    overlay: &Overlay<'_, T>,
+    compare: &Compare,
+) -> Result<bool, TablesError> {
     let with_value = matches!(compare.target, CompareTarget::Value(_));
     let found = read::latest(overlay, &compare.range, None, !with_value)?;
     Ok(match &found.kvs[..] {
@@ -115,8 +133,12 @@ fn holds<T: Tables + ?Sized>(overlay: &Overlay<'_, T>, compare: &Compare) -> Res
 
 fn holds_for(compare: &Compare, kv: Option<&KeyValue>) -> bool {
     let ordering = match &compare.target {
-        CompareTarget::ModRevision(given) => kv.map_or(Revision(0), |kv| kv.mod_revision).cmp(given),
-        CompareTarget::CreateRevision(given) => kv.map_or(Revision(0), |kv| kv.create_revision).cmp(given),
+        CompareTarget::ModRevision(given) => {
+            kv.map_or(Revision(0), |kv| kv.mod_revision).cmp(given)
+        }
+        CompareTarget::CreateRevision(given) => {
+            kv.map_or(Revision(0), |kv| kv.create_revision).cmp(given)
+        }
         CompareTarget::Version(given) => kv.map_or(0, |kv| kv.version).cmp(given),
         CompareTarget::Lease(given) => kv.map_or(LeaseId(0), |kv| kv.lease).cmp(given),
         CompareTarget::Value(given) => match kv {
@@ -138,18 +160,32 @@ fn run<T: Tables + ?Sized>(
     txn: &Txn,
     branches: &mut impl Iterator<Item = bool>,
 ) -> Result<TxnResponse, TablesError> {
-    let succeeded = branches.next().expect("decide has walked the same transactions");
-    let ops = if succeeded { &txn.success } else { &txn.failure };
+    let succeeded = branches
+        .next()
+        .expect("decide has walked the same transactions");
+    let ops = if succeeded {
+        &txn.success
+    } else {
+        &txn.failure
+    };
     let mut results = Vec::with_capacity(ops.len());
     for op in ops {
         results.push(match op {
-            Op::Put { key, value, lease, prev_kv } => {
+            Op::Put {
+                key,
+                value,
+                lease,
+                prev_kv,
+            } => {
                 let prev = change.put(key, value, *lease)?;
                 OpResult::Put(prev.filter(|_| *prev_kv))
             }
             Op::DeleteRange { range, prev_kv } => {
                 let deleted = change.delete_range(range)?;
-                OpResult::Deleted(deleted.len() as u64, if *prev_kv { deleted } else { vec![] })
+                OpResult::Deleted(
+                    deleted.len() as u64,
+                    if *prev_kv { deleted } else { vec![] },
+                )
             }
             Op::Range { range, limit } => {
                 let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
@@ -160,7 +196,11 @@ fn run<T: Tables + ?Sized>(
             Op::Txn(inner) => OpResult::Txn(run(change, inner, branches)?),
         });
     }
-    Ok(TxnResponse { revision: change.revision(), succeeded, results })
+    Ok(TxnResponse {
+        revision: change.revision(),
+        succeeded,
+        results,
+    })
 }
 
 /// The writes of one revision. The revision is taken only when something is written.
@@ -174,7 +214,12 @@ pub(crate) struct Change<'c, 'b, T: ?Sized> {
 impl<'c, 'b, T: Tables + ?Sized> Change<'c, 'b, T> {
     pub(crate) fn begin(overlay: &'c mut Overlay<'b, T>, events: &'c mut Vec<Arc<Event>>) -> Self {
         let next = overlay.meta().revision.next();
-        Change { overlay, events, next, sub: 0 }
+        Change {
+            overlay,
+            events,
+            next,
+            sub: 0,
+        }
     }
 
     /// Takes the revision if something was written.
@@ -184,11 +229,20 @@ impl<'c, 'b, T: Tables + ?Sized> Change<'c, 'b, T> {
 
     /// The store's revision with what was written so far.
     fn revision(&self) -> Revision {
-        if self.sub == 0 { self.overlay.meta().revision } else { self.next }
+        if self.sub == 0 {
+            self.overlay.meta().revision
+        } else {
+            self.next
+        }
     }
 
     /// Writes a key; returns what it was.
-    fn put(&mut self, key: &Bytes, value: &Bytes, lease: LeaseId) -> Result<Option<KeyValue>, TablesError> {
+    fn put(
+        &mut self,
+        key: &Bytes,
+        value: &Bytes,
+        lease: LeaseId,
+    ) -> Result<Option<KeyValue>, TablesError> {
         let prev = match self.overlay.get(Table::Latest, key)? {
             Some(record) => Some(Record::read(Table::Latest, key, record)?.kv),
             None => None,
@@ -204,9 +258,13 @@ impl<'c, 'b, T: Tables + ?Sized> Change<'c, 'b, T> {
         let record = Record::put(kv, self.sub);
         let lease_before = prev.as_ref().map_or(LeaseId(0), |prev| prev.lease);
         lease::attach(self.overlay, &record.kv.key, lease_before, lease);
-        self.overlay.put(Table::Latest, record.kv.key.clone(), record.bytes.clone());
+        self.overlay
+            .put(Table::Latest, record.kv.key.clone(), record.bytes.clone());
         self.record(&record);
-        self.events.push(Arc::new(Event::Put { kv: record.kv, prev: prev.clone() }));
+        self.events.push(Arc::new(Event::Put {
+            kv: record.kv,
+            prev: prev.clone(),
+        }));
         Ok(prev)
     }
 
@@ -225,20 +283,42 @@ impl<'c, 'b, T: Tables + ?Sized> Change<'c, 'b, T> {
         lease::attach(self.overlay, &record.kv.key, prev.lease, LeaseId(0));
         self.overlay.delete(Table::Latest, record.kv.key.clone());
         self.record(&record);
-        self.events.push(Arc::new(Event::Delete { key: record.kv.key, revision: self.next, prev: Some(prev) }));
+        self.events.push(Arc::new(Event::Delete {
+            key: record.kv.key,
+            revision: self.next,
+            prev: Some(prev),
+        }));
     }
 
     /// Deletes a key if it exists.
     pub(crate) fn delete_key(&mut self, key: &Bytes) -> Result<(), TablesError> {
-        self.delete_range(&KeyRange { start: key.clone(), end: KeyRangeEnd::Single }).map(|_| ())
+        self.delete_range(&KeyRange {
+            start: key.clone(),
+            end: KeyRangeEnd::Single,
+        })
+        .map(|_| ())
     }
 
     /// Adds a change to history.
     fn record(&mut self, record: &Record) {
-        let Record { kv, is_delete, sub, bytes } = record;
-        let version = Version { revision: self.next, sub: *sub, is_delete: *is_delete };
-        self.overlay.put(Table::History, history_key(self.next, *sub), bytes.clone());
-        self.overlay.put(Table::Versions, version_key(&kv.key, self.next).into(), version.value());
+        let Record {
+            kv,
+            is_delete,
+            sub,
+            bytes,
+        } = record;
+        let version = Version {
+            revision: self.next,
+            sub: *sub,
+            is_delete: *is_delete,
+        };
+        self.overlay
+            .put(Table::History, history_key(self.next, *sub), bytes.clone());
+        self.overlay.put(
+            Table::Versions,
+            version_key(&kv.key, self.next).into(),
+            version.value(),
+        );
         self.sub += 1;
     }
 }

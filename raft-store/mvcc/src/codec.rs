@@ -155,3 +155,106 @@ fn seal(mut frame: Vec<u8>) -> Result<Bytes, CodecError> {
     header[5..9].copy_from_slice(&crc32c::crc32c(payload).to_le_bytes());
     Ok(Bytes::from(frame))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Batch, Command, Compare, LeaseId, Op, Txn};
+    use objects::{Revision, Term};
+    use proptest::prelude::*;
+
+    /// One command of each kind: what is on disk and on the wire between members of different versions.
+    fn batch() -> Batch {
+        let txn = Txn {
+            compare: vec![Compare::unchanged("/k", Revision(300))],
+            success: vec![Op::put("/k", "v"), Op::Txn(Box::default())],
+            failure: vec![Op::get("/k"), Op::delete("/k")],
+            fence: Some(Term(3)),
+        };
+        let id = LeaseId(-2);
+        Batch(vec![
+            Command::Txn(txn),
+            Command::Compact {
+                revision: Revision(5),
+            },
+            Command::LeaseGrant {
+                id,
+                ttl_ms: 1000,
+                now_ms: 70_000,
+            },
+            Command::LeaseRevoke { id },
+            Command::LeaseKeepAlive { id, now_ms: 1 },
+            Command::LeaseExpire {
+                ids: vec![id, LeaseId(9)],
+                now_ms: 2,
+            },
+            Command::LeaseRenewAll { now_ms: 3 },
+            Command::RaiseRevision { by: 4 },
+        ])
+    }
+
+    #[test]
+    fn the_bytes_of_every_command_stay_the_same() {
+        let frame = batch().encode().unwrap();
+        let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        expect_test::expect!["0143000000a4a81f6e080001022f6b000000fb2c010200022f6b0176000003000000000202022f6b000001022f6b0001010301050203fbe803fc701101000303040301050203120206030704"].assert_eq(&hex);
+        assert_eq!(Batch::decode(&frame).unwrap(), batch());
+    }
+
+    #[test]
+    fn a_torn_frame_is_told_from_a_corrupt_one() {
+        let frame = batch().encode().unwrap();
+        for have in 0..frame.len() {
+            let torn = Batch::decode(&frame[..have]).unwrap_err();
+            assert!(
+                matches!(torn, CodecError::Torn { have: found, need } if found == have && need > have),
+                "{torn}"
+            );
+        }
+        for at in FRAME_HEADER_BYTES..frame.len() {
+            let mut damaged = frame.to_vec();
+            damaged[at] ^= 0x10;
+            let corrupt = Batch::decode(&damaged).unwrap_err();
+            assert!(matches!(corrupt, CodecError::Corrupt { .. }), "{corrupt}");
+        }
+        let mut later = frame.to_vec();
+        later[0] = 9;
+        assert_eq!(Batch::decode(&later), Err(CodecError::UnknownFormat(9)));
+        let huge = [&[FORMAT][..], &u32::MAX.to_le_bytes(), &[0; 4]].concat();
+        assert_eq!(
+            Batch::decode(&huge),
+            Err(CodecError::TooLarge {
+                size: u32::MAX as usize,
+                limit: PAYLOAD_BYTES_MAX
+            })
+        );
+    }
+
+    #[test]
+    fn a_frame_of_another_type_is_malformed() {
+        assert!(matches!(
+            decode::<String>(&encode(&9u64).unwrap()),
+            Err(CodecError::Malformed(_))
+        ));
+        assert!(matches!(
+            decode::<u8>(&encode(&(1u8, 2u8)).unwrap()),
+            Err(CodecError::Malformed(_))
+        ));
+        let two = [encode(&1u8).unwrap(), encode(&2u8).unwrap()].concat();
+        assert!(matches!(decode::<u8>(&two), Err(CodecError::Malformed(_))));
+        let (payload, rest) = split_frame(&two).unwrap();
+        assert_eq!(
+            (payload, split_frame(rest).unwrap()),
+            (&[1u8][..], (&[2u8][..], &[][..]))
+        );
+        assert_eq!(frame(&[1]).unwrap(), encode(&1u8).unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Batch::decode(&bytes);
+            let _ = Batch::decode(&frame(&bytes).unwrap());
+        }
+    }
+}

@@ -16,13 +16,22 @@ use std::ops::{Bound, ControlFlow};
 pub const RESTORE_RAISES_BY: u64 = 1_000_000_000;
 
 /// Makes `revision` the oldest that can be read. As in etcd, a revision that was compacted before is refused.
-pub(crate) fn compact<T: Tables + ?Sized>(overlay: &mut Overlay<'_, T>, revision: Revision) -> Reply {
+pub(crate) fn compact<T: Tables + ?Sized>(
+    overlay: &mut Overlay<'_, T>,
+    revision: Revision,
+) -> Reply {
     let meta = overlay.meta_mut();
     if revision > meta.revision {
-        return Err(StoreError::FutureRevision { requested: revision, current: meta.revision });
+        return Err(StoreError::FutureRevision {
+            requested: revision,
+            current: meta.revision,
+        });
     }
     if revision <= meta.compacted {
-        return Err(StoreError::Compacted { requested: revision, oldest: meta.compacted });
+        return Err(StoreError::Compacted {
+            requested: revision,
+            oldest: meta.compacted,
+        });
     }
     meta.compacted = revision;
     Ok(Done::Compacted(revision))
@@ -44,7 +53,10 @@ pub fn needs_sweep<T: Tables + ?Sized>(overlay: &Overlay<'_, T>) -> bool {
 
 /// Deletes what only revisions before the compacted one need, looking at no more than `changes_max` changes. Returns
 /// whether all is done. Its cost is that of the changes between two compactions, not that of the store.
-pub fn sweep<T: Tables + ?Sized>(overlay: &mut Overlay<'_, T>, changes_max: usize) -> Result<bool, TablesError> {
+pub fn sweep<T: Tables + ?Sized>(
+    overlay: &mut Overlay<'_, T>,
+    changes_max: usize,
+) -> Result<bool, TablesError> {
     if !needs_sweep(overlay) {
         return Ok(true);
     }
@@ -54,7 +66,11 @@ pub fn sweep<T: Tables + ?Sized>(overlay: &mut Overlay<'_, T>, changes_max: usiz
     for change in &changes {
         delete_versions_before(overlay, change)?;
         if change.version.is_delete {
-            delete_version(overlay, version_key(&change.key, change.version.revision).into(), change.version);
+            delete_version(
+                overlay,
+                version_key(&change.key, change.version.revision).into(),
+                change.version,
+            );
         }
     }
     overlay.meta_mut().swept = match changes.last() {
@@ -79,29 +95,42 @@ fn changes_to_sweep<T: Tables + ?Sized>(
     let (start, end) = (history_key(from, from_sub), history_key(compacted, 0));
     let mut changes = vec![];
     let mut broken = None;
-    overlay.scan(Table::History, Bound::Included(&start), Bound::Excluded(&end), false, &mut |row, record| {
-        if changes.len() == changes_max {
-            return ControlFlow::Break(());
-        }
-        match read_sweepable(row, record) {
-            Ok(change) => {
-                changes.push(change);
-                ControlFlow::Continue(())
+    overlay.scan(
+        Table::History,
+        Bound::Included(&start),
+        Bound::Excluded(&end),
+        false,
+        &mut |row, record| {
+            if changes.len() == changes_max {
+                return ControlFlow::Break(());
             }
-            Err(err) => {
-                broken = Some(err);
-                ControlFlow::Break(())
+            match read_sweepable(row, record) {
+                Ok(change) => {
+                    changes.push(change);
+                    ControlFlow::Continue(())
+                }
+                Err(err) => {
+                    broken = Some(err);
+                    ControlFlow::Break(())
+                }
             }
-        }
-    })?;
+        },
+    )?;
     broken.map_or(Ok(changes), Err)
 }
 
 fn read_sweepable(row: &[u8], record: &[u8]) -> Result<Sweepable, TablesError> {
     let (revision, sub) = parse_history_key(row)?;
     let header = Header::read(Table::History, row, record)?;
-    let version = Version { revision, sub, is_delete: header.is_delete };
-    Ok(Sweepable { key: header.key(record).to_vec(), version })
+    let version = Version {
+        revision,
+        sub,
+        is_delete: header.is_delete,
+    };
+    Ok(Sweepable {
+        key: header.key(record).to_vec(),
+        version,
+    })
 }
 
 fn delete_versions_before<T: Tables + ?Sized>(
@@ -112,8 +141,12 @@ fn delete_versions_before<T: Tables + ?Sized>(
     let end = version_key(&change.key, change.version.revision);
     let mut older = vec![];
     let mut broken = None;
-    overlay.scan(Table::Versions, Bound::Included(&start), Bound::Excluded(&end), false, &mut |row, value| {
-        match Version::read(row, value) {
+    overlay.scan(
+        Table::Versions,
+        Bound::Included(&start),
+        Bound::Excluded(&end),
+        false,
+        &mut |row, value| match Version::read(row, value) {
             Ok((_, version)) => {
                 older.push((Bytes::copy_from_slice(row), version));
                 ControlFlow::Continue(())
@@ -122,8 +155,8 @@ fn delete_versions_before<T: Tables + ?Sized>(
                 broken = Some(err);
                 ControlFlow::Break(())
             }
-        }
-    })?;
+        },
+    )?;
     if let Some(err) = broken {
         return Err(err);
     }

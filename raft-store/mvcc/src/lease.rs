@@ -47,16 +47,22 @@ pub fn lease<T: Tables + ?Sized>(tables: &T, id: LeaseId) -> Result<Option<Lease
 pub fn leases<T: Tables + ?Sized>(tables: &T) -> Result<Vec<Lease>, TablesError> {
     let mut found = vec![];
     let mut broken = None;
-    tables.scan(Table::Leases, Bound::Unbounded, Bound::Unbounded, false, &mut |key, value| match read(key, value) {
-        Ok(lease) => {
-            found.push(lease);
-            ControlFlow::Continue(())
-        }
-        Err(err) => {
-            broken = Some(err);
-            ControlFlow::Break(())
-        }
-    })?;
+    tables.scan(
+        Table::Leases,
+        Bound::Unbounded,
+        Bound::Unbounded,
+        false,
+        &mut |key, value| match read(key, value) {
+            Ok(lease) => {
+                found.push(lease);
+                ControlFlow::Continue(())
+            }
+            Err(err) => {
+                broken = Some(err);
+                ControlFlow::Break(())
+            }
+        },
+    )?;
     broken.map_or(Ok(found), Err)
 }
 
@@ -64,15 +70,19 @@ pub fn leases<T: Tables + ?Sized>(tables: &T) -> Result<Vec<Lease>, TablesError>
 pub fn lease_keys<T: Tables + ?Sized>(tables: &T, id: LeaseId) -> Result<Vec<Bytes>, TablesError> {
     let start = lease_key(id);
     let mut keys = vec![];
-    tables.scan(Table::LeaseKeys, Bound::Included(&start), Bound::Unbounded, false, &mut |row, _| {
-        match row.strip_prefix(&start) {
+    tables.scan(
+        Table::LeaseKeys,
+        Bound::Included(&start),
+        Bound::Unbounded,
+        false,
+        &mut |row, _| match row.strip_prefix(&start) {
             Some(key) => {
                 keys.push(Bytes::copy_from_slice(key));
                 ControlFlow::Continue(())
             }
             None => ControlFlow::Break(()),
-        }
-    })?;
+        },
+    )?;
     Ok(keys)
 }
 
@@ -87,7 +97,9 @@ pub(crate) fn grant<T: Tables + ?Sized>(
     now_ms: u64,
 ) -> Result<Reply, TablesError> {
     if id == LeaseId(0) {
-        return Ok(Err(StoreError::Refused("a lease's id cannot be zero".to_owned())));
+        return Ok(Err(StoreError::Refused(
+            "a lease's id cannot be zero".to_owned(),
+        )));
     }
     if exists(overlay, id)? {
         return Ok(Err(StoreError::Refused("lease already exists".to_owned())));
@@ -108,7 +120,10 @@ pub(crate) fn keep_alive<T: Tables + ?Sized>(
     Ok(Ok(Done::Lease { id, ttl_ms }))
 }
 
-pub(crate) fn renew_all<T: Tables + ?Sized>(overlay: &mut Overlay<'_, T>, now_ms: u64) -> Result<Reply, TablesError> {
+pub(crate) fn renew_all<T: Tables + ?Sized>(
+    overlay: &mut Overlay<'_, T>,
+    now_ms: u64,
+) -> Result<Reply, TablesError> {
     let leases = leases(overlay)?;
     tick(overlay, now_ms);
     for lease in &leases {
@@ -148,7 +163,12 @@ pub(crate) fn expire<T: Tables + ?Sized>(
 }
 
 /// Moves `key` from one lease to another; zero is none.
-pub(crate) fn attach<T: Tables + ?Sized>(overlay: &mut Overlay<'_, T>, key: &Bytes, from: LeaseId, to: LeaseId) {
+pub(crate) fn attach<T: Tables + ?Sized>(
+    overlay: &mut Overlay<'_, T>,
+    key: &Bytes,
+    from: LeaseId,
+    to: LeaseId,
+) {
     if from == to {
         return;
     }
@@ -180,8 +200,13 @@ fn end<T: Tables + ?Sized>(
 fn renew<T: Tables + ?Sized>(overlay: &mut Overlay<'_, T>, id: LeaseId, ttl_ms: u64, now_ms: u64) {
     let ends_ms = tick(overlay, now_ms).saturating_add(ttl_ms);
     let mut value = vec![];
-    codec::encode_bare(&Stored { ttl_ms, ends_ms }, &mut value).expect("a vector takes two numbers");
-    overlay.put(Table::Leases, Bytes::copy_from_slice(&lease_key(id)), value.into());
+    codec::encode_bare(&Stored { ttl_ms, ends_ms }, &mut value)
+        .expect("a vector takes two numbers");
+    overlay.put(
+        Table::Leases,
+        Bytes::copy_from_slice(&lease_key(id)),
+        value.into(),
+    );
 }
 
 /// Moves the leases' clock to `now_ms`, never back; returns what it shows.
@@ -193,9 +218,17 @@ fn tick<T: Tables + ?Sized>(overlay: &mut Overlay<'_, T>, now_ms: u64) -> u64 {
 
 fn read(key: &[u8], value: &[u8]) -> Result<Lease, TablesError> {
     let id = <[u8; 8]>::try_from(key).map_err(|_| misplaced(Table::Leases, key))?;
-    let (Stored { ttl_ms, ends_ms }, _) = codec::decode_bare(value)
-        .map_err(|source| TablesError::Record { table: Table::Leases, key: key.to_vec(), source })?;
-    Ok(Lease { id: LeaseId(i64::from_be_bytes(id)), ttl_ms, ends_ms })
+    let (Stored { ttl_ms, ends_ms }, _) =
+        codec::decode_bare(value).map_err(|source| TablesError::Record {
+            table: Table::Leases,
+            key: key.to_vec(),
+            source,
+        })?;
+    Ok(Lease {
+        id: LeaseId(i64::from_be_bytes(id)),
+        ttl_ms,
+        ends_ms,
+    })
 }
 
 fn lease_key(id: LeaseId) -> [u8; 8] {

@@ -5,7 +5,9 @@
 
 use crate::meta::Meta;
 use crate::record::{Bounds, Header, Record, Version, history_key, parse_history_key, version_key};
-use crate::store::{Event, KeyRange, KeyRangeEnd, KeyValue, RangeRequest, RangeResponse, StoreError};
+use crate::store::{
+    Event, KeyRange, KeyRangeEnd, KeyValue, RangeRequest, RangeResponse, StoreError,
+};
 use crate::tables::{Table, Tables, TablesError};
 use bytes::Bytes;
 use objects::Revision;
@@ -24,15 +26,30 @@ pub enum ReadError {
 }
 
 /// Reads a range, at the newest revision or at the one asked for; revision 0 means the newest, as in etcd.
-pub fn range<T: Tables + ?Sized>(tables: &T, request: &RangeRequest) -> Result<RangeResponse, ReadError> {
+pub fn range<T: Tables + ?Sized>(
+    tables: &T,
+    request: &RangeRequest,
+) -> Result<RangeResponse, ReadError> {
     let meta = Meta::load(tables)?;
-    let limit = if request.count_only { Some(0) } else { request.limit };
+    let limit = if request.count_only {
+        Some(0)
+    } else {
+        request.limit
+    };
     let mut response = match request.revision.filter(|revision| *revision != Revision(0)) {
         Some(requested) if requested > meta.revision => {
-            return Err(StoreError::FutureRevision { requested, current: meta.revision }.into());
+            return Err(StoreError::FutureRevision {
+                requested,
+                current: meta.revision,
+            }
+            .into());
         }
         Some(requested) if requested < meta.compacted => {
-            return Err(StoreError::Compacted { requested, oldest: meta.compacted }.into());
+            return Err(StoreError::Compacted {
+                requested,
+                oldest: meta.compacted,
+            }
+            .into());
         }
         Some(requested) if requested < meta.revision => {
             at_revision(tables, &request.range, requested, limit, request.keys_only)?
@@ -54,31 +71,48 @@ pub(crate) fn latest<T: Tables + ?Sized>(
     let end = match &range.end {
         KeyRangeEnd::Single => {
             let record = tables.get(Table::Latest, &range.start)?;
-            let kv = record.map(|record| Record::read(Table::Latest, &range.start, record)).transpose()?;
-            return Ok(cut(kv.map(|record| if keys_only { without_value(record.kv) } else { record.kv }), limit));
+            let kv = record
+                .map(|record| Record::read(Table::Latest, &range.start, record))
+                .transpose()?;
+            return Ok(cut(
+                kv.map(|record| {
+                    if keys_only {
+                        without_value(record.kv)
+                    } else {
+                        record.kv
+                    }
+                }),
+                limit,
+            ));
         }
         KeyRangeEnd::Before(end) => Bound::Excluded(&end[..]),
         KeyRangeEnd::Unbounded => Bound::Unbounded,
     };
     let mut response = RangeResponse::default();
     let mut broken = None;
-    tables.scan(Table::Latest, Bound::Included(&range.start), end, false, &mut |key, record| {
-        response.count += 1;
-        if limit.is_some_and(|limit| response.kvs.len() >= limit) {
-            response.more = true;
-            return ControlFlow::Continue(());
-        }
-        match read_latest(key, record, keys_only) {
-            Ok(kv) => {
-                response.kvs.push(kv);
-                ControlFlow::Continue(())
+    tables.scan(
+        Table::Latest,
+        Bound::Included(&range.start),
+        end,
+        false,
+        &mut |key, record| {
+            response.count += 1;
+            if limit.is_some_and(|limit| response.kvs.len() >= limit) {
+                response.more = true;
+                return ControlFlow::Continue(());
             }
-            Err(err) => {
-                broken = Some(err);
-                ControlFlow::Break(())
+            match read_latest(key, record, keys_only) {
+                Ok(kv) => {
+                    response.kvs.push(kv);
+                    ControlFlow::Continue(())
+                }
+                Err(err) => {
+                    broken = Some(err);
+                    ControlFlow::Break(())
+                }
             }
-        }
-    })?;
+        },
+    )?;
     broken.map_or(Ok(response), Err)
 }
 
@@ -94,7 +128,12 @@ fn read_latest(key: &[u8], record: &[u8], keys_only: bool) -> Result<KeyValue, T
 fn cut(kv: Option<KeyValue>, limit: Option<usize>) -> RangeResponse {
     let count = u64::from(kv.is_some());
     let kvs: Vec<KeyValue> = kv.into_iter().take(limit.unwrap_or(1)).collect();
-    RangeResponse { revision: Revision(0), more: (kvs.len() as u64) < count, kvs, count }
+    RangeResponse {
+        revision: Revision(0),
+        more: (kvs.len() as u64) < count,
+        kvs,
+        count,
+    }
 }
 
 /// A range as it was at `revision`, which must not be compacted.
@@ -105,11 +144,18 @@ fn at_revision<T: Tables + ?Sized>(
     limit: Option<usize>,
     keys_only: bool,
 ) -> Result<RangeResponse, TablesError> {
-    let mut found = VersionsAt { limit: limit.unwrap_or(usize::MAX), ..VersionsAt::default() };
+    let mut found = VersionsAt {
+        limit: limit.unwrap_or(usize::MAX),
+        ..VersionsAt::default()
+    };
     let bounds = Bounds::of_versions(range);
     let mut broken = None;
-    tables.scan(Table::Versions, bounds.start(), bounds.end(), false, &mut |row, value| {
-        match Version::read(row, value) {
+    tables.scan(
+        Table::Versions,
+        bounds.start(),
+        bounds.end(),
+        false,
+        &mut |row, value| match Version::read(row, value) {
             Ok((key, version)) => {
                 found.see(key, (version.revision <= revision).then_some(version));
                 ControlFlow::Continue(())
@@ -118,8 +164,8 @@ fn at_revision<T: Tables + ?Sized>(
                 broken = Some(err);
                 ControlFlow::Break(())
             }
-        }
-    })?;
+        },
+    )?;
     if let Some(err) = broken {
         return Err(err);
     }
@@ -129,7 +175,12 @@ fn at_revision<T: Tables + ?Sized>(
         let kv = change(tables, version)?.kv;
         kvs.push(if keys_only { without_value(kv) } else { kv });
     }
-    Ok(RangeResponse { revision, more: (kvs.len() as u64) < found.count, kvs, count: found.count })
+    Ok(RangeResponse {
+        revision,
+        more: (kvs.len() as u64) < found.count,
+        kvs,
+        count: found.count,
+    })
 }
 
 /// The newest version of each key of a scan over `Versions`.
@@ -184,14 +235,26 @@ pub fn history<T: Tables + ?Sized>(
 ) -> Result<HistoryPage, ReadError> {
     let meta = Meta::load(tables)?;
     if from < meta.compacted {
-        return Err(StoreError::Compacted { requested: from, oldest: meta.compacted }.into());
+        return Err(StoreError::Compacted {
+            requested: from,
+            oldest: meta.compacted,
+        }
+        .into());
     }
-    let mut page = Page { revision: from, seen: 0, changes: vec![] };
+    let mut page = Page {
+        revision: from,
+        seen: 0,
+        changes: vec![],
+    };
     let start = history_key(from, 0);
     let mut stopped_before = None;
     let mut broken = None;
-    tables.scan(Table::History, Bound::Included(&start), Bound::Unbounded, false, &mut |row, record| {
-        match page.see(range, row, record, changes_max) {
+    tables.scan(
+        Table::History,
+        Bound::Included(&start),
+        Bound::Unbounded,
+        false,
+        &mut |row, record| match page.see(range, row, record, changes_max) {
             Ok(None) => ControlFlow::Continue(()),
             Ok(Some(revision)) => {
                 stopped_before = Some(revision);
@@ -201,13 +264,21 @@ pub fn history<T: Tables + ?Sized>(
                 broken = Some(err);
                 ControlFlow::Break(())
             }
-        }
-    })?;
+        },
+    )?;
     if let Some(err) = broken {
         return Err(err.into());
     }
-    let events = page.changes.into_iter().map(|record| event(tables, record)).collect::<Result<_, _>>()?;
-    let revision = if stopped_before.is_some() { page.revision } else { meta.revision };
+    let events = page
+        .changes
+        .into_iter()
+        .map(|record| event(tables, record))
+        .collect::<Result<_, _>>()?;
+    let revision = if stopped_before.is_some() {
+        page.revision
+    } else {
+        meta.revision
+    };
     Ok(HistoryPage { events, revision })
 }
 
@@ -234,7 +305,11 @@ impl Page {
         self.revision = revision;
         self.seen += 1;
         if range.contains(Header::read(Table::History, row, record)?.key(record)) {
-            self.changes.push(Record::read(Table::History, row, Bytes::copy_from_slice(record))?);
+            self.changes.push(Record::read(
+                Table::History,
+                row,
+                Bytes::copy_from_slice(record),
+            )?);
         }
         Ok(None)
     }
@@ -243,22 +318,40 @@ impl Page {
 /// The event of a change, with what the key was before.
 fn event<T: Tables + ?Sized>(tables: &T, record: Record) -> Result<Arc<Event>, TablesError> {
     let Record { is_delete, kv, .. } = record;
-    let prev = if is_delete || kv.version > 1 { before(tables, &kv.key, kv.mod_revision)? } else { None };
+    let prev = if is_delete || kv.version > 1 {
+        before(tables, &kv.key, kv.mod_revision)?
+    } else {
+        None
+    };
     Ok(Arc::new(if is_delete {
-        Event::Delete { key: kv.key, revision: kv.mod_revision, prev }
+        Event::Delete {
+            key: kv.key,
+            revision: kv.mod_revision,
+            prev,
+        }
     } else {
         Event::Put { kv, prev }
     }))
 }
 
 /// The key as it was before `revision`.
-fn before<T: Tables + ?Sized>(tables: &T, key: &[u8], revision: Revision) -> Result<Option<KeyValue>, TablesError> {
+fn before<T: Tables + ?Sized>(
+    tables: &T,
+    key: &[u8],
+    revision: Revision,
+) -> Result<Option<KeyValue>, TablesError> {
     let (start, end) = (version_key(key, Revision(0)), version_key(key, revision));
     let mut found = None;
-    tables.scan(Table::Versions, Bound::Included(&start), Bound::Excluded(&end), true, &mut |row, value| {
-        found = Some(Version::read(row, value).map(|(_, version)| version));
-        ControlFlow::Break(())
-    })?;
+    tables.scan(
+        Table::Versions,
+        Bound::Included(&start),
+        Bound::Excluded(&end),
+        true,
+        &mut |row, value| {
+            found = Some(Version::read(row, value).map(|(_, version)| version));
+            ControlFlow::Break(())
+        },
+    )?;
     match found.transpose()? {
         Some(version) if !version.is_delete => Ok(Some(change(tables, version)?.kv)),
         _ => Ok(None),
@@ -268,12 +361,17 @@ fn before<T: Tables + ?Sized>(tables: &T, key: &[u8], revision: Revision) -> Res
 /// The record of a version.
 fn change<T: Tables + ?Sized>(tables: &T, version: Version) -> Result<Record, TablesError> {
     let at = version.history_key();
-    let record = tables.get(Table::History, &at)?.ok_or_else(|| crate::record::misplaced(Table::History, &at))?;
+    let record = tables
+        .get(Table::History, &at)?
+        .ok_or_else(|| crate::record::misplaced(Table::History, &at))?;
     Record::read(Table::History, &at, record)
 }
 
 fn without_value(kv: KeyValue) -> KeyValue {
-    KeyValue { value: Bytes::new(), ..kv }
+    KeyValue {
+        value: Bytes::new(),
+        ..kv
+    }
 }
 
 /// A checksum over the newest state and the store's numbers: two members at the same revision must have the same.
@@ -282,12 +380,18 @@ pub fn fingerprint<T: Tables + ?Sized>(tables: &T) -> Result<(Revision, u32), Ta
     let mut crc = crc32c::crc32c(&meta.revision.0.to_be_bytes());
     crc = crc32c::crc32c_append(crc, &meta.compacted.0.to_be_bytes());
     for table in [Table::Latest, Table::Leases, Table::LeaseKeys] {
-        tables.scan(table, Bound::Unbounded, Bound::Unbounded, false, &mut |key, value| {
-            crc = crc32c::crc32c_append(crc, &(key.len() as u64).to_be_bytes());
-            crc = crc32c::crc32c_append(crc, key);
-            crc = crc32c::crc32c_append(crc, value);
-            ControlFlow::Continue(())
-        })?;
+        tables.scan(
+            table,
+            Bound::Unbounded,
+            Bound::Unbounded,
+            false,
+            &mut |key, value| {
+                crc = crc32c::crc32c_append(crc, &(key.len() as u64).to_be_bytes());
+                crc = crc32c::crc32c_append(crc, key);
+                crc = crc32c::crc32c_append(crc, value);
+                ControlFlow::Continue(())
+            },
+        )?;
     }
     Ok((meta.revision, crc))
 }

@@ -76,8 +76,17 @@ impl Record {
         bytes.extend_from_slice(&kv.value);
         let bytes = Bytes::from(bytes);
         let value_at = key_at + kv.key.len();
-        let kv = KeyValue { key: bytes.slice(key_at..value_at), value: bytes.slice(value_at..), ..kv };
-        Record { is_delete, sub, kv, bytes }
+        let kv = KeyValue {
+            key: bytes.slice(key_at..value_at),
+            value: bytes.slice(value_at..),
+            ..kv
+        };
+        Record {
+            is_delete,
+            sub,
+            kv,
+            bytes,
+        }
     }
 
     /// Reads the record that stands under `at` in `table`, without copying.
@@ -85,7 +94,12 @@ impl Record {
         let header = Header::read(table, at, &bytes)?;
         let key = bytes.slice(header.key_at..header.value_at);
         let value = bytes.slice(header.value_at..);
-        Ok(Record { is_delete: header.is_delete, sub: header.numbers.sub, kv: header.key_value(key, value), bytes })
+        Ok(Record {
+            is_delete: header.is_delete,
+            sub: header.numbers.sub,
+            kv: header.key_value(key, value),
+            bytes,
+        })
     }
 }
 
@@ -100,11 +114,17 @@ pub(crate) struct Header {
 impl Header {
     /// Reads the numbers of the record that stands under `at` in `table`.
     pub(crate) fn read(table: Table, at: &[u8], bytes: &[u8]) -> Result<Self, TablesError> {
-        Header::parse(bytes).map_err(|source| TablesError::Record { table, key: at.to_vec(), source })
+        Header::parse(bytes).map_err(|source| TablesError::Record {
+            table,
+            key: at.to_vec(),
+            source,
+        })
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, CodecError> {
-        let (kind, rest) = bytes.split_first().ok_or(CodecError::Torn { have: 0, need: 1 })?;
+        let (kind, rest) = bytes
+            .split_first()
+            .ok_or(CodecError::Torn { have: 0, need: 1 })?;
         let is_delete = match *kind {
             KIND_PUT => false,
             KIND_DELETE => true,
@@ -114,9 +134,17 @@ impl Header {
         let key_at = 1 + read;
         let value_at = key_at + numbers.key_bytes as usize;
         if bytes.len() < value_at {
-            return Err(CodecError::Torn { have: bytes.len(), need: value_at });
+            return Err(CodecError::Torn {
+                have: bytes.len(),
+                need: value_at,
+            });
         }
-        Ok(Header { is_delete, numbers, key_at, value_at })
+        Ok(Header {
+            is_delete,
+            numbers,
+            key_at,
+            value_at,
+        })
     }
 
     /// The key within the record's bytes.
@@ -126,8 +154,21 @@ impl Header {
 
     /// The key's numbers with this key and value.
     pub(crate) fn key_value(&self, key: Bytes, value: Bytes) -> KeyValue {
-        let Numbers { create_revision, mod_revision, version, lease, .. } = self.numbers;
-        KeyValue { key, value, create_revision, mod_revision, version, lease }
+        let Numbers {
+            create_revision,
+            mod_revision,
+            version,
+            lease,
+            ..
+        } = self.numbers;
+        KeyValue {
+            key,
+            value,
+            create_revision,
+            mod_revision,
+            version,
+            lease,
+        }
     }
 }
 
@@ -143,7 +184,10 @@ pub(crate) fn history_key(revision: Revision, sub: u32) -> Bytes {
 pub(crate) fn parse_history_key(key: &[u8]) -> Result<(Revision, u32), TablesError> {
     let parse = || Some((key.first_chunk::<8>()?, key.get(8..)?.try_into().ok()?));
     let (revision, sub) = parse().ok_or_else(|| misplaced(Table::History, key))?;
-    Ok((Revision(u64::from_be_bytes(*revision)), u32::from_be_bytes(sub)))
+    Ok((
+        Revision(u64::from_be_bytes(*revision)),
+        u32::from_be_bytes(sub),
+    ))
 }
 
 /// The key of a version in `Versions`.
@@ -165,14 +209,25 @@ impl Version {
     /// The row's value; its revision stands in its key.
     pub(crate) fn value(self) -> Bytes {
         let [a, b, c, d] = self.sub.to_le_bytes();
-        Bytes::copy_from_slice(&[if self.is_delete { KIND_DELETE } else { KIND_PUT }, a, b, c, d])
+        Bytes::copy_from_slice(&[
+            if self.is_delete {
+                KIND_DELETE
+            } else {
+                KIND_PUT
+            },
+            a,
+            b,
+            c,
+            d,
+        ])
     }
 
     /// Reads a row: the escaped key, which is the same for all versions of a key, and the version.
     pub(crate) fn read<'k>(key: &'k [u8], value: &[u8]) -> Result<(&'k [u8], Self), TablesError> {
         let parse = || {
             let (escaped, revision) = key.split_last_chunk::<8>()?;
-            let [kind @ (KIND_PUT | KIND_DELETE), sub @ ..] = *<&[u8; 5]>::try_from(value).ok()? else {
+            let [kind @ (KIND_PUT | KIND_DELETE), sub @ ..] = *<&[u8; 5]>::try_from(value).ok()?
+            else {
                 return None;
             };
             let version = Version {
@@ -221,7 +276,11 @@ impl Bounds {
 /// A record that stands where it cannot.
 pub(crate) fn misplaced(table: Table, key: &[u8]) -> TablesError {
     let source = CodecError::Malformed("the row's key or value has the wrong shape".to_owned());
-    TablesError::Record { table, key: key.to_vec(), source }
+    TablesError::Record {
+        table,
+        key: key.to_vec(),
+        source,
+    }
 }
 
 /// The key with its zero bytes escaped and its end marked.
@@ -252,8 +311,10 @@ mod tests {
             version: 4,
             lease: LeaseId(7),
         };
-        expect_test::expect!["0102fb2c01040e0502 2f61 76"]
-            .assert_eq(&format!("{} 2f61 76", hex(&Record::put(kv.clone(), 5).bytes[..9])));
+        expect_test::expect!["0102fb2c01040e0502 2f61 76"].assert_eq(&format!(
+            "{} 2f61 76",
+            hex(&Record::put(kv.clone(), 5).bytes[..9])
+        ));
         let read = Record::read(Table::Latest, b"/a", Record::put(kv.clone(), 5).bytes).unwrap();
         assert_eq!((read.kv, read.sub, read.is_delete), (kv, 5, false));
         let gone = Record::delete(Bytes::from_static(b"/a"), Revision(9), 1);
@@ -262,16 +323,24 @@ mod tests {
             hex(&gone.bytes[..5]),
             hex(&gone.bytes[5..])
         ));
-        expect_test::expect!["6100ff62000000000000000000ff"].assert_eq(&hex(&version_key(b"a\0b", Revision(255))));
-        expect_test::expect!["00000000000000ff00000003"].assert_eq(&hex(&history_key(Revision(255), 3)));
-        assert_eq!(parse_history_key(&history_key(Revision(255), 3)).unwrap(), (Revision(255), 3));
+        expect_test::expect!["6100ff62000000000000000000ff"]
+            .assert_eq(&hex(&version_key(b"a\0b", Revision(255))));
+        expect_test::expect!["00000000000000ff00000003"]
+            .assert_eq(&hex(&history_key(Revision(255), 3)));
+        assert_eq!(
+            parse_history_key(&history_key(Revision(255), 3)).unwrap(),
+            (Revision(255), 3)
+        );
     }
 
     #[test]
     fn damage_is_an_error_that_names_the_row() {
         let record = Record::delete(Bytes::from_static(b"/a"), Revision(9), 1).bytes;
         for cut in 0..record.len() {
-            assert!(Record::read(Table::Latest, b"/a", record.slice(..cut)).is_err(), "{cut}");
+            assert!(
+                Record::read(Table::Latest, b"/a", record.slice(..cut)).is_err(),
+                "{cut}"
+            );
         }
         assert!(Record::read(Table::Latest, b"/a", Bytes::from_static(b"\x07rest")).is_err());
         assert!(Version::read(b"short", b"12345").is_err());

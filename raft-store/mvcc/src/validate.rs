@@ -18,10 +18,16 @@ pub const TXN_BYTES_MAX: usize = 1536 << 10;
 pub fn validate(txn: &Txn) -> Result<(), StoreError> {
     let size = txn_bytes(txn);
     if size > TXN_BYTES_MAX {
-        return Err(StoreError::TooLarge { size, limit: TXN_BYTES_MAX });
+        return Err(StoreError::TooLarge {
+            size,
+            limit: TXN_BYTES_MAX,
+        });
     }
     check_shape(txn, TXN_OPS_MAX)?;
-    if txn.success.len() > 1 || txn.failure.len() > 1 || txn.success.iter().chain(&txn.failure).any(is_txn) {
+    if txn.success.len() > 1
+        || txn.failure.len() > 1
+        || txn.success.iter().chain(&txn.failure).any(is_txn)
+    {
         Changes::of(&txn.success)?;
         Changes::of(&txn.failure)?;
     }
@@ -40,7 +46,12 @@ pub fn only_frees(txn: &Txn) -> bool {
 /// The bytes of keys and values.
 fn txn_bytes(txn: &Txn) -> usize {
     let compares = txn.compare.iter().map(|compare| {
-        range_bytes(&compare.range) + if let CompareTarget::Value(value) = &compare.target { value.len() } else { 0 }
+        range_bytes(&compare.range)
+            + if let CompareTarget::Value(value) = &compare.target {
+                value.len()
+            } else {
+                0
+            }
     });
     let ops = txn.success.iter().chain(&txn.failure).map(|op| match op {
         Op::Put { key, value, .. } => key.len() + value.len(),
@@ -51,14 +62,25 @@ fn txn_bytes(txn: &Txn) -> usize {
 }
 
 fn range_bytes(range: &KeyRange) -> usize {
-    range.start.len() + if let KeyRangeEnd::Before(end) = &range.end { end.len() } else { 0 }
+    range.start.len()
+        + if let KeyRangeEnd::Before(end) = &range.end {
+            end.len()
+        } else {
+            0
+        }
 }
 
 /// Checks the count of operations, and each for itself.
 fn check_shape(txn: &Txn, ops_max: usize) -> Result<(), StoreError> {
-    let ops = txn.compare.len().max(txn.success.len()).max(txn.failure.len());
+    let ops = txn
+        .compare
+        .len()
+        .max(txn.success.len())
+        .max(txn.failure.len());
     if ops > ops_max {
-        return Err(refused(format!("too many operations in txn request, at most {TXN_OPS_MAX} are allowed")));
+        return Err(refused(format!(
+            "too many operations in txn request, at most {TXN_OPS_MAX} are allowed"
+        )));
     }
     for Compare { range, .. } in &txn.compare {
         check_range(range)?;
@@ -69,7 +91,9 @@ fn check_shape(txn: &Txn, ops_max: usize) -> Result<(), StoreError> {
             Op::Put { .. } => {}
             Op::DeleteRange { range, .. } | Op::Range { range, .. } => check_range(range)?,
             Op::Txn(inner) if inner.fence.is_some() => {
-                return Err(refused("a txn within a txn cannot have a fence of its own; set it on the outer one"));
+                return Err(refused(
+                    "a txn within a txn cannot have a fence of its own; set it on the outer one",
+                ));
             }
             Op::Txn(inner) => check_shape(inner, ops_max - ops)?,
         }
@@ -98,8 +122,14 @@ impl<'t> Changes<'t> {
         let mut all = Changes::default();
         for op in ops {
             match op {
-                Op::Put { key, .. } => all.add(Changes { puts: BTreeSet::from([key]), deletes: vec![] })?,
-                Op::DeleteRange { range, .. } => all.add(Changes { puts: BTreeSet::new(), deletes: vec![range] })?,
+                Op::Put { key, .. } => all.add(Changes {
+                    puts: BTreeSet::from([key]),
+                    deletes: vec![],
+                })?,
+                Op::DeleteRange { range, .. } => all.add(Changes {
+                    puts: BTreeSet::new(),
+                    deletes: vec![range],
+                })?,
                 Op::Range { .. } => {}
                 Op::Txn(inner) => {
                     // Only one of the branches is run, so they may change the same keys, but none that others change.
@@ -116,7 +146,10 @@ impl<'t> Changes<'t> {
 
     fn add(&mut self, other: Changes<'t>) -> Result<(), StoreError> {
         let twice = other.puts.iter().any(|key| self.changes(key))
-            || self.puts.iter().any(|key| other.deletes.iter().any(|range| range.contains(key)));
+            || self
+                .puts
+                .iter()
+                .any(|key| other.deletes.iter().any(|range| range.contains(key)));
         if twice {
             return Err(refused("duplicate key given in txn request"));
         }
