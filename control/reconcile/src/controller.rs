@@ -86,7 +86,13 @@ impl Change<'_> {
     /// The uids of the controllers that it has or had.
     pub fn controllers(&self) -> impl Iterator<Item = &Uid> {
         let records = [self.before, self.after].into_iter().flatten();
-        records.flat_map(|record| record.owners.iter().filter(|(_, controls)| *controls).map(|(uid, _)| uid))
+        records.flat_map(|record| {
+            record
+                .owners
+                .iter()
+                .filter(|(_, controls)| *controls)
+                .map(|(uid, _)| uid)
+        })
     }
 }
 
@@ -99,5 +105,6 @@ pub trait Controller: Send + Sync + 'static {
     fn keys_for(&self, change: &Change<'_>, world: &dyn World) -> Vec<ObjectKey>;
 
     /// What must be done about `key`.
-    fn plan(&self, key: &ObjectKey, world: &dyn World, now: Timestamp) -> Result<Plan, ObjectError>;
+    fn plan(&self, key: &ObjectKey, world: &dyn World, now: Timestamp)
+    -> Result<Plan, ObjectError>;
 }

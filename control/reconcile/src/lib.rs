@@ -9,11 +9,14 @@
 
 pub mod conditions;
 pub mod controller;
+pub mod deployment;
 pub mod names;
 pub mod owners;
 pub mod plan;
 pub mod pods;
+pub mod replicaset;
 pub mod selector;
+pub mod status;
 pub mod view;
 
 pub use plan::{Action, EventType, ObjectReference, Plan, Precondition, Propagation, StatusUpdate};

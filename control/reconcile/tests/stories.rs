@@ -1,0 +1,23 @@
+//! The stories in `testdata/`: each reads as what happens in a cluster, with every plan in full.
+
+mod sim;
+
+use sim::script::check;
+
+macro_rules! stories {
+    ($($controller:ident: $($story:ident),+;)+) => {$(
+        mod $controller {
+            $(
+                #[test]
+                fn $story() {
+                    super::check(concat!("testdata/", stringify!($controller), "/", stringify!($story), ".txt"));
+                }
+            )+
+        }
+    )+};
+}
+
+stories! {
+    deployment: surge, unavailable, rollback, pause, recreate, resize, history, deadline, adoption;
+    replicaset: scale_up, scale_down, failed, release;
+}
