@@ -259,11 +259,13 @@ impl Watcher {
                 },
                 Phase::Catching { next } => {
                     let next = *next;
-                    match self.catch_up(next).await {
-                        // A page of history in which nothing matches is no news.
+                    let batch = self.catch_up(next).await;
+                    let is_behind = matches!(self.phase, Phase::Catching { .. });
+                    match batch {
+                        // A page of history in which nothing matches is no news, nor is what was told before.
                         Ok(batch)
                             if batch.events.is_empty()
-                                && matches!(self.phase, Phase::Catching { .. }) =>
+                                && (is_behind || batch.revision <= self.told) =>
                         {
                             continue;
                         }

@@ -1,0 +1,358 @@
+//! The store as one would first think of it: a copy of the whole state for every revision. Slow, obvious, and written
+//! without a line of what it checks.
+
+use bytes::Bytes;
+use mvcc::{
+    Command, Compare, CompareOp, CompareTarget, Done, Event, KeyRange, KeyValue, LeaseId, Op,
+    OpResult, RangeResponse, Reply, StoreError, Txn, TxnResponse,
+};
+use objects::{Revision, Term};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub type State = BTreeMap<Bytes, KeyValue>;
+
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The state at each revision that was ever taken.
+    pub states: BTreeMap<Revision, State>,
+    pub compacted: Revision,
+    clock_ms: u64,
+    leases: BTreeMap<LeaseId, (u64, u64)>,
+}
+
+impl Model {
+    pub fn new() -> Self {
+        Model {
+            states: BTreeMap::from([(Revision(1), State::new())]),
+            compacted: Revision(0),
+            clock_ms: 0,
+            leases: BTreeMap::new(),
+        }
+    }
+
+    pub fn revision(&self) -> Revision {
+        *self.states.last_key_value().unwrap().0
+    }
+
+    fn state(&self) -> &State {
+        self.states.last_key_value().unwrap().1
+    }
+
+    pub fn apply(&mut self, term: Term, command: &Command) -> Reply {
+        match command {
+            Command::Txn(txn) => self.txn(term, txn),
+            Command::Compact { revision } => self.compact(*revision),
+            Command::LeaseGrant { id, ttl_ms, now_ms } => {
+                if id.0 == 0 || self.leases.contains_key(id) {
+                    return Err(StoreError::Refused(String::new()));
+                }
+                self.tick(*now_ms);
+                self.leases.insert(*id, (*ttl_ms, self.clock_ms + ttl_ms));
+                Ok(Done::Lease {
+                    id: *id,
+                    ttl_ms: *ttl_ms,
+                })
+            }
+            Command::LeaseKeepAlive { id, now_ms } => {
+                let (ttl_ms, _) = *self.leases.get(id).ok_or(StoreError::LeaseNotFound)?;
+                self.tick(*now_ms);
+                self.leases.insert(*id, (ttl_ms, self.clock_ms + ttl_ms));
+                Ok(Done::Lease { id: *id, ttl_ms })
+            }
+            Command::LeaseRevoke { id } => {
+                self.leases.remove(id).ok_or(StoreError::LeaseNotFound)?;
+                self.drop_lease(*id);
+                Ok(Done::LeasesEnded(1))
+            }
+            Command::LeaseExpire { ids, now_ms } => {
+                self.tick(*now_ms);
+                let mut ended = 0;
+                for id in ids {
+                    if self
+                        .leases
+                        .get(id)
+                        .is_some_and(|(_, ends_ms)| *ends_ms <= self.clock_ms)
+                    {
+                        self.leases.remove(id);
+                        self.drop_lease(*id);
+                        ended += 1;
+                    }
+                }
+                Ok(Done::LeasesEnded(ended))
+            }
+            Command::LeaseRenewAll { now_ms } => {
+                self.tick(*now_ms);
+                for (ttl_ms, ends_ms) in self.leases.values_mut() {
+                    *ends_ms = self.clock_ms + *ttl_ms;
+                }
+                Ok(Done::LeasesRenewed(self.leases.len() as u64))
+            }
+            Command::RaiseRevision { by } => {
+                let raised = Revision(self.revision().0 + by);
+                self.states.insert(raised, self.state().clone());
+                self.compacted = raised;
+                Ok(Done::Raised(raised))
+            }
+        }
+    }
+
+    fn tick(&mut self, now_ms: u64) {
+        self.clock_ms = self.clock_ms.max(now_ms);
+    }
+
+    fn compact(&mut self, revision: Revision) -> Reply {
+        if revision > self.revision() {
+            return Err(StoreError::FutureRevision {
+                requested: revision,
+                current: self.revision(),
+            });
+        }
+        if revision <= self.compacted {
+            return Err(StoreError::Compacted {
+                requested: revision,
+                oldest: self.compacted,
+            });
+        }
+        self.compacted = revision;
+        Ok(Done::Compacted(revision))
+    }
+
+    fn drop_lease(&mut self, id: LeaseId) {
+        let mut state = self.state().clone();
+        state.retain(|_, kv| kv.lease != id);
+        if state.len() < self.state().len() {
+            self.states.insert(self.revision().next(), state);
+        }
+    }
+
+    fn txn(&mut self, term: Term, txn: &Txn) -> Reply {
+        if let Some(held) = txn.fence.filter(|held| *held < term) {
+            return Err(StoreError::Fenced {
+                held,
+                current: term,
+            });
+        }
+        if conflicts(&txn.success) || conflicts(&txn.failure) {
+            return Err(StoreError::Refused(String::new()));
+        }
+        let mut state = self.state().clone();
+        let mut is_changed = false;
+        let response = self.run(&mut state, &mut is_changed, txn)?;
+        if is_changed {
+            self.states.insert(self.revision().next(), state);
+        }
+        Ok(Done::Txn(response))
+    }
+
+    fn run(
+        &self,
+        state: &mut State,
+        is_changed: &mut bool,
+        txn: &Txn,
+    ) -> Result<TxnResponse, StoreError> {
+        let next = self.revision().next();
+        let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
+        let mut results = vec![];
+        for op in if succeeded {
+            &txn.success
+        } else {
+            &txn.failure
+        } {
+            results.push(match op {
+                Op::Put {
+                    key,
+                    value,
+                    lease,
+                    prev_kv,
+                } => {
+                    if lease.0 != 0 && !self.leases.contains_key(lease) {
+                        return Err(StoreError::LeaseNotFound);
+                    }
+                    let prev = state.get(key).cloned();
+                    let kv = KeyValue {
+                        key: key.clone(),
+                        value: value.clone(),
+                        create_revision: prev.as_ref().map_or(next, |prev| prev.create_revision),
+                        mod_revision: next,
+                        version: prev.as_ref().map_or(1, |prev| prev.version + 1),
+                        lease: *lease,
+                    };
+                    state.insert(key.clone(), kv);
+                    *is_changed = true;
+                    OpResult::Put(if *prev_kv { prev } else { None })
+                }
+                Op::DeleteRange { range, prev_kv } => {
+                    let deleted: Vec<KeyValue> = select(state, range);
+                    for kv in &deleted {
+                        state.remove(&kv.key);
+                        *is_changed = true;
+                    }
+                    OpResult::Deleted(
+                        deleted.len() as u64,
+                        if *prev_kv { deleted } else { vec![] },
+                    )
+                }
+                Op::Range { range, limit } => {
+                    let mut found = respond(state, range, limit.map(|limit| limit as usize));
+                    found.revision = if *is_changed { next } else { self.revision() };
+                    OpResult::Range(found)
+                }
+                Op::Txn(inner) => OpResult::Txn(self.run(state, is_changed, inner)?),
+            });
+        }
+        Ok(TxnResponse {
+            revision: if *is_changed { next } else { self.revision() },
+            succeeded,
+            results,
+        })
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        let found = select(self.state(), &compare.range);
+        if found.is_empty() {
+            let compared = match &compare.target {
+                CompareTarget::Value(_) => return false,
+                CompareTarget::Lease(given) => 0i128 - i128::from(given.0),
+                CompareTarget::ModRevision(Revision(given))
+                | CompareTarget::CreateRevision(Revision(given))
+                | CompareTarget::Version(given) => 0i128 - i128::from(*given),
+            };
+            return op_holds(compare.op, compared);
+        }
+        found.iter().all(|kv| {
+            let less = |a: u64, b: u64| i128::from(a) - i128::from(b);
+            op_holds(
+                compare.op,
+                match &compare.target {
+                    CompareTarget::Value(given) => kv.value.cmp(given) as i128,
+                    CompareTarget::Lease(given) => i128::from(kv.lease.0) - i128::from(given.0),
+                    CompareTarget::ModRevision(given) => less(kv.mod_revision.0, given.0),
+                    CompareTarget::CreateRevision(given) => less(kv.create_revision.0, given.0),
+                    CompareTarget::Version(given) => less(kv.version, *given),
+                },
+            )
+        })
+    }
+
+    /// What a range read must answer.
+    pub fn range(
+        &self,
+        range: &KeyRange,
+        at: Option<Revision>,
+        limit: Option<usize>,
+    ) -> Result<RangeResponse, StoreError> {
+        let requested = at.unwrap_or(self.revision());
+        if requested > self.revision() {
+            return Err(StoreError::FutureRevision {
+                requested,
+                current: self.revision(),
+            });
+        }
+        if requested < self.compacted {
+            return Err(StoreError::Compacted {
+                requested,
+                oldest: self.compacted,
+            });
+        }
+        let state = self.states.range(..=requested).next_back().unwrap().1;
+        Ok(RangeResponse {
+            revision: self.revision(),
+            ..respond(state, range, limit)
+        })
+    }
+
+    /// The changes of `range` from `from` on, those of one revision in the order of keys.
+    pub fn events(&self, range: &KeyRange, from: Revision) -> Vec<Event> {
+        let mut events = vec![];
+        let mut before = &State::new();
+        for (revision, after) in &self.states {
+            let keys: BTreeSet<&Bytes> = before
+                .keys()
+                .chain(after.keys())
+                .filter(|key| range.contains(key))
+                .collect();
+            for key in keys.into_iter().filter(|_| *revision >= from) {
+                let prev = before.get(key).cloned();
+                match after.get(key) {
+                    Some(kv) if prev.as_ref() != Some(kv) => events.push(Event::Put {
+                        kv: kv.clone(),
+                        prev,
+                    }),
+                    None => events.push(Event::Delete {
+                        key: key.clone(),
+                        revision: *revision,
+                        prev,
+                    }),
+                    Some(_) => {}
+                }
+            }
+            before = after;
+        }
+        events
+    }
+}
+
+fn op_holds(op: CompareOp, difference: i128) -> bool {
+    match op {
+        CompareOp::Equal => difference == 0,
+        CompareOp::NotEqual => difference != 0,
+        CompareOp::Greater => difference > 0,
+        CompareOp::Less => difference < 0,
+    }
+}
+
+fn select(state: &State, range: &KeyRange) -> Vec<KeyValue> {
+    state
+        .values()
+        .filter(|kv| range.contains(&kv.key))
+        .cloned()
+        .collect()
+}
+
+fn respond(state: &State, range: &KeyRange, limit: Option<usize>) -> RangeResponse {
+    let mut kvs = select(state, range);
+    let count = kvs.len();
+    kvs.truncate(limit.unwrap_or(usize::MAX));
+    RangeResponse {
+        revision: Revision(0),
+        more: kvs.len() < count,
+        kvs,
+        count: count as u64,
+    }
+}
+
+/// Whether two different steps may change the same key, at least one of them by a put.
+fn conflicts(ops: &[Op]) -> bool {
+    let touched: Vec<(Vec<Bytes>, Vec<KeyRange>)> = ops.iter().map(touches).collect();
+    let inner = ops.iter().any(|op| match op {
+        Op::Txn(txn) => conflicts(&txn.success) || conflicts(&txn.failure),
+        _ => false,
+    });
+    inner
+        || touched.iter().enumerate().any(|(at, (puts, _))| {
+            let others = touched
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != at)
+                .map(|(_, other)| other);
+            others.into_iter().any(|(other_puts, other_deletes)| {
+                puts.iter().any(|key| {
+                    other_puts.contains(key)
+                        || other_deletes.iter().any(|range| range.contains(key))
+                })
+            })
+        })
+}
+
+fn touches(op: &Op) -> (Vec<Bytes>, Vec<KeyRange>) {
+    match op {
+        Op::Put { key, .. } => (vec![key.clone()], vec![]),
+        Op::DeleteRange { range, .. } => (vec![], vec![range.clone()]),
+        Op::Range { .. } => (vec![], vec![]),
+        Op::Txn(txn) => {
+            let (puts, deletes): (Vec<_>, Vec<_>) =
+                txn.success.iter().chain(&txn.failure).map(touches).unzip();
+            (puts.concat(), deletes.concat())
+        }
+    }
+}
