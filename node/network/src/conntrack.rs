@@ -30,7 +30,8 @@ const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const ENOENT: i32 = 2;
 
-/// The endpoints that clients of an address may still be bound to, though they serve it no more.
+/// The endpoints that clients of an address may still be bound to, though they serve it no more. The address 0.0.0.0
+/// stands for all of the node's.
 pub type Lost = BTreeMap<SocketAddrV4, Vec<SocketAddrV4>>;
 
 /// What `old` had and `new` has not.
@@ -57,19 +58,12 @@ pub async fn forget(lost: &Lost) -> io::Result<usize> {
     }
     let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
     let mut stale = vec![];
-    ask(
-        &mut socket,
-        CT_GET,
-        NLM_F_REQUEST | NLM_F_DUMP,
-        &[],
-        |flow| {
-            let is_lost = |endpoints: &Vec<SocketAddrV4>| endpoints.contains(&flow.endpoint);
-            if flow.protocol == PROTOCOL_UDP && lost.get(&flow.service).is_some_and(is_lost) {
-                stale.push(flow.original);
-            }
-        },
-    )
-    .await?;
+    let find = |flow: Flow| {
+        if flow.is_stale(lost) {
+            stale.push(flow.original);
+        }
+    };
+    ask(&mut socket, CT_GET, NLM_F_REQUEST | NLM_F_DUMP, &[], find).await?;
     for original in &stale {
         match ask(
             &mut socket,
@@ -96,6 +90,17 @@ struct Flow {
     endpoint: SocketAddrV4,
     /// The attribute that names the flow, as the kernel wrote it.
     original: Vec<u8>,
+}
+
+impl Flow {
+    fn is_stale(&self, lost: &Lost) -> bool {
+        let on_all = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, self.service.port());
+        let gone = [self.service, on_all]
+            .iter()
+            .filter_map(|at| lost.get(at))
+            .any(|gone| gone.contains(&self.endpoint));
+        self.protocol == PROTOCOL_UDP && gone && self.service != self.endpoint
+    }
 }
 
 async fn ask(

@@ -176,16 +176,18 @@ impl Netlink {
         .await
     }
 
-    /// Makes a veth pair whose other end, `peer`, is in the namespace `peer_namespace`.
+    /// Makes a veth pair whose other end, `peer` with the hardware address `mac`, is in the namespace `namespace`.
     pub async fn add_veth(
         &self,
         name: &str,
         peer: &str,
-        peer_namespace: RawFd,
+        mac: Mac,
+        namespace: RawFd,
         mtu: u32,
     ) -> Result<()> {
         let other = LinkUnspec::new_with_name(peer)
-            .setns_by_fd(peer_namespace)
+            .setns_by_fd(namespace)
+            .address(mac.0.to_vec())
             .mtu(mtu)
             .build();
         let message = LinkVeth::new(name, peer)

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, SocketAddrV4};
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 
 use tokio::sync::Mutex;
 use tracing::{debug, info, warn};
@@ -68,7 +69,7 @@ pub struct Network {
     netlink: Netlink,
     uplink: Uplink,
     mtu: u32,
-    ledger: Mutex<Ledger>,
+    ledger: Arc<SyncMutex<Ledger>>,
     peers: Mutex<Vec<Node>>,
     rules: Mutex<Rules>,
     dns: Option<DnsHandle>,
@@ -97,13 +98,14 @@ impl Network {
             .max(MTU_MIN);
         sysctl::prepare_host()?;
         pod::prepare_bridge(&netlink, &config, mtu).await?;
-        let ledger = Ledger::open(config.state_dir.join("leases.json"), config.pod_cidr)?;
+        let (path, cidr) = (config.state_dir.join("leases.json"), config.pod_cidr);
+        let ledger = blocking(move || Ledger::open(path, cidr)).await?;
         let dns = start_dns(&config).await?;
         let network = Self {
             netlink,
             uplink,
             mtu,
-            ledger: Mutex::new(ledger),
+            ledger: Arc::new(SyncMutex::new(ledger)),
             peers: Mutex::new(vec![]),
             rules: Mutex::new(Rules::default()),
             dns,
@@ -136,26 +138,34 @@ impl Network {
 
     /// Gives the pod a network namespace, a link and an address; the same again for a pod that has them.
     pub async fn attach_pod(&self, uid: &PodUid) -> Result<PodNet> {
-        let ip = self.ledger.lock().await.allocate(uid)?;
+        let owner = uid.clone();
+        let ip = self
+            .with_ledger(move |ledger| ledger.allocate(&owner))
+            .await?;
         Ok(pod::attach(&self.netlink, &self.config, uid, ip, self.mtu).await?)
     }
 
     /// Takes the pod's network away and frees its address; success if it had none.
     pub async fn detach_pod(&self, uid: &PodUid) -> Result<()> {
         pod::detach(&self.netlink, &self.config, uid).await?;
-        self.ledger.lock().await.release(uid)?;
+        let owner = uid.clone();
+        self.with_ledger(move |ledger| ledger.release(&owner))
+            .await?;
         Ok(())
     }
 
     /// Detaches every pod that is not in `live`, and says which.
     pub async fn retain_pods(&self, live: &BTreeSet<PodUid>) -> Result<Vec<PodUid>> {
-        let mut gone: BTreeSet<PodUid> =
-            self.ledger.lock().await.leaked(live).into_iter().collect();
-        gone.extend(
-            pod::list_namespaces(&self.config.netns_dir)
+        let (netns_dir, keep) = (self.config.netns_dir.clone(), live.clone());
+        let gone = self.with_ledger(move |ledger| {
+            let unnamed = pod::list_namespaces(&netns_dir)
                 .into_iter()
-                .filter(|uid| !live.contains(uid)),
-        );
+                .filter(|uid| !keep.contains(uid));
+            unnamed
+                .chain(ledger.leaked(&keep))
+                .collect::<BTreeSet<PodUid>>()
+        });
+        let gone = gone.await;
         for uid in &gone {
             warn!(%uid, "the pod is gone and its network was left; detaching");
             self.detach_pod(uid).await?;
@@ -278,13 +288,22 @@ impl Network {
             None => nft::commit(&nft::replace(TABLE, &table)).await?,
         }
         rules.committed = Some(table);
-        let udp = services::udp_endpoints(services);
+        let udp = services::udp_endpoints(services, host_ports);
         let stale = conntrack::lost(&rules.udp, &udp);
         rules.udp = udp;
         if let Err(error) = conntrack::forget(&stale).await {
             warn!(%error, "clients of removed UDP endpoints may wait until their flows time out");
         }
         Ok(())
+    }
+
+    /// Works on the ledger on a thread that may wait for the disk.
+    async fn with_ledger<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Ledger) -> T + Send + 'static,
+    ) -> T {
+        let ledger = self.ledger.clone();
+        blocking(move || work(&mut ledger.lock().unwrap_or_else(PoisonError::into_inner))).await
     }
 
     fn facts(&self) -> NodeFacts {
@@ -308,6 +327,13 @@ impl Network {
     fn own_ranges(&self) -> Vec<ipnet::Ipv4Net> {
         vec![self.config.cluster_cidr, self.config.service_cidr]
     }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    // The only other end is the runtime's, and then nobody waits here.
+    tokio::task::spawn_blocking(work)
+        .await
+        .expect("work on the ledger does not panic")
 }
 
 async fn find_uplink(netlink: &Netlink, config: &Config) -> Result<Uplink> {

@@ -127,6 +127,12 @@ fn bridge_mac(gateway: Ipv4Addr) -> Mac {
     Mac([0x02, 0x55, a, b, c, d])
 }
 
+/// A pod's hardware address follows from its address, so that nobody remembers a wrong one when the address moves on.
+fn pod_mac(ip: Ipv4Addr) -> Mac {
+    let [a, b, c, d] = ip.octets();
+    Mac([0x02, 0x56, a, b, c, d])
+}
+
 /// Gives the pod its namespace and link; whatever is there already stays.
 pub(crate) async fn attach(
     netlink: &Netlink,
@@ -149,7 +155,13 @@ pub(crate) async fn attach(
         None => {
             let namespace = open(&path)?;
             netlink
-                .add_veth(&host_link, POD_LINK, namespace.as_raw_fd(), mtu)
+                .add_veth(
+                    &host_link,
+                    POD_LINK,
+                    pod_mac(ip),
+                    namespace.as_raw_fd(),
+                    mtu,
+                )
                 .await?;
             netlink.link(&host_link).await?
         }

@@ -103,25 +103,40 @@ pub struct NodeFacts {
     pub dns: Option<(Ipv4Addr, SocketAddrV4)>,
 }
 
-/// The UDP endpoints that clients may still be bound to by connection tracking: service address to endpoints.
-pub fn udp_endpoints(services: &[Service]) -> BTreeMap<SocketAddrV4, Vec<SocketAddrV4>> {
-    let ports = |service: &Service| {
-        service
+/// The UDP endpoints that clients may be bound to by connection tracking: address to endpoints. A port on all of the
+/// node's addresses has the address 0.0.0.0.
+pub fn udp_endpoints(
+    services: &[Service],
+    host_ports: &[HostPort],
+) -> BTreeMap<SocketAddrV4, Vec<SocketAddrV4>> {
+    let mut endpoints = BTreeMap::new();
+    for service in services {
+        for port in service
             .ports
             .iter()
             .filter(|port| port.protocol == Protocol::Udp)
-            .cloned()
-            .collect()
-    };
-    let mut endpoints = BTreeMap::new();
-    for service in services {
-        let udp: Vec<ServicePort> = ports(service);
-        for port in udp {
-            endpoints.insert(
-                SocketAddrV4::new(service.cluster_ip, port.port),
-                port.endpoints,
+        {
+            let addresses = service.external_ips.iter().chain([&service.cluster_ip]);
+            let at_addresses = addresses.map(|ip| SocketAddrV4::new(*ip, port.port));
+            let at_node = port
+                .node_port
+                .map(|port| SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port));
+            endpoints.extend(
+                at_addresses
+                    .chain(at_node)
+                    .map(|at| (at, port.endpoints.clone())),
             );
         }
+    }
+    for host_port in host_ports
+        .iter()
+        .filter(|host_port| host_port.protocol == Protocol::Udp)
+    {
+        let ip = host_port.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        endpoints.insert(
+            SocketAddrV4::new(ip, host_port.host_port),
+            vec![host_port.target],
+        );
     }
     endpoints
 }
