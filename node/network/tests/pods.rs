@@ -110,6 +110,35 @@ fn pods_leave_the_cluster_with_the_nodes_address() {
 }
 
 #[test]
+fn many_pods_come_and_go_side_by_side() {
+    let mut world = World::new(Underlay::Bridged);
+    let node = &mut world.nodes[0];
+    node.open();
+    let uids: Vec<_> = (0..30).map(|n| uid(&format!("pod-{n}"))).collect();
+    let start = std::time::Instant::now();
+    let pods = node.run(|network| {
+        futures::future::try_join_all(uids.iter().map(|uid| network.attach_pod(uid)))
+    });
+    println!("30 pods attached in {:?}", start.elapsed());
+    let addresses: BTreeSet<_> = pods.iter().map(|pod| pod.ip).collect();
+    assert_eq!(addresses.len(), 30);
+    let start = std::time::Instant::now();
+    node.run(|network| {
+        futures::future::try_join_all(uids.iter().map(|uid| network.detach_pod(uid)))
+    });
+    println!("30 pods detached in {:?}", start.elapsed());
+    let links = ip(&node.namespace, "-br link");
+    assert_eq!(
+        links
+            .lines()
+            .filter(|link| link.starts_with("tri") && !link.starts_with("trireme0"))
+            .count(),
+        0,
+        "{links}"
+    );
+}
+
+#[test]
 fn a_killed_agent_finds_its_pods_again_and_teardown_leaves_nothing() {
     let mut world = World::new(Underlay::Bridged);
     let before = (

@@ -96,6 +96,49 @@ fn a_service_spreads_hairpins_follows_its_endpoints_and_refuses_without_any() {
     }
 }
 
+/// The API server's service has a node's address as its endpoint, and a new node has no pod yet.
+#[test]
+fn a_service_of_the_hosts_own_network_is_reached_from_everywhere() {
+    for underlay in [Underlay::Bridged, Underlay::Routed] {
+        let world = World::open(underlay, |_| ());
+        let master = &world.nodes[0];
+        serve_tcp(&master.namespace, 6443, "api");
+        let mut api = service(&[]);
+        api.ports[0].endpoints = vec![SocketAddrV4::new(master.config.node_address, 6443)];
+        sync(&world, &[api]);
+        let to = SocketAddrV4::new(WEB, 80);
+        for node in &world.nodes {
+            assert_eq!(
+                call(&node.namespace, to).expect("the node reaches it").0,
+                "api"
+            );
+            let pod = node.attach("client");
+            assert_eq!(
+                call(&pod.netns_path, to).expect("the pod reaches it").0,
+                "api"
+            );
+        }
+    }
+}
+
+/// Somebody else may switch bridge netfilter on again between two repairs.
+#[test]
+fn services_work_though_bridged_frames_meet_the_rules_too() {
+    let world = World::open(Underlay::Bridged, |_| ());
+    let (a, b) = (pod(&world.nodes[0], "a"), pod(&world.nodes[0], "b"));
+    sync(&world, &[service(&[&a, &b])]);
+    let switch = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    support::inside(&world.nodes[0].namespace, || {
+        std::fs::write(switch, "1").expect("the kernel has br_netfilter")
+    });
+    for client in [&a, &b] {
+        assert_eq!(
+            answers(&client.netns_path, SocketAddrV4::new(WEB, 80), 60),
+            names(&["a", "b"])
+        );
+    }
+}
+
 #[test]
 fn node_ports_answer_on_every_node_and_keep_the_client_if_local() {
     let world = World::open(Underlay::Bridged, |_| ());
