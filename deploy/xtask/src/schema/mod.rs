@@ -265,7 +265,6 @@ impl Generator {
             let leaf = match name {
                 "Time" => Some("time"),
                 "MicroTime" => Some("microtime"),
-                "Duration" => Some("duration"),
                 "FieldsV1" => Some("fieldsv1"),
                 _ => None,
             };
