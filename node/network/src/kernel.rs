@@ -3,6 +3,8 @@
 //! A request speaks to the network namespace in which [`Netlink::connect`] was called, from whatever thread it is made.
 //! Nothing is decided here.
 
+mod message;
+
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,19 +15,19 @@ use futures::TryStreamExt;
 use ipnet::Ipv4Net;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressAttribute;
-use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoVeth};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope,
-};
+use netlink_packet_route::route::RouteProtocol;
 use nix::errno::Errno;
 use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan,
     RouteMessageBuilder,
 };
 use tokio::task::JoinHandle;
+
+use message::{link, neighbour, route, route_message};
 
 /// How long the kernel may take for one answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -479,95 +481,4 @@ fn errno(error: &Error) -> Option<Errno> {
         },
         _ => None,
     }
-}
-
-fn link(message: &LinkMessage) -> Link {
-    let mut link = Link {
-        index: message.header.index,
-        mtu: 0,
-        mac: None,
-        controller: None,
-        up: message.header.flags.contains(LinkFlags::Up),
-        data: None,
-    };
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            LinkAttribute::Address(bytes) => link.mac = mac(bytes),
-            LinkAttribute::Controller(index) => link.controller = Some(*index),
-            LinkAttribute::LinkInfo(infos) => {
-                link.data = infos.iter().find_map(|info| match info {
-                    netlink_packet_route::link::LinkInfo::Data(data) => Some(data.clone()),
-                    _ => None,
-                });
-            }
-            _ => {}
-        }
-    }
-    link
-}
-
-fn mac(bytes: &[u8]) -> Option<Mac> {
-    bytes.try_into().ok().map(Mac)
-}
-
-fn route(message: &RouteMessage) -> Option<Route> {
-    let mut link = None;
-    let mut to = Ipv4Addr::UNSPECIFIED;
-    let (mut via, mut source) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => to = *address,
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => via = Some(*address),
-            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(*address),
-            RouteAttribute::Oif(index) => link = Some(*index),
-            _ => {}
-        }
-    }
-    let to = Ipv4Net::new(to, message.header.destination_prefix_length).ok()?;
-    let onlink = message.header.flags.contains(RouteFlags::Onlink);
-    Some(Route {
-        to,
-        link: link?,
-        via,
-        source,
-        onlink,
-    })
-}
-
-fn route_message(route: &Route) -> RouteMessage {
-    let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(route.to.network(), route.to.prefix_len())
-        .output_interface(route.link)
-        .protocol(OUR_ROUTES);
-    builder = match route.via {
-        Some(via) => builder.gateway(via),
-        None => builder.scope(RouteScope::Link),
-    };
-    if let Some(source) = route.source {
-        builder = builder.pref_source(source);
-    }
-    if route.onlink {
-        builder = builder.onlink();
-    }
-    builder.build()
-}
-
-fn neighbour(message: &NeighbourMessage) -> Option<(Ipv4Addr, Mac)> {
-    let mut address = None;
-    let mut hardware = None;
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => address = Some(*v4),
-            // The bridge family's entries leave the address undecoded.
-            NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
-                address = <[u8; 4]>::try_from(bytes.as_slice())
-                    .ok()
-                    .map(Ipv4Addr::from);
-            }
-            NeighbourAttribute::LinkLayerAddress(bytes) => hardware = mac(bytes),
-            _ => {}
-        }
-    }
-    Some((address?, hardware?))
 }

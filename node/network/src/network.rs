@@ -5,7 +5,7 @@
 //! a restarted agent has not yet heard of all services and all host ports, the rules of its former self stay in force.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 
 use tokio::sync::Mutex;
@@ -31,7 +31,7 @@ pub enum Error {
     Config(String),
     /// No link carries the node's address.
     #[error("no link carries the node address {0}; give the uplink's name or the right address")]
-    NoUplink(std::net::Ipv4Addr),
+    NoUplink(Ipv4Addr),
     /// An address for a pod.
     #[error(transparent)]
     Ipam(#[from] ipam::Error),
@@ -136,6 +136,13 @@ impl Network {
         }
     }
 
+    /// The address of a pod that was attached, now or by the agent's former self.
+    pub async fn pod_ip(&self, uid: &PodUid) -> Option<Ipv4Addr> {
+        let owner = uid.clone();
+        self.with_ledger(move |ledger| ledger.pool().get(&owner))
+            .await
+    }
+
     /// Gives the pod a network namespace, a link and an address; the same again for a pod that has them.
     pub async fn attach_pod(&self, uid: &PodUid) -> Result<PodNet> {
         let owner = uid.clone();
@@ -176,23 +183,8 @@ impl Network {
     /// Makes the routes those to `peers`, all other nodes. Returns how many changes that took.
     pub async fn sync_peers(&self, peers: &[Node]) -> Result<usize> {
         let mut present = self.peers.lock().await;
-        let me = Node {
-            name: self.config.node_name.clone(),
-            address: self.config.node_address,
-            pod_cidr: self.config.pod_cidr,
-        };
-        let input = overlay::Input {
-            me: &me,
-            gateway: self.config.gateway(),
-            uplink: &self.uplink,
-            mode: self.config.overlay,
-            vni: self.config.vxlan_vni,
-            port: self.config.vxlan_port,
-            peers,
-        };
-        let changes = overlay::sync(&self.netlink, &self.config.vxlan, &input).await?;
         *present = peers.to_vec();
-        Ok(changes)
+        self.route_to(&present).await
     }
 
     /// Makes the rules those for `services`, all services that have a cluster address.
@@ -213,10 +205,11 @@ impl Network {
     pub async fn repair(&self) -> Result<()> {
         sysctl::prepare_host()?;
         pod::prepare_bridge(&self.netlink, &self.config, self.mtu).await?;
-        let peers = self.peers.lock().await.clone();
+        let peers = self.peers.lock().await;
         if !peers.is_empty() {
-            self.sync_peers(&peers).await?;
+            self.route_to(&peers).await?;
         }
+        drop(peers);
         let mut rules = self.rules.lock().await;
         if rules.committed.is_some() && !nft::is_present(TABLE).await? {
             warn!("the rules for services were removed by somebody else; setting them anew");
@@ -246,6 +239,24 @@ impl Network {
         self.netlink.delete_link(&self.config.bridge).await?;
         info!(node = %self.config.node_name, "network removed");
         Ok(())
+    }
+
+    async fn route_to(&self, peers: &[Node]) -> Result<usize> {
+        let me = Node {
+            name: self.config.node_name.clone(),
+            address: self.config.node_address,
+            pod_cidr: self.config.pod_cidr,
+        };
+        let input = overlay::Input {
+            me: &me,
+            gateway: self.config.gateway(),
+            uplink: &self.uplink,
+            mode: self.config.overlay,
+            vni: self.config.vxlan_vni,
+            port: self.config.vxlan_port,
+            peers,
+        };
+        Ok(overlay::sync(&self.netlink, &self.config.vxlan, &input).await?)
     }
 
     /// Commits what is known, once everything is known or nothing older is in force.

@@ -5,12 +5,14 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::path::PathBuf;
+use std::process::Command;
 use std::str::FromStr;
 
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use network::dns::{DnsRecord, DnsTarget};
+use network::resolv::{DnsPolicy, ResolvConf, resolv_conf};
 use network::{Config, DnsConfig};
 use support::{PATIENCE, Underlay, World, inside, udp_client};
 
@@ -161,4 +163,69 @@ fn a_pod_asks_its_node_by_udp_and_tcp_under_either_address() {
         Transport::Tcp,
     );
     assert_eq!(nobody, (ResponseCode::ServFail, vec![]));
+}
+
+/// The C library inside a pod, with the `resolv.conf` that the pod would have.
+#[test]
+fn the_c_library_finds_services_by_their_short_names() {
+    let world = World::open(Underlay::Bridged, with_dns);
+    serve_upstream(&world);
+    let node = &world.nodes[0];
+    let pod = node.attach("a");
+    let ip = Ipv4Addr::new(10, 96, 0, 5);
+    node.run(|network| async move {
+        let record = |name: &str, target| DnsRecord {
+            namespace: "shop".into(),
+            name: name.into(),
+            target,
+        };
+        let alias = DnsTarget::ExternalName("www.example.org".into());
+        network.update_dns(&[
+            record("web", DnsTarget::ClusterIp { ip, ports: vec![] }),
+            record("old", alias),
+        ]);
+        Ok(())
+    });
+    let none = ResolvConf::default();
+    let text = resolv_conf(
+        DnsPolicy::ClusterFirst,
+        "shop",
+        "cluster.local",
+        CLUSTER_DNS.into(),
+        &none,
+        &none,
+    );
+    let file = world.dir.path().join("resolv.conf");
+    std::fs::write(&file, text).expect("written");
+    let script = format!(
+        "mount --bind {} /etc/resolv.conf && getent -s dns ahostsv4 $0",
+        file.display()
+    );
+    let find = |name: &'static str| {
+        let (namespace, script) = (pod.netns_path.clone(), script.clone());
+        node.serve_while(move || {
+            inside(&namespace, || {
+                let output = Command::new("unshare")
+                    .args(["-m", "sh", "-c", &script, name])
+                    .output();
+                let output = output.expect("this test needs the commands unshare and getent");
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                text.split_whitespace()
+                    .next()
+                    .unwrap_or("nothing")
+                    .to_owned()
+            })
+        })
+    };
+    for name in [
+        "web",
+        "web.shop",
+        "web.shop.svc",
+        "web.shop.svc.cluster.local",
+    ] {
+        assert_eq!(find(name), "10.96.0.5", "{name}");
+    }
+    assert_eq!(find("none.shop.svc.cluster.local."), "nothing");
+    assert_eq!(find("old"), "192.0.2.80");
+    assert_eq!(find("www.example.org"), "192.0.2.80");
 }

@@ -32,6 +32,23 @@ fn everyone_reaches_everyone(world: &World) {
     }
 }
 
+/// Full-sized packets arrive too.
+fn much_arrives(world: &World) {
+    const LEN: usize = 8 << 20;
+    let (a, b) = (world.nodes[0].attach("a-0"), world.nodes[1].attach("a-1"));
+    let start = std::time::Instant::now();
+    assert_eq!(
+        support::transfer(
+            &a.netns_path,
+            SocketAddrV4::new(a.ip, 81),
+            &b.netns_path,
+            LEN
+        ),
+        LEN
+    );
+    println!("{} MiB in {:?}, MTU {}", LEN >> 20, start.elapsed(), a.mtu);
+}
+
 /// A node's own processes reach every pod, also those of the other node.
 fn nodes_reach_pods(world: &World) {
     for (n, node) in world.nodes.iter().enumerate() {
@@ -49,6 +66,7 @@ fn by_plain_routes_on_one_subnet() {
     let world = World::open(Underlay::Bridged, |_| ());
     everyone_reaches_everyone(&world);
     nodes_reach_pods(&world);
+    much_arrives(&world);
     assert!(
         ip(&world.nodes[0].namespace, "route").contains("10.244.2.0/24 via 192.168.0.2 dev eth0")
     );
@@ -60,6 +78,7 @@ fn by_vxlan_across_subnets() {
     let world = World::open(Underlay::Routed, |_| ());
     everyone_reaches_everyone(&world);
     nodes_reach_pods(&world);
+    much_arrives(&world);
     assert!(
         ip(&world.nodes[0].namespace, "route")
             .contains("10.244.2.0/24 via 10.244.2.1 dev trireme-vx")

@@ -222,6 +222,8 @@ prop_compose! {
 }
 
 proptest! {
+    // A failure prints its input; nothing is written into the sources.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn differences_add_up_to_the_whole(steps in prop::collection::vec((services(), host_ports()), 1..6)) {
         let mut interpreter = Interpreter { table: Table::default() };

@@ -31,6 +31,8 @@ pub const CONNECTIONS_MAX: usize = 128;
 pub const IDLE_MAX: Duration = Duration::from_secs(10);
 /// How long one upstream may take.
 pub const UPSTREAM_WITHIN: Duration = Duration::from_secs(2);
+/// Upstream servers that are used, as libc uses three; a question waits for all of them at most.
+pub const UPSTREAMS_MAX: usize = 3;
 /// The pause after a socket's error, so that a lasting one does not spin.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
@@ -46,6 +48,8 @@ pub struct DnsHandle {
 struct Shared {
     zone: RwLock<Arc<Zone>>,
     upstreams: RwLock<Arc<[SocketAddr]>>,
+    /// The upstream that answered last.
+    preferred: AtomicUsize,
     rotation: AtomicUsize,
     forwards: Semaphore,
     connections: Arc<Semaphore>,
@@ -74,6 +78,7 @@ impl DnsHandle {
         let shared = Arc::new(Shared {
             zone: RwLock::new(Arc::new(zone)),
             upstreams: RwLock::new(usable(upstreams, address)),
+            preferred: AtomicUsize::new(0),
             rotation: AtomicUsize::new(0),
             forwards: Semaphore::new(FORWARDS_MAX),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
@@ -131,6 +136,7 @@ fn usable(upstreams: &[SocketAddr], own: SocketAddr) -> Arc<[SocketAddr]> {
     upstreams
         .iter()
         .filter(|upstream| **upstream != own)
+        .take(UPSTREAMS_MAX)
         .copied()
         .collect()
 }
@@ -190,15 +196,22 @@ impl Shared {
         encode(&reply)
     }
 
-    /// The reply of the first upstream that gives one.
+    /// The reply of the first upstream that gives one; the one that answered last is asked first.
     async fn ask(&self, question: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        for upstream in self.upstreams().iter() {
+        let upstreams = self.upstreams();
+        let first = self.preferred.load(Ordering::Relaxed);
+        for turn in 0..upstreams.len() {
+            let n = (first + turn) % upstreams.len();
+            let upstream = upstreams[n];
             let reply = match transport {
-                Transport::Udp => timeout(UPSTREAM_WITHIN, ask_udp(*upstream, question)).await,
-                Transport::Tcp => timeout(UPSTREAM_WITHIN, ask_tcp(*upstream, question)).await,
+                Transport::Udp => timeout(UPSTREAM_WITHIN, ask_udp(upstream, question)).await,
+                Transport::Tcp => timeout(UPSTREAM_WITHIN, ask_tcp(upstream, question)).await,
             };
             match reply {
-                Ok(Ok(reply)) => return Some(reply),
+                Ok(Ok(reply)) => {
+                    self.preferred.store(n, Ordering::Relaxed);
+                    return Some(reply);
+                }
                 Ok(Err(error)) => debug!(%upstream, %error, "upstream DNS server failed"),
                 Err(_) => debug!(%upstream, "upstream DNS server gave no answer in time"),
             }

@@ -320,3 +320,21 @@ pub fn ask_udp(socket: &UdpSocket, to: SocketAddrV4) -> std::io::Result<String> 
     let (len, _) = socket.recv_from(&mut buffer)?;
     Ok(String::from_utf8_lossy(&buffer[..len]).into_owned())
 }
+
+/// How many bytes of `len` arrive from a server inside `from` at a client inside `to`.
+pub fn transfer(from: &Path, at: SocketAddrV4, to: &Path, len: usize) -> usize {
+    let listener = inside(from, || TcpListener::bind(at).expect("the port is free"));
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client comes");
+        drop(stream.write_all(&vec![7; len]));
+    });
+    inside(to, || {
+        let mut stream =
+            TcpStream::connect_timeout(&SocketAddr::V4(at), PATIENCE).expect("the server answers");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a timeout can be set");
+        let mut bytes = vec![];
+        stream.read_to_end(&mut bytes).unwrap_or(bytes.len())
+    })
+}
