@@ -170,3 +170,97 @@ fn is_txn(op: &Op) -> bool {
 fn refused(why: impl Into<String>) -> StoreError {
     StoreError::Refused(why.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(success: Vec<Op>) -> Txn {
+        Txn {
+            success,
+            ..Txn::default()
+        }
+    }
+
+    fn puts(range: std::ops::Range<usize>) -> Vec<Op> {
+        range.map(|n| Op::put(format!("/{n}"), "")).collect()
+    }
+
+    fn nested(txn: Txn) -> Op {
+        Op::Txn(Box::new(txn))
+    }
+
+    #[test]
+    fn operations_are_counted_over_all_levels() {
+        assert_eq!(validate(&steps(puts(0..128))), Ok(()));
+        assert!(matches!(
+            validate(&steps(puts(0..129))),
+            Err(StoreError::Refused(_))
+        ));
+        let inner = |count| steps(vec![nested(steps(puts(0..count)))]);
+        assert_eq!(validate(&inner(127)), Ok(()));
+        assert!(matches!(validate(&inner(128)), Err(StoreError::Refused(_))));
+        let deep = (0..200).fold(Txn::default(), |txn, _| steps(vec![nested(txn)]));
+        assert!(matches!(validate(&deep), Err(StoreError::Refused(_))));
+        let compares = Txn {
+            compare: vec![Compare::absent("/a"); 129],
+            ..Txn::default()
+        };
+        assert!(matches!(validate(&compares), Err(StoreError::Refused(_))));
+    }
+
+    #[test]
+    fn bytes_are_counted_over_all_levels() {
+        let value = |size: usize| vec![0; size];
+        assert_eq!(
+            validate(&steps(vec![Op::put("/a", value(TXN_BYTES_MAX - 2))])),
+            Ok(())
+        );
+        let large = steps(vec![nested(steps(vec![Op::put(
+            "/a",
+            value(TXN_BYTES_MAX - 1),
+        )]))]);
+        assert_eq!(
+            validate(&large),
+            Err(StoreError::TooLarge {
+                size: TXN_BYTES_MAX + 1,
+                limit: TXN_BYTES_MAX
+            })
+        );
+    }
+
+    #[test]
+    fn an_empty_key_and_an_inner_fence_are_refused() {
+        for op in [Op::put("", "x"), Op::get(""), Op::delete("")] {
+            assert_eq!(
+                validate(&steps(vec![op])),
+                Err(refused("key is not provided"))
+            );
+        }
+        let all = Op::DeleteRange {
+            range: KeyRange::prefix(""),
+            prev_kv: false,
+        };
+        assert_eq!(validate(&steps(vec![all])), Ok(()));
+        let fenced = Txn {
+            fence: Some(objects::Term(1)),
+            ..Txn::default()
+        };
+        assert!(matches!(
+            validate(&steps(vec![nested(fenced)])),
+            Err(StoreError::Refused(_))
+        ));
+    }
+
+    #[test]
+    fn what_only_frees_is_known() {
+        assert!(only_frees(&steps(vec![
+            Op::delete("/a"),
+            nested(steps(vec![Op::get("/a")]))
+        ])));
+        assert!(!only_frees(&steps(vec![nested(Txn {
+            failure: puts(0..1),
+            ..Txn::default()
+        })])));
+    }
+}

@@ -240,3 +240,91 @@ fn a_lease_takes_its_keys_with_it() {
         assert_eq!(store.applied_revision(), Revision(3));
     });
 }
+
+/// Writers, watchers that join at any time, and compactions, all at once on real threads.
+#[test]
+fn watchers_on_other_threads_miss_nothing() {
+    const WRITERS: u64 = 4;
+    const WRITES: u64 = 500;
+    let last = Revision(1 + WRITERS * WRITES);
+    let limits = HubLimits {
+        ring_bytes_max: 20_000,
+        queue_events_max: 16,
+        page_changes_max: 50,
+    };
+    let store = MemStore::with_limits(limits);
+    let watch_all = |store: MemStore| {
+        let range = KeyRange::prefix("/a/");
+        let mut watch = block_on(store.watch(WatchRequest {
+            range,
+            start: Revision(2),
+        }))
+        .unwrap();
+        let mut seen = vec![];
+        block_on(async {
+            loop {
+                let batch = watch.next().await.unwrap().unwrap();
+                seen.extend(batch.events.iter().map(|event| event.revision().0));
+                if batch.revision == last {
+                    return seen;
+                }
+            }
+        })
+    };
+    let write_all = |store: MemStore, writer: u64| {
+        for n in 0..WRITES {
+            block_on(store.txn(put(&format!("/a/{writer}/{}", n % 10), "x"))).unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        let early: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| watch_all(store.clone())))
+            .collect();
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                scope.spawn({
+                    let store = &store;
+                    move || write_all(store.clone(), writer)
+                })
+            })
+            .collect();
+        let late: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| watch_all(store.clone())))
+            .collect();
+        writers
+            .into_iter()
+            .for_each(|writer| writer.join().unwrap());
+        let expected: Vec<u64> = (2..=last.0).collect();
+        for watcher in early.into_iter().chain(late) {
+            assert_eq!(watcher.join().unwrap(), expected);
+        }
+    });
+}
+
+#[test]
+fn a_store_that_closes_ends_its_watches() {
+    block_on(async {
+        let store = MemStore::new();
+        let request = || WatchRequest {
+            range: KeyRange::prefix("/a/"),
+            start: Revision(2),
+        };
+        let mut watch = store.watch(request()).await.unwrap();
+        watch.next().await.unwrap().unwrap();
+        store.txn(put("/a/1", "x")).await.unwrap();
+        store.close();
+        assert_eq!(
+            keys(&watch.next().await.unwrap().unwrap().events),
+            ["/a/1@2"]
+        );
+        assert_eq!(
+            watch.next().await.unwrap().err(),
+            Some(StoreError::ShuttingDown)
+        );
+        assert!(watch.next().await.is_none());
+        assert_eq!(
+            store.watch(request()).await.err(),
+            Some(StoreError::ShuttingDown)
+        );
+    });
+}
