@@ -3,8 +3,19 @@
 //! A write is decoded, defaulted, prepared, validated, and committed by compare-and-swap; a lost race is tried again where
 //! the client set no precondition. Never speaks HTTP, never checks who asks (see [`crate::authorize`]).
 
+mod admit;
+mod binding;
+mod body;
+mod commit;
+mod delete;
+mod metadata;
+mod page;
 mod read;
+mod scale;
+mod select;
 mod store;
+mod watch;
+mod write;
 
 use crate::{
     Caller, DeleteOptions, Deleted, List, ListOptions, Patch, Registry, Shell, Target, WatchEvent,
@@ -83,8 +94,7 @@ impl Pipeline {
         target: &Target,
         options: &ListOptions,
     ) -> Result<BoxStream<'static, Result<WatchEvent, Status>>, Status> {
-        let _ = (target, options);
-        Err(self.unserved())
+        watch::watch(self, target, options).await
     }
 
     /// Creates an object, or does what a subresource's POST does (`binding`).
@@ -95,8 +105,7 @@ impl Pipeline {
         body: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        let _ = (caller, target, body, options);
-        Err(self.unserved())
+        write::create(self, caller, target, body, options).await
     }
 
     /// Replaces an object, its `status`, its `scale`, or a namespace's finalizers (`finalize`).
@@ -107,8 +116,7 @@ impl Pipeline {
         body: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        let _ = (caller, target, body, options);
-        Err(self.unserved())
+        write::update(self, caller, target, body, options).await
     }
 
     /// Changes an object, its `status` or its `scale`.
@@ -119,8 +127,7 @@ impl Pipeline {
         patch: &Patch,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        let _ = (caller, target, patch, options);
-        Err(self.unserved())
+        write::patch(self, caller, target, patch, options).await
     }
 
     /// Deletes an object, or begins to.
@@ -130,8 +137,7 @@ impl Pipeline {
         target: &Target,
         options: &DeleteOptions,
     ) -> Result<Deleted, Status> {
-        let _ = (caller, target, options);
-        Err(self.unserved())
+        delete::delete(self, caller, target, options).await
     }
 
     /// Deletes all objects that a list would show, and answers with them.
@@ -142,11 +148,6 @@ impl Pipeline {
         list: &ListOptions,
         options: &DeleteOptions,
     ) -> Result<List, Status> {
-        let _ = (caller, target, list, options);
-        Err(self.unserved())
-    }
-
-    fn unserved(&self) -> Status {
-        Status::unavailable("this server does not serve the request")
+        delete::delete_collection(self, caller, target, list, options).await
     }
 }

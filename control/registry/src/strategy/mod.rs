@@ -50,6 +50,9 @@ pub trait Strategy: Send + Sync {
     /// Says what an update changes that may not change.
     fn validate_update(&self, _object: &Object, _old: &Object, _faults: &mut Faults) {}
 
+    /// Says what is wrong with a status update.
+    fn validate_status(&self, _object: &Object, _old: &Object, _faults: &mut Faults) {}
+
     /// The faults of the name; a DNS-1123 subdomain unless the kind says otherwise.
     fn validate_name(&self, name: &str) -> Vec<String> {
         objects::names::dns1123_subdomain(name)
@@ -58,6 +61,11 @@ pub trait Strategy: Send + Sync {
     /// Warnings for the client, about an object that is accepted.
     fn warnings(&self, _object: &Object) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Whether a new object keeps the status that the client gave.
+    fn keeps_status_on_create(&self) -> bool {
+        false
     }
 
     /// Whether `metadata.generation` counts changes of the spec.
@@ -101,6 +109,11 @@ pub trait Strategy: Send + Sync {
     /// Whether a delete answers with the object rather than a Status.
     fn returns_deleted(&self) -> bool {
         false
+    }
+
+    /// The paths that [`Strategy::field`] reads for a selector's field.
+    fn field_sources(&self, path: &str) -> Vec<String> {
+        vec![path.to_owned()]
     }
 
     /// The value of a field for a selector; the path is one of the row's.

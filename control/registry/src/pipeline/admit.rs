@@ -1,0 +1,118 @@
+//! Admission: what the path alone does not decide. Namespaces that are missing or ending take no new objects; a node writes
+//! only what is its own. Rules and words: Kubernetes' NamespaceLifecycle and NodeRestriction plugins.
+
+use super::Pipeline;
+use super::commit::Demands;
+use super::store;
+use crate::authorize::node_of;
+use crate::{Caller, Target, Verb};
+use mvcc::Consistency;
+use objects::{Cause, GroupResource, Object, ObjectKey, Status};
+use serde_json::Value;
+
+/// Namespaces that are never deleted.
+const IMMORTAL_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// What marks a pod that a node made of its own files.
+const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
+/// Whether the object's namespace takes new objects, and what the commit must demand of it.
+pub async fn into_namespace(
+    pipeline: &Pipeline,
+    target: &Target,
+    object: &Object,
+) -> Result<Demands, Status> {
+    let Some(namespace) = target
+        .namespace
+        .as_deref()
+        .filter(|_| target.resource.namespaced)
+    else {
+        return Ok(Demands::default());
+    };
+    let key = ObjectKey::new(GroupResource::new("", "namespaces"), None, namespace);
+    let stored = store::read(pipeline, &key, Consistency::Linearizable).await?;
+    let Some(stored) = stored else {
+        return Err(Status::not_found(&key.resource, namespace));
+    };
+    let phase = stored
+        .object
+        .body
+        .get("status")
+        .and_then(|status| status.get("phase"));
+    let ending = stored.object.metadata.is_deleting()
+        || phase.and_then(Value::as_str) == Some("Terminating");
+    if ending {
+        return Err(terminating(target, namespace, &object.metadata.name));
+    }
+    Ok(Demands {
+        namespace: Some((key.to_store_key(), stored.kv.create_revision)),
+    })
+}
+
+fn terminating(target: &Target, namespace: &str, name: &str) -> Status {
+    let why = format!(
+        "unable to create new content in namespace {namespace} because it is being terminated"
+    );
+    let mut status = Status::forbidden(&target.group_resource(), name, &why);
+    status.details.get_or_insert_default().causes.push(Cause {
+        reason: "NamespaceTerminating".to_owned(),
+        message: format!("namespace {namespace} is being terminated"),
+        field: "metadata.namespace".to_owned(),
+    });
+    status
+}
+
+/// Whether the caller may do this to this object; `object` is as it is, or as it shall be when it is new.
+pub fn caller_may(
+    caller: &Caller,
+    verb: Verb,
+    target: &Target,
+    object: &Object,
+) -> Result<(), Status> {
+    if verb == Verb::Delete && target.resource.kind == "Namespace" {
+        check_mortal(target, object)?;
+    }
+    let Some(node) = node_of(caller) else {
+        return Ok(());
+    };
+    let name = object.metadata.name.as_str();
+    let spec = object.body.get("spec");
+    let bound_to = spec
+        .and_then(|spec| spec.get("nodeName"))
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let why = match (target.resource.resource.as_str(), verb) {
+        ("nodes", _) if name != node => {
+            format!("node {node:?} is not allowed to modify node {name:?}")
+        }
+        ("pods", Verb::Create) if !object.metadata.annotations.contains_key(MIRROR_ANNOTATION) => {
+            format!(
+                "pod does not have {MIRROR_ANNOTATION:?} annotation, node {node:?} can only create mirror pods"
+            )
+        }
+        ("pods", Verb::Create) if bound_to != node => {
+            format!("node {node:?} can only create pods with spec.nodeName set to itself")
+        }
+        ("pods", Verb::Delete) if bound_to != node => {
+            format!("node {node:?} can only delete pods with spec.nodeName set to itself")
+        }
+        ("pods", _) if bound_to != node => {
+            format!(
+                "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
+            )
+        }
+        _ => return Ok(()),
+    };
+    Err(Status::forbidden(&target.group_resource(), name, &why))
+}
+
+fn check_mortal(target: &Target, object: &Object) -> Result<(), Status> {
+    let name = object.metadata.name.as_str();
+    if !IMMORTAL_NAMESPACES.contains(&name) {
+        return Ok(());
+    }
+    Err(Status::forbidden(
+        &target.group_resource(),
+        name,
+        "this namespace may not be deleted",
+    ))
+}

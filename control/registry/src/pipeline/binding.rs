@@ -1,0 +1,125 @@
+//! The `binding` subresource of pods: the scheduler's decision, written once. A pod that has a node never gets another.
+
+use super::store::{self, Stored};
+use super::{Pipeline, commit, write};
+use crate::{Caller, Target, WriteOptions, Written};
+use mvcc::Consistency;
+use objects::{GroupResource, Object, ObjectKey, Revision, Status};
+use serde_json::{Map, Value, json};
+
+const TRIES_MAX: usize = 16;
+
+/// Gives the pod its node.
+pub async fn bind(
+    pipeline: &Pipeline,
+    caller: &Caller,
+    target: &Target,
+    binding: Value,
+    options: &WriteOptions,
+) -> Result<Written, Status> {
+    let key = target.key()?;
+    let node = binding
+        .pointer("/target/name")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let kind = binding
+        .pointer("/target/kind")
+        .and_then(Value::as_str)
+        .unwrap_or("Node");
+    if node.is_empty() || !matches!(kind, "" | "Node") {
+        return Err(Status::bad_request(
+            "a binding needs target.name, the name of a Node",
+        ));
+    }
+    for _ in 0..TRIES_MAX {
+        let stored = store::read(pipeline, &key, Consistency::Linearizable).await?;
+        let stored = stored.ok_or_else(|| Status::not_found(&key.resource, &key.name))?;
+        check(&key, &binding, &stored)?;
+        let bound = bound(pipeline, &stored.object, &binding, node);
+        let bytes = commit::encode(&bound)?;
+        let committed = if options.dry_run {
+            Some(Revision(0))
+        } else {
+            commit::replace(pipeline, caller, &key, stored.revision, bytes, &[], &[]).await?
+        };
+        if committed.is_some() {
+            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+            return Ok(Written {
+                json: status.to_string().into(),
+                created: true,
+                warnings: Vec::new(),
+            });
+        }
+    }
+    Err(write::busy(&key))
+}
+
+/// 409 when the pod is not the one that was meant, is ending, or has a node.
+fn check(key: &ObjectKey, binding: &Value, stored: &Stored) -> Result<(), Status> {
+    let pod = &stored.object;
+    let meant = |field: &str| {
+        let text = binding
+            .pointer(&format!("/metadata/{field}"))
+            .and_then(Value::as_str);
+        text.filter(|text| !text.is_empty())
+    };
+    let name = &key.name;
+    let uid = &pod.metadata.uid.0;
+    let bound_to = node_name(pod);
+    let why = if meant("uid").is_some_and(|meant| meant != uid) {
+        "the binding is for another pod of the same name".to_owned()
+    } else if meant("resourceVersion").is_some_and(|meant| meant != stored.revision.to_string()) {
+        "the object has been modified; please apply your changes to the latest version and try again".to_owned()
+    } else if pod.metadata.is_deleting() {
+        format!("pod {name} is being deleted, cannot be assigned to a host")
+    } else if !bound_to.is_empty() {
+        format!("pod {name} is already assigned to node {bound_to:?}")
+    } else {
+        return Ok(());
+    };
+    Err(Status::conflict(
+        &GroupResource::new("", "pods/binding"),
+        name,
+        &why,
+    ))
+}
+
+fn node_name(pod: &Object) -> &str {
+    let spec = pod.body.get("spec");
+    spec.and_then(|spec| spec.get("nodeName"))
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+fn bound(pipeline: &Pipeline, pod: &Object, binding: &Value, node: &str) -> Object {
+    let mut pod = pod.clone();
+    let annotations = binding
+        .pointer("/metadata/annotations")
+        .and_then(Value::as_object);
+    for (key, value) in annotations.into_iter().flatten() {
+        let value = value.as_str().unwrap_or_default().to_owned();
+        pod.metadata.annotations.insert(key.clone(), value);
+    }
+    member(&mut pod.body, "spec").insert("nodeName".to_owned(), json!(node));
+    let condition = json!({
+        "type": "PodScheduled",
+        "status": "True",
+        "lastProbeTime": null,
+        "lastTransitionTime": pipeline.shell.now(),
+    });
+    let status = member(&mut pod.body, "status");
+    let conditions = status.entry("conditions").or_insert_with(|| json!([]));
+    if let Value::Array(conditions) = conditions {
+        conditions.retain(|condition| condition.get("type") != Some(&json!("PodScheduled")));
+        conditions.push(condition);
+    }
+    pod
+}
+
+fn member<'a>(body: &'a mut Map<String, Value>, name: &str) -> &'a mut Map<String, Value> {
+    let value = body.entry(name).or_insert_with(|| json!({}));
+    if !value.is_object() {
+        *value = json!({});
+    }
+    value.as_object_mut().expect("made a map above")
+}

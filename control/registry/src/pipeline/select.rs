@@ -1,0 +1,160 @@
+//! Whether an object's bytes match a request's selectors, reading no more of them than the selectors ask.
+//! Rule: Kubernetes' label and field selectors; which fields a kind has is said by its row.
+
+use crate::{ListOptions, ResourceDef, Target};
+use objects::{FieldSelector, LabelSelector, Status};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::{Map, Value};
+use std::fmt;
+use std::sync::Arc;
+
+/// The selectors of one request, with the paths that they read.
+#[derive(Clone)]
+pub struct Selection {
+    labels: LabelSelector,
+    fields: FieldSelector,
+    row: Arc<ResourceDef>,
+    paths: Arc<Vec<Vec<String>>>,
+}
+
+impl Selection {
+    /// The selection of a request; a 400 when it asks for a field that the kind does not offer.
+    pub fn new(target: &Target, options: &ListOptions) -> Result<Self, Status> {
+        let row = target.resource.clone();
+        let mut paths = Vec::new();
+        if !options.label_selector.is_empty() {
+            paths.push(vec!["metadata".to_owned(), "labels".to_owned()]);
+        }
+        for term in &options.field_selector.terms {
+            check_field(&row, &term.field, &options.field_selector)?;
+            for path in row.strategy.field_sources(&term.field) {
+                paths.push(path.split('.').map(str::to_owned).collect());
+            }
+        }
+        Ok(Selection {
+            labels: options.label_selector.clone(),
+            fields: options.field_selector.clone(),
+            row,
+            paths: Arc::new(paths),
+        })
+    }
+
+    /// Whether every object matches.
+    pub fn takes_all(&self) -> bool {
+        self.paths.is_empty()
+    }
+
+    /// The one name that can match, if the selectors say so.
+    pub fn only_name(&self) -> Option<&str> {
+        self.fields.required("metadata.name")
+    }
+
+    /// Whether the stored object matches; what is no JSON matches nothing.
+    pub fn matches(&self, stored: &[u8]) -> bool {
+        if self.takes_all() {
+            return true;
+        }
+        let paths: Vec<&[String]> = self.paths.iter().map(Vec::as_slice).collect();
+        let Ok(sparse) = project(stored, &paths) else {
+            return false;
+        };
+        let no_labels = Map::new();
+        let labels = sparse
+            .pointer("/metadata/labels")
+            .and_then(Value::as_object);
+        self.labels.matches_map(labels.unwrap_or(&no_labels))
+            && self
+                .fields
+                .matches_with(|path| self.row.strategy.field(&sparse, path))
+    }
+}
+
+fn check_field(row: &ResourceDef, field: &str, selector: &FieldSelector) -> Result<(), Status> {
+    let common = field == "metadata.name" || (row.namespaced && field == "metadata.namespace");
+    if common || row.field_selectors.iter().any(|known| known == field) {
+        return Ok(());
+    }
+    let terms: Vec<String> = selector
+        .terms
+        .iter()
+        .map(|term| {
+            format!(
+                "{}{}{}",
+                term.field,
+                if term.equal { "=" } else { "!=" },
+                term.value
+            )
+        })
+        .collect();
+    Err(Status::bad_request(format!(
+        "Unable to find {:?} that match label selector \"\", field selector {:?}: field label not supported: {field}",
+        format!("{}, Resource={}", row.api_version(), row.resource),
+        terms.join(","),
+    )))
+}
+
+/// The part of a JSON map that lies at `paths`; all else is skipped without being built.
+fn project(json: &[u8], paths: &[&[String]]) -> Result<Value, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    Projection { paths }.deserialize(&mut deserializer)
+}
+
+struct Projection<'a> {
+    paths: &'a [&'a [String]],
+}
+
+impl<'de> DeserializeSeed<'de> for Projection<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Projection<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(name) = access.next_key::<std::borrow::Cow<'de, str>>()? {
+            let below: Vec<&[String]> = self
+                .paths
+                .iter()
+                .filter(|path| path.first().is_some_and(|first| *first == name))
+                .map(|path| &path[1..])
+                .collect();
+            if below.is_empty() {
+                access.next_value::<IgnoredAny>()?;
+            } else if below.iter().any(|path| path.is_empty()) {
+                map.insert(name.into_owned(), access.next_value()?);
+            } else {
+                let value = access.next_value_seed(Projection { paths: &below })?;
+                map.insert(name.into_owned(), value);
+            }
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn projects_only_what_is_asked() {
+        let json = br#"{"metadata":{"name":"a","labels":{"x":"y"}},"spec":{"nodeName":"n","big":[1,2,{"a":3}]},"status":{}}"#;
+        let paths: Vec<Vec<String>> = ["metadata.labels", "spec.nodeName", "status.phase"]
+            .iter()
+            .map(|path| path.split('.').map(str::to_owned).collect())
+            .collect();
+        let paths: Vec<&[String]> = paths.iter().map(Vec::as_slice).collect();
+        let expected =
+            json!({"metadata": {"labels": {"x": "y"}}, "spec": {"nodeName": "n"}, "status": {}});
+        assert_eq!(project(json, &paths).expect("is JSON"), expected);
+    }
+}
