@@ -15,7 +15,6 @@ pub mod owners;
 pub mod plan;
 pub mod pods;
 pub mod replicaset;
-pub mod selector;
 pub mod status;
 pub mod view;
 

@@ -2,9 +2,9 @@
 //! `ControllerRefManager`.
 
 use crate::plan::{Action, ObjectReference};
-use crate::{selector, view};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
-use objects::GroupResource;
+use crate::view;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use objects::{GroupResource, LabelSelector};
 use serde_json::{Value, json};
 
 /// The reference by which a child names the controller that manages it.
@@ -54,7 +54,7 @@ pub fn claim(
     owner_is_deleting: bool,
     wanted: &LabelSelector,
 ) -> Claim {
-    let selected = selector::matches(wanted, child.labels.as_ref());
+    let selected = view::matches(wanted, child);
     match controller(child) {
         Some(owner) if owner.uid == owner_uid && selected => Claim::Owned,
         Some(owner) if owner.uid == owner_uid && owner_is_deleting => Claim::Foreign,

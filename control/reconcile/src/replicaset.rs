@@ -9,10 +9,10 @@ use crate::owners::{self, Claim};
 use crate::plan::{Action, EventType, Plan, Precondition, StatusUpdate};
 use crate::status::StatusEdit;
 use crate::view::{self, Viewed, resources};
-use crate::{names, pods, selector};
+use crate::{names, pods};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
-use objects::{GroupVersionKind, Object, ObjectMeta, Timestamp};
+use objects::{GroupVersionKind, LabelSelector, Object, ObjectMeta, Timestamp};
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,10 +37,10 @@ pub struct Input {
 /// Returns what must change for the set to have its replicas.
 pub fn reconcile(input: &Input, now: Timestamp) -> Plan {
     let set = &input.set;
-    if selector::is_empty(selector_of(set)) {
+    let Some(selector) = set.selector() else {
         return Plan::nothing(); // Would own every pod of the namespace; validation refuses it.
-    }
-    let (mut actions, owned) = claim(input);
+    };
+    let (mut actions, owned) = claim(input, &selector);
     let active: Vec<&Pod> = owned
         .into_iter()
         .filter(|pod| pods::is_active(pod))
@@ -67,17 +67,6 @@ fn replicas(set: &Viewed<ReplicaSet>) -> usize {
     usize::try_from(replicas.unwrap_or(1)).unwrap_or(0)
 }
 
-fn selector_of(
-    set: &Viewed<ReplicaSet>,
-) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector {
-    static NONE: k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector =
-        k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector {
-            match_expressions: None,
-            match_labels: None,
-        };
-    set.view.spec.as_ref().map_or(&NONE, |spec| &spec.selector)
-}
-
 fn min_ready(set: &Viewed<ReplicaSet>) -> Duration {
     let seconds = set
         .view
@@ -88,17 +77,12 @@ fn min_ready(set: &Viewed<ReplicaSet>) -> Duration {
 }
 
 /// Adopts orphans that the selector matches, releases pods that it matches no more, and returns the set's pods.
-fn claim(input: &Input) -> (Vec<Action>, Vec<&Pod>) {
+fn claim<'a>(input: &'a Input, selector: &LabelSelector) -> (Vec<Action>, Vec<&'a Pod>) {
     let set = &input.set;
     let mut actions = Vec::new();
     let mut owned = Vec::new();
     for pod in &input.pods {
-        let claim = owners::claim(
-            &pod.metadata,
-            &set.uid().0,
-            set.is_deleting(),
-            selector_of(set),
-        );
+        let claim = owners::claim(&pod.metadata, &set.uid().0, set.is_deleting(), selector);
         match claim {
             Claim::Owned => owned.push(pod.as_ref()),
             Claim::Adopt if pods::is_active(pod) => {
@@ -225,7 +209,6 @@ fn status(input: &Input, active: &[&Pod], now: Timestamp) -> Option<StatusUpdate
     let count = |is: &dyn Fn(&Pod) -> bool| {
         i64::try_from(active.iter().filter(|pod| is(pod)).count()).unwrap_or(i64::MAX)
     };
-    let no_labels = BTreeMap::new();
     let template = set
         .view
         .spec
@@ -233,14 +216,14 @@ fn status(input: &Input, active: &[&Pod], now: Timestamp) -> Option<StatusUpdate
         .and_then(|spec| spec.template.as_ref());
     let labels = template
         .and_then(|template| template.metadata.as_ref())
-        .and_then(|metadata| metadata.labels.as_ref())
-        .unwrap_or(&no_labels);
+        .and_then(|metadata| metadata.labels.as_ref());
+    let labels = LabelSelector::from_labels(labels.into_iter().flatten());
     let min_ready = min_ready(set);
     let mut edit = StatusEdit::of(set);
     edit.set_count("replicas", count(&|_| true));
     edit.set_nonzero(
         "fullyLabeledReplicas",
-        count(&|pod| selector::holds_all(labels, pod.metadata.labels.as_ref())),
+        count(&|pod| view::matches(&labels, &pod.metadata)),
     );
     edit.set_nonzero("readyReplicas", count(&pods::is_ready));
     edit.set_nonzero(

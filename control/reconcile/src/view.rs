@@ -2,7 +2,7 @@
 
 use crate::plan::{ObjectReference, Precondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use objects::{GroupResource, Object, ObjectError, ObjectKey, Timestamp, Uid};
+use objects::{GroupResource, LabelSelector, Object, ObjectError, ObjectKey, Timestamp, Uid};
 use serde::Deserialize;
 
 /// An object and its typed view, of the same revision.
@@ -46,6 +46,12 @@ impl<T> Viewed<T> {
     /// A member of `spec` as it came.
     pub fn spec(&self, field: &str) -> Option<&serde_json::Value> {
         self.object.body.get("spec")?.get(field)
+    }
+
+    /// The selector in its spec; None when there is none, it cannot be read, or it is empty and so would select everything.
+    pub fn selector(&self) -> Option<LabelSelector> {
+        let selector = LabelSelector::from_value(self.spec("selector")?).ok()?;
+        (!selector.is_empty()).then_some(selector)
     }
 
     /// Its key, given the resource that its kind belongs to.
@@ -112,6 +118,12 @@ pub fn created(metadata: &ObjectMeta) -> Option<Timestamp> {
 /// A label of a viewed object.
 pub fn label<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     metadata.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+/// Whether the selector takes the viewed object.
+pub fn matches(selector: &LabelSelector, metadata: &ObjectMeta) -> bool {
+    let labels = metadata.labels.as_ref();
+    selector.matches_with(|key| labels?.get(key).map(String::as_str))
 }
 
 /// An annotation of a viewed object.

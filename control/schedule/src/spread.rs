@@ -5,7 +5,7 @@ use crate::filter;
 use crate::needs::Needs;
 use crate::snapshot::{NodeState, Snapshot};
 use k8s_openapi::api::core::v1::{Pod, TopologySpreadConstraint};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use objects::LabelSelector;
 use std::collections::{BTreeMap, HashMap};
 
 /// One constraint, with the like pods of every domain counted.
@@ -109,7 +109,8 @@ impl<'a> Spread<'a> {
 /// Which pods are like the pod.
 struct Like<'a> {
     namespace: &'a str,
-    selector: Option<&'a LabelSelector>,
+    /// None when there is none or it cannot be read: no pod is like the pod.
+    selector: Option<LabelSelector>,
     /// Labels whose values must be the pod's own: `matchLabelKeys`.
     same: Vec<(&'a str, &'a str)>,
 }
@@ -122,7 +123,9 @@ impl<'a> Like<'a> {
         };
         Like {
             namespace: pod.metadata.namespace.as_deref().unwrap_or(""),
-            selector: constraint.label_selector.as_ref(),
+            selector: constraint.label_selector.as_ref().and_then(|selector| {
+                LabelSelector::from_value(&serde_json::to_value(selector).ok()?).ok()
+            }),
             same: constraint
                 .match_label_keys
                 .iter()
@@ -135,30 +138,8 @@ impl<'a> Like<'a> {
     fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         let get = |key: &str| labels.get(key).map(String::as_str);
         self.selector
-            .is_some_and(|selector| selector_matches(selector, &get))
+            .as_ref()
+            .is_some_and(|selector| selector.matches(labels))
             && self.same.iter().all(|(key, value)| get(key) == Some(value))
     }
-}
-
-fn selector_matches<'a>(
-    selector: &LabelSelector,
-    label: &impl Fn(&str) -> Option<&'a str>,
-) -> bool {
-    let pairs = selector.match_labels.iter().flatten();
-    let mut expressions = selector.match_expressions.iter().flatten();
-    pairs
-        .into_iter()
-        .all(|(key, value)| label(key) == Some(value))
-        && expressions.all(|wanted| {
-            let value = label(&wanted.key);
-            let listed =
-                || value.is_some_and(|value| wanted.values.iter().flatten().any(|v| v == value));
-            match wanted.operator.as_str() {
-                "In" => listed(),
-                "NotIn" => !listed(),
-                "Exists" => value.is_some(),
-                "DoesNotExist" => value.is_none(),
-                _ => false,
-            }
-        })
 }

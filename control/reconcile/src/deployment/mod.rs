@@ -12,12 +12,12 @@ mod status;
 
 use crate::owners::{self, Claim};
 use crate::plan::{Action, EventType, Plan};
+use crate::pods;
 use crate::view::{self, Viewed, resources};
-use crate::{pods, selector};
 use bounds::Bounds;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use objects::Timestamp;
+use objects::{LabelSelector, Timestamp};
 use std::sync::Arc;
 
 /// Everything that the decision may depend on, taken from one snapshot.
@@ -37,10 +37,10 @@ pub fn reconcile(input: &Input, now: Timestamp) -> Plan {
     let Some(spec) = &deployment.view.spec else {
         return Plan::nothing(); // Validation refuses it.
     };
-    if selector::is_empty(&spec.selector) {
+    let Some(selector) = deployment.selector() else {
         return selects_everything(input);
-    }
-    let (claims, owned) = claim(input, spec);
+    };
+    let (claims, owned) = claim(input, &selector);
     if !claims.is_empty() {
         return Plan::of(claims); // The sets' revisions change by that, so everything else follows when it is seen.
     }
@@ -264,7 +264,7 @@ fn status_of(set: &Viewed<ReplicaSet>) -> (i32, i32) {
 
 fn claim<'a>(
     input: &'a Input,
-    spec: &DeploymentSpec,
+    selector: &LabelSelector,
 ) -> (Vec<Action>, Vec<&'a Viewed<ReplicaSet>>) {
     let deployment = &input.deployment;
     let resource = resources::replicasets;
@@ -273,7 +273,7 @@ fn claim<'a>(
     for set in &input.sets {
         let metadata = &set.view.metadata;
         let uid = &deployment.uid().0;
-        match owners::claim(metadata, uid, deployment.is_deleting(), &spec.selector) {
+        match owners::claim(metadata, uid, deployment.is_deleting(), selector) {
             Claim::Owned => owned.push(set.as_ref()),
             Claim::Adopt => {
                 actions.push(owners::adopt(resource(), metadata, &deployment.reference()));

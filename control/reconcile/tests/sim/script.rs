@@ -77,7 +77,10 @@ fn run_command(world: &mut World, words: &[&str], input: &str) -> String {
         ["get", kind, name, pointer] => {
             let object = &world.objects[&key(kind, name)];
             let value = object.to_value();
-            value.pointer(pointer.trim_end_matches('/')).unwrap_or(&Value::Null).to_string()
+            value
+                .pointer(pointer.trim_end_matches('/'))
+                .unwrap_or(&Value::Null)
+                .to_string()
         }
         other => panic!("unknown command {other:?}"),
     }
