@@ -96,13 +96,12 @@ impl<'a> Spread<'a> {
         }
     }
 
-    /// The like pods in the node's domain.
+    /// The like pods in the node's domain; a node outside of every domain counts as the fullest and one more.
     pub fn present(&self, node: &NodeState) -> i64 {
-        let domain = node.labels.get(self.key);
-        domain
-            .and_then(|domain| self.counts.get(domain.as_str()))
-            .copied()
-            .unwrap_or(0)
+        match node.labels.get(self.key) {
+            Some(domain) => self.counts.get(domain.as_str()).copied().unwrap_or(0),
+            None => self.counts.values().copied().max().unwrap_or(0) + 1,
+        }
     }
 }
 
