@@ -62,7 +62,7 @@ fn read_drafts(text: &'static str) -> Result<Vec<Draft>, LoadError> {
         let broken = |what| LoadError { line: at + 1, what };
         match words.next() {
             None | Some("") | Some("#") => {}
-            Some("package") => {
+            Some("@package") => {
                 let mut word = || {
                     words
                         .next()
@@ -73,7 +73,7 @@ fn read_drafts(text: &'static str) -> Result<Vec<Draft>, LoadError> {
                     package.1 = "";
                 }
             }
-            Some("type") => drafts.push(Draft {
+            Some("@type") => drafts.push(Draft {
                 name: words
                     .next()
                     .ok_or_else(|| broken("a type without a name"))?,

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 const HEADER: &str = "\
 # Facts of Kubernetes' API types. Written by `cargo xtask schema` from kinds.txt; do not edit.
-#   package NAME GROUP OPENAPI-PREFIX         (GROUP is - for core)
-#   type NAME [kind]                          then one line a field:
+#   @package NAME GROUP OPENAPI-PREFIX         (GROUP is - for core)
+#   @type NAME [kind]                          then one line a field:
 #   JSON-NAME PROTOBUF-NUMBER TYPE FLAG...    (~ = the fields of TYPE stand in this map themselves)
 #   or = TYPE                               the fields of another type
 # TYPE: a scalar, a type of the package, package.type, []TYPE, {}TYPE (map of text), items[]TYPE (list within a message).
@@ -306,14 +306,14 @@ impl Generator {
                     None => "io.k8s.api.",
                 };
                 let prefix = format!("{folder}{}", package.replace('/', "."));
-                text.push_str(&format!("package {package} {group} {prefix}\n"));
+                text.push_str(&format!("@package {package} {group} {prefix}\n"));
             }
             let kind = if self.kinds.contains(name) {
                 " kind"
             } else {
                 ""
             };
-            text.push_str(&format!("type {}{kind}\n{lines}", name.1));
+            text.push_str(&format!("@type {}{kind}\n{lines}", name.1));
         }
         text
     }
