@@ -1,3 +1,32 @@
-//! The command line.
+//! `ctl`: the command line of a Trireme cluster. One file a subcommand; what they share lies beside them.
 
-fn main() {}
+mod cli;
+mod commands;
+mod context;
+mod failure;
+mod manifest;
+mod output;
+mod resources;
+mod selector;
+mod short;
+
+use clap::Parser;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let level = if cli.verbose { "debug" } else { "error" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+    let verbose = cli.verbose;
+    match commands::run(cli).await {
+        Ok(code) => code,
+        Err(error) => failure::report(&error, verbose),
+    }
+}

@@ -180,6 +180,22 @@ impl Client {
             .await
     }
 
+    /// `GET` of another representation: a Table, aggregated discovery.
+    pub async fn get_accepting<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        accept: &'static str,
+    ) -> Result<T, Error> {
+        self.exchange(
+            Method::GET,
+            path,
+            Payload::Empty,
+            accept,
+            Deadline::default(),
+        )
+        .await
+    }
+
     /// `POST` of a JSON value.
     pub async fn post<T: DeserializeOwned>(
         &self,
@@ -236,12 +252,22 @@ impl Client {
         payload: Payload,
         deadline: Deadline,
     ) -> Result<T, Error> {
+        self.exchange(method, path, payload, "application/json", deadline)
+            .await
+    }
+
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        payload: Payload,
+        accept: &'static str,
+        deadline: Deadline,
+    ) -> Result<T, Error> {
         let what = format!("{method} {path}");
         let write = method != Method::GET;
         let started = tokio::time::Instant::now();
-        let (server, response) = self
-            .send(method, path, payload, "application/json", deadline)
-            .await?;
+        let (server, response) = self.send(method, path, payload, accept, deadline).await?;
         let left = deadline.0.saturating_sub(started.elapsed());
         let body = tokio::time::timeout(
             left,
@@ -278,17 +304,57 @@ impl Client {
         payload: Payload,
         deadline: Deadline,
     ) -> Result<Incoming, Error> {
-        let (_, response) = self.send(method, path, payload, "*/*", deadline).await?;
+        self.open_accepting(method, path, payload, "*/*", deadline)
+            .await
+    }
+
+    /// [`Client::open`] with headers of the caller's.
+    pub async fn open_with(
+        &self,
+        method: Method,
+        path: &str,
+        payload: Payload,
+        headers: &[(&'static str, String)],
+        deadline: Deadline,
+    ) -> Result<Incoming, Error> {
+        let (_, response) = self
+            .send_with(method, path, payload, "*/*", headers, deadline)
+            .await?;
         Ok(response.into_body())
     }
 
-    /// Sends to the current master, and on to the next while it is certain that nothing was done.
+    pub(crate) async fn open_accepting(
+        &self,
+        method: Method,
+        path: &str,
+        payload: Payload,
+        accept: &'static str,
+        deadline: Deadline,
+    ) -> Result<Incoming, Error> {
+        let (_, response) = self.send(method, path, payload, accept, deadline).await?;
+        Ok(response.into_body())
+    }
+
     async fn send(
         &self,
         method: Method,
         path: &str,
         payload: Payload,
         accept: &'static str,
+        deadline: Deadline,
+    ) -> Result<(String, Response<Incoming>), Error> {
+        self.send_with(method, path, payload, accept, &[], deadline)
+            .await
+    }
+
+    /// Sends to the current master, and on to the next while it is certain that nothing was done.
+    async fn send_with(
+        &self,
+        method: Method,
+        path: &str,
+        payload: Payload,
+        accept: &'static str,
+        headers: &[(&'static str, String)],
         deadline: Deadline,
     ) -> Result<(String, Response<Incoming>), Error> {
         let what = format!("{method} {path}");
@@ -306,7 +372,16 @@ impl Client {
             let Some(now) = take_payload(&mut payload) else {
                 break;
             };
-            let request = self.request(&method, &server, path, now, accept)?;
+            let mut request = self.request(&method, &server, path, now, accept)?;
+            for (name, value) in headers {
+                let value = http::HeaderValue::from_str(value).map_err(|error| {
+                    crate::ConfigError::Unusable {
+                        what: format!("the header {name}"),
+                        reason: error.to_string(),
+                    }
+                })?;
+                request.headers_mut().insert(*name, value);
+            }
             let sent = tokio::time::timeout_at(until, self.shared.http.request(request)).await;
             match sent {
                 Ok(Ok(response))

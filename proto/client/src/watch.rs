@@ -46,9 +46,18 @@ pub type WatchStream = BoxStream<'static, Result<WatchEvent, Error>>;
 impl Client {
     /// Watches; `path` carries the query, `watch=true` included. A failure told in the stream comes as [`Error::Api`].
     pub async fn watch(&self, path: &str) -> Result<WatchStream, Error> {
+        self.watch_accepting(path, "application/json").await
+    }
+
+    /// Watches another representation: each event's object is a Table, say.
+    pub async fn watch_accepting(
+        &self,
+        path: &str,
+        accept: &'static str,
+    ) -> Result<WatchStream, Error> {
         let deadline = Deadline(Duration::from_secs(10));
         let body = self
-            .open(Method::GET, path, Payload::Empty, deadline)
+            .open_accepting(Method::GET, path, Payload::Empty, accept, deadline)
             .await?;
         let state = Some(Lines {
             body,

@@ -1,0 +1,471 @@
+//! What can be typed.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Controls a Trireme cluster.
+///
+/// It reads the same kubeconfig as kubectl and speaks the same API; either may be used.
+#[derive(Parser)]
+#[command(
+    name = "ctl",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// The kubeconfig; default: $KUBECONFIG, else ~/.kube/config
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context
+    #[arg(long, global = true)]
+    pub context: Option<String>,
+    /// The namespace; default: the context's
+    #[arg(short, long, global = true)]
+    pub namespace: Option<String>,
+    /// Tell what is asked of the server, and the causes of a failure
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table
+    #[default]
+    Table,
+    /// A table with more columns
+    Wide,
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+    /// resource/name
+    Name,
+}
+
+/// The subcommands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Show objects
+    Get(Get),
+    /// Show everything about objects, with their events
+    Describe(Describe),
+    /// Make the cluster as files say: create what is absent, change what differs
+    Apply(Apply),
+    /// Delete objects
+    Delete(Delete),
+    /// Print a container's log
+    Logs(Logs),
+    /// Run a command in a container
+    Exec(Exec),
+    /// Set the number of replicas
+    Scale(Scale),
+    /// Follow or steer a rollout
+    #[command(subcommand)]
+    Rollout(Rollout),
+    /// Wait until objects have a condition, or are gone
+    Wait(Wait),
+    /// Tell what holds an object back and what the controllers would do next
+    Explain(Explain),
+    /// Tell who leads and how far each master is
+    Status(OutputArg),
+    /// The masters
+    #[command(subcommand)]
+    Member(Member),
+    /// Save the cluster's state, look at a saved one, restore it
+    #[command(subcommand)]
+    Snapshot(Snapshot),
+    /// Images on the nodes
+    #[command(subcommand)]
+    Image(Image),
+    /// Print a completion script for a shell
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `-o`.
+#[derive(Args)]
+pub struct OutputArg {
+    /// How to print
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+}
+
+/// Which objects.
+#[derive(Args)]
+pub struct Objects {
+    /// TYPE [NAME...], TYPE/NAME..., or TYPE,TYPE
+    #[arg(required = true, value_name = "TYPE[/NAME]")]
+    pub what: Vec<String>,
+    /// Only those with these labels: app=web,tier!=db
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub selector: Option<String>,
+    /// Only those with these fields: status.phase=Running
+    #[arg(long, value_name = "FIELDS")]
+    pub field_selector: Option<String>,
+    /// In all namespaces
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+}
+
+/// `ctl get`.
+#[derive(Args)]
+pub struct Get {
+    #[command(flatten)]
+    pub objects: Objects,
+    #[command(flatten)]
+    pub output: OutputArg,
+    /// Go on showing changes
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Show the labels too
+    #[arg(long)]
+    pub show_labels: bool,
+    /// No header line
+    #[arg(long)]
+    pub no_headers: bool,
+}
+
+/// `ctl describe`.
+#[derive(Args)]
+pub struct Describe {
+    #[command(flatten)]
+    pub objects: Objects,
+}
+
+/// Files with objects.
+#[derive(Args)]
+pub struct Files {
+    /// A file, a folder, or - for standard input; may be given several times
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub filename: Vec<PathBuf>,
+    /// Take folders with all that lies below them
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+}
+
+/// `ctl apply`.
+#[derive(Args)]
+pub struct Apply {
+    #[command(flatten)]
+    pub files: Files,
+    /// Only tell what would happen; the server checks everything
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How to print
+    #[arg(short, long)]
+    pub output: Option<Output>,
+}
+
+/// `ctl delete`.
+#[derive(Args)]
+pub struct Delete {
+    /// TYPE NAME..., or TYPE/NAME...
+    #[arg(value_name = "TYPE[/NAME]")]
+    pub what: Vec<String>,
+    #[command(flatten)]
+    pub files: Files,
+    /// Those with these labels
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub selector: Option<String>,
+    /// All of the type in the namespace
+    #[arg(long)]
+    pub all: bool,
+    /// Seconds given to end gracefully
+    #[arg(long, value_name = "SECONDS")]
+    pub grace_period: Option<u32>,
+    /// What becomes of what they own
+    #[arg(long, default_value = "background", value_parser = ["background", "foreground", "orphan"])]
+    pub cascade: String,
+    /// Do not wait until they are gone
+    #[arg(long)]
+    pub no_wait: bool,
+    /// It is no failure when there is none
+    #[arg(long)]
+    pub ignore_not_found: bool,
+    /// How long to wait until they are gone
+    #[arg(long, default_value = "120s", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
+/// `ctl logs`.
+#[derive(Args)]
+pub struct Logs {
+    /// POD or TYPE/NAME
+    pub target: String,
+    /// The container; default: the only one, or the first
+    #[arg(short, long)]
+    pub container: Option<String>,
+    /// Go on as the log grows
+    #[arg(short, long)]
+    pub follow: bool,
+    /// The log of the container before its last restart
+    #[arg(short, long)]
+    pub previous: bool,
+    /// Only the last lines
+    #[arg(long)]
+    pub tail: Option<u64>,
+    /// Only what is younger: 10s, 5m, 2h
+    #[arg(long, value_parser = parse_duration)]
+    pub since: Option<Duration>,
+    /// Each line with its time
+    #[arg(long)]
+    pub timestamps: bool,
+}
+
+/// `ctl exec`.
+#[derive(Args)]
+pub struct Exec {
+    /// POD or TYPE/NAME
+    pub target: String,
+    /// The container; default: the only one, or the first
+    #[arg(short, long)]
+    pub container: Option<String>,
+    /// Pass standard input on
+    #[arg(short = 'i', long)]
+    pub stdin: bool,
+    /// Standard input is a terminal
+    #[arg(short = 't', long)]
+    pub tty: bool,
+    /// The command, after --
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+/// `ctl scale`.
+#[derive(Args)]
+pub struct Scale {
+    /// TYPE NAME, or TYPE/NAME...
+    #[arg(required = true, value_name = "TYPE/NAME")]
+    pub what: Vec<String>,
+    /// How many
+    #[arg(long)]
+    pub replicas: u32,
+    /// Only if there are so many now
+    #[arg(long)]
+    pub current_replicas: Option<i64>,
+}
+
+/// `ctl rollout`.
+#[derive(Subcommand)]
+pub enum Rollout {
+    /// Wait until the newest revision runs
+    Status {
+        /// TYPE/NAME or TYPE NAME
+        #[arg(required = true, value_name = "TYPE/NAME")]
+        what: Vec<String>,
+        /// How long to wait
+        #[arg(long, default_value = "600s", value_parser = parse_duration)]
+        timeout: Duration,
+    },
+    /// The revisions that can be gone back to
+    History {
+        /// TYPE/NAME or TYPE NAME
+        #[arg(required = true, value_name = "TYPE/NAME")]
+        what: Vec<String>,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Go back to an earlier revision
+    Undo {
+        /// TYPE/NAME or TYPE NAME
+        #[arg(required = true, value_name = "TYPE/NAME")]
+        what: Vec<String>,
+        /// Which; default: the one before
+        #[arg(long)]
+        to_revision: Option<i64>,
+    },
+    /// Replace every pod, one after another
+    Restart {
+        /// TYPE/NAME or TYPE NAME
+        #[arg(required = true, value_name = "TYPE/NAME")]
+        what: Vec<String>,
+    },
+    /// Stop rolling out changes
+    Pause {
+        /// TYPE/NAME or TYPE NAME
+        #[arg(required = true, value_name = "TYPE/NAME")]
+        what: Vec<String>,
+    },
+    /// Go on rolling out changes
+    Resume {
+        /// TYPE/NAME or TYPE NAME
+        #[arg(required = true, value_name = "TYPE/NAME")]
+        what: Vec<String>,
+    },
+}
+
+/// `ctl wait`.
+#[derive(Args)]
+pub struct Wait {
+    /// TYPE NAME..., TYPE/NAME..., or TYPE with --all or -l
+    #[arg(required = true, value_name = "TYPE[/NAME]")]
+    pub what: Vec<String>,
+    /// condition=NAME[=VALUE], or delete
+    #[arg(long = "for", value_name = "WHAT")]
+    pub condition: String,
+    /// All of the type in the namespace
+    #[arg(long)]
+    pub all: bool,
+    /// Those with these labels
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub selector: Option<String>,
+    /// How long
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
+/// `ctl explain`.
+#[derive(Args)]
+pub struct Explain {
+    /// TYPE/NAME or TYPE NAME
+    #[arg(required = true, value_name = "TYPE/NAME")]
+    pub what: Vec<String>,
+    #[command(flatten)]
+    pub output: OutputArg,
+}
+
+/// `ctl member`.
+#[derive(Subcommand)]
+pub enum Member {
+    /// Who is in the Raft group
+    List(OutputArg),
+    /// Admit a master; start it afterwards with `control run --join`
+    Add {
+        /// Its name
+        name: String,
+        /// Where its peers will reach it: address:port
+        #[arg(long)]
+        peer_address: String,
+        /// Where clients will reach its API: https://address:port
+        #[arg(long)]
+        api_url: String,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Take a master out for good
+    Remove {
+        /// Its name or id
+        member: String,
+    },
+}
+
+/// `ctl snapshot`.
+#[derive(Subcommand)]
+pub enum Snapshot {
+    /// Save the whole state in a file, while the cluster works on
+    Save {
+        /// The file
+        file: PathBuf,
+        /// A file with the passphrase under which the cluster's keys are sealed
+        #[arg(long, required_unless_present = "no_keys", conflicts_with = "no_keys")]
+        passphrase_file: Option<PathBuf>,
+        /// Without the cluster's keys: a restore then needs them from elsewhere
+        #[arg(long)]
+        no_keys: bool,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Check a saved state and tell what it holds
+    Status {
+        /// The file
+        file: PathBuf,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Make a new cluster of a saved state, on a master whose data directory is empty
+    Restore {
+        /// The file
+        file: PathBuf,
+        /// The master's data directory
+        #[arg(long)]
+        data_dir: PathBuf,
+        /// The master's name
+        #[arg(long)]
+        name: String,
+        /// The master's address
+        #[arg(long)]
+        address: String,
+        /// A file with the passphrase that seals the keys
+        #[arg(long)]
+        passphrase_file: PathBuf,
+    },
+}
+
+/// `ctl image`.
+#[derive(Subcommand)]
+pub enum Image {
+    /// Put the images of an OCI archive on nodes
+    Import {
+        /// The archive: an OCI layout or what `docker save` writes, gzipped or not
+        archive: PathBuf,
+        /// Only on this node; may be given several times; default: all
+        #[arg(long)]
+        node: Vec<String>,
+    },
+    /// The images on each node
+    List(OutputArg),
+}
+
+/// `90`, `90s`, `5m`, `2h`, `1m30s`: as Go writes durations.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no duration: write it as 90s, 5m or 1h30m");
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let mut total = 0;
+    let mut digits = String::new();
+    for letter in text.chars() {
+        if letter.is_ascii_digit() {
+            digits.push(letter);
+            continue;
+        }
+        let unit: u64 = match letter {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 86400,
+            _ => return Err(wrong()),
+        };
+        let count: u64 = digits.parse().map_err(|_| wrong())?;
+        total += count.checked_mul(unit).ok_or_else(wrong)?;
+        digits.clear();
+    }
+    if digits.is_empty() && !text.is_empty() {
+        Ok(Duration::from_secs(total))
+    } else {
+        Err(wrong())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_go_s() {
+        for (text, seconds) in [("90", 90), ("90s", 90), ("5m", 300), ("1h30m", 5400)] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_secs(seconds)),
+                "{text}"
+            );
+        }
+        for text in ["", "s", "5x", "5m3", "-1s"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The subcommands, a file each.
+
+mod apply;
+mod delete;
+mod describe;
+mod exec;
+mod explain;
+mod get;
+mod image;
+mod logs;
+mod member;
+mod rollout;
+mod scale;
+mod snapshot;
+mod status;
+mod wait;
+
+use crate::cli::{Cli, Command};
+use crate::context::Context;
+use anyhow::Result;
+use clap::CommandFactory;
+use std::process::ExitCode;
+
+/// Does what was typed.
+pub async fn run(cli: Cli) -> Result<ExitCode> {
+    if let Command::Completion { shell } = &cli.command {
+        clap_complete::generate(*shell, &mut Cli::command(), "ctl", &mut std::io::stdout());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Snapshot(command) = &cli.command
+        && snapshot::is_local(command)
+    {
+        return snapshot::run_local(command).await;
+    }
+    let context = Context::new(&cli)?;
+    match cli.command {
+        Command::Get(args) => get::run(&context, args).await?,
+        Command::Describe(args) => describe::run(&context, args).await?,
+        Command::Apply(args) => return apply::run(&context, args).await,
+        Command::Delete(args) => delete::run(&context, args).await?,
+        Command::Logs(args) => logs::run(&context, args).await?,
+        Command::Exec(args) => return exec::run(&context, args).await,
+        Command::Scale(args) => scale::run(&context, args).await?,
+        Command::Rollout(command) => rollout::run(&context, command).await?,
+        Command::Wait(args) => wait::run(&context, args).await?,
+        Command::Explain(args) => explain::run(&context, args).await?,
+        Command::Status(args) => status::run(&context, args).await?,
+        Command::Member(command) => member::run(&context, command).await?,
+        Command::Snapshot(command) => snapshot::run(&context, command).await?,
+        Command::Image(command) => image::run(&context, command).await?,
+        Command::Completion { .. } => unreachable!("handled above, since it needs no cluster"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
