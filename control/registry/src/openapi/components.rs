@@ -1,0 +1,176 @@
+//! The schemas of a document: the types that its paths name, and those that these reach.
+
+use crate::schema::{Field, Schemas, Shape, Type};
+use objects::GroupVersionKind;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+const RAW: &str = "io.k8s.apimachinery.pkg.runtime.RawExtension";
+
+/// Collects schemas while references to them are written.
+pub(super) struct Components<'a> {
+    schemas: &'a Schemas,
+    group: &'a str,
+    version: &'a str,
+    written: BTreeMap<String, Value>,
+    queue: Vec<&'a Type>,
+}
+
+impl<'a> Components<'a> {
+    /// For the document of a group and version.
+    pub(super) fn new(schemas: &'a Schemas, group: &'a str, version: &'a str) -> Self {
+        Components {
+            schemas,
+            group,
+            version,
+            written: BTreeMap::new(),
+            queue: Vec::new(),
+        }
+    }
+
+    /// A reference to the schema of a kind; a free map for a kind without one.
+    pub(super) fn kind(&mut self, kind: &GroupVersionKind) -> Value {
+        match self.schemas.kind(kind) {
+            Some(r#type) => self.reference(r#type),
+            None => json!({"type": "object"}),
+        }
+    }
+
+    /// The schemas by name.
+    pub(super) fn finish(mut self) -> BTreeMap<String, Value> {
+        while let Some(r#type) = self.queue.pop() {
+            let schema = self.describe(r#type);
+            self.written.insert(r#type.name.clone(), schema);
+        }
+        self.written
+    }
+
+    fn reference(&mut self, r#type: &'a Type) -> Value {
+        if !self.written.contains_key(&r#type.name) {
+            // Its place is taken before it is described, so that a type that holds itself is queued once.
+            self.written.insert(r#type.name.clone(), Value::Null);
+            self.queue.push(r#type);
+        }
+        reference_to(&r#type.name)
+    }
+
+    fn leaf(&mut self, name: &str, schema: Value) -> Value {
+        self.written.entry(name.to_owned()).or_insert(schema);
+        reference_to(name)
+    }
+
+    fn describe(&mut self, r#type: &'a Type) -> Value {
+        let mut schema = Map::new();
+        schema.insert("type".to_owned(), json!("object"));
+        let required: Vec<&str> = r#type
+            .fields
+            .iter()
+            .filter(|field| field.required)
+            .map(|field| field.name)
+            .collect();
+        if !required.is_empty() {
+            schema.insert("required".to_owned(), json!(required));
+        }
+        let properties: BTreeMap<&str, Value> = r#type
+            .fields
+            .iter()
+            .map(|field| (field.name, self.property(field)))
+            .collect();
+        if !properties.is_empty() {
+            schema.insert("properties".to_owned(), json!(properties));
+        }
+        if let Some(kind) = &r#type.kind {
+            // Options of writes are a kind of every group: here of the document's.
+            let (group, version) = match kind.group.as_str() {
+                "meta.k8s.io" => (self.group, self.version),
+                group => (group, kind.version.as_str()),
+            };
+            let kinds = json!([{"group": group, "kind": kind.kind, "version": version}]);
+            schema.insert("x-kubernetes-group-version-kind".to_owned(), kinds);
+        }
+        Value::Object(schema)
+    }
+
+    fn property(&mut self, field: &Field) -> Value {
+        let mut property = match self.shape(&field.shape) {
+            // Beside a reference nothing may stand, within allOf anything.
+            Value::Object(map) if map.contains_key("$ref") => json!({"allOf": [map]}),
+            schema => schema,
+        };
+        let topology = &field.topology;
+        if let Some(list) = topology.list {
+            property["x-kubernetes-list-type"] = json!(list);
+        }
+        if !topology.keys.is_empty() {
+            property["x-kubernetes-list-map-keys"] = json!(topology.keys);
+        }
+        if topology.atomic_map {
+            property["x-kubernetes-map-type"] = json!("atomic");
+        }
+        let rule = field.patch;
+        let strategies = [
+            (rule.merge, "merge"),
+            (rule.replace, "replace"),
+            (rule.retain_keys, "retainKeys"),
+        ];
+        let strategies: Vec<&str> = strategies
+            .iter()
+            .filter(|strategy| strategy.0)
+            .map(|strategy| strategy.1)
+            .collect();
+        if !strategies.is_empty() {
+            property["x-kubernetes-patch-strategy"] = json!(strategies.join(","));
+        }
+        if let Some(key) = rule.key {
+            property["x-kubernetes-patch-merge-key"] = json!(key);
+        }
+        property
+    }
+
+    fn shape(&mut self, shape: &Shape) -> Value {
+        match shape {
+            Shape::Text => json!({"type": "string"}),
+            Shape::Bool => json!({"type": "boolean"}),
+            Shape::Int32 => json!({"type": "integer", "format": "int32"}),
+            Shape::Int64 => json!({"type": "integer", "format": "int64"}),
+            Shape::Double => json!({"type": "number", "format": "double"}),
+            Shape::Bytes => json!({"type": "string", "format": "byte"}),
+            Shape::Quantity => {
+                self.leaf(QUANTITY, json!({"oneOf": [{"type": "string"}, {"type": "number"}]}))
+            }
+            Shape::IntOrString => self.leaf(
+                INT_OR_STRING,
+                json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]}),
+            ),
+            Shape::Time => {
+                self.leaf(&format!("{META}.Time"), json!({"type": "string", "format": "date-time"}))
+            }
+            Shape::MicroTime => {
+                self.leaf(&format!("{META}.MicroTime"), json!({"type": "string", "format": "date-time"}))
+            }
+            Shape::Raw => self.leaf(RAW, json!({"type": "object"})),
+            Shape::FieldsV1 => self.leaf(&format!("{META}.FieldsV1"), json!({"type": "object"})),
+            Shape::List(element) | Shape::WrappedList(element) => {
+                json!({"type": "array", "items": self.element(element)})
+            }
+            Shape::Map(value) => {
+                json!({"type": "object", "additionalProperties": self.element(value)})
+            }
+            Shape::Struct(id) => self.reference(self.schemas.get(*id)),
+        }
+    }
+
+    fn element(&mut self, shape: &Shape) -> Value {
+        match self.shape(shape) {
+            Value::Object(map) if map.contains_key("$ref") => json!({"allOf": [map]}),
+            schema => schema,
+        }
+    }
+}
+
+fn reference_to(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}

@@ -1,0 +1,102 @@
+use super::*;
+use expect_test::expect;
+
+fn documents() -> OpenApi {
+    OpenApi::new(&Registry::builtin(), "v1.33.0")
+}
+
+fn read(bytes: &Bytes) -> Value {
+    serde_json::from_slice(bytes).expect("is JSON")
+}
+
+#[test]
+fn index_addresses_every_document_by_its_hash() {
+    let documents = documents();
+    let index = read(documents.index());
+    for (group, versions) in Registry::builtin().groups() {
+        for version in versions {
+            let name = document_name(&group, &version);
+            let hash = &documents.document(&name).expect("a document").hash;
+            let address = format!("/openapi/v3/{name}?hash={hash}");
+            assert_eq!(index["paths"][&name]["serverRelativeURL"], address);
+        }
+    }
+    assert!(documents.document("apis/none/v1").is_none());
+}
+
+#[test]
+fn hashes_are_those_of_the_algorithm() {
+    assert_eq!(hash(b""), "6C62272E07BB014262B821756295C58D");
+    assert_eq!(hash(b"a"), "D228CB696F1A8CAF78912B704E4A8964");
+}
+
+#[test]
+fn every_resource_that_is_patched_shows_field_validation() {
+    let documents = documents();
+    for row in Registry::builtin()
+        .iter()
+        .filter(|row| row.verbs.contains(&crate::Verb::Patch))
+    {
+        let name = document_name(&row.group, &row.version);
+        let document = read(&documents.document(&name).expect("a document").json);
+        let scope = if row.namespaced {
+            "namespaces/{namespace}/"
+        } else {
+            ""
+        };
+        let path = format!("/{name}/{scope}{}/{{name}}", row.resource);
+        let patch = &document["paths"][&path]["patch"];
+        let parameters = patch["parameters"].as_array().expect("parameters");
+        assert!(
+            parameters
+                .iter()
+                .any(|parameter| parameter["name"] == "fieldValidation"),
+            "{path}"
+        );
+        assert_eq!(
+            patch["x-kubernetes-group-version-kind"]["kind"], row.kind,
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    let documents = documents();
+    for (name, document) in &documents.documents {
+        let document = read(&document.json);
+        let schemas = document["components"]["schemas"]
+            .as_object()
+            .expect("schemas");
+        assert!(schemas.values().all(Value::is_object), "{name}");
+        visit(&document, &mut |target| {
+            let schema = target
+                .strip_prefix("#/components/schemas/")
+                .expect("within the document");
+            assert!(schemas.contains_key(schema), "{name}: {schema}");
+        });
+    }
+}
+
+fn visit(value: &Value, found: &mut impl FnMut(&str)) {
+    match value {
+        Value::Object(map) => map.iter().for_each(|(name, value)| match value {
+            Value::String(target) if name == "$ref" => found(target),
+            value => visit(value, found),
+        }),
+        Value::Array(list) => list.iter().for_each(|value| visit(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn schemas_say_how_fields_merge() {
+    let documents = documents();
+    let document = read(&documents.document("api/v1").expect("a document").json);
+    let spec = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"];
+    expect![[r##"
+        {"type":"array","items":{"allOf":[{"$ref":"#/components/schemas/io.k8s.api.core.v1.Container"}]},"x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["name"],"x-kubernetes-patch-strategy":"merge","x-kubernetes-patch-merge-key":"name"}
+        {"type":"object","additionalProperties":{"type":"string"},"x-kubernetes-map-type":"atomic"}
+        {"type":"object","additionalProperties":{"allOf":[{"$ref":"#/components/schemas/io.k8s.apimachinery.pkg.api.resource.Quantity"}]}}"##]]
+    .assert_eq(&["containers", "nodeSelector", "overhead"].map(|name| spec[name].to_string()).join("\n"));
+}
