@@ -97,8 +97,9 @@ fn become_shim(options: &Options) -> Result<Pod> {
     nix::unistd::setsid().context("cannot start a session")?;
     nix::sys::prctl::set_child_subreaper(true).context("cannot become subreaper")?;
     nix::sys::prctl::set_name(c"trireme-shim").context("cannot set the name")?;
-    // The kernel must prefer to kill a container; each container gets its own value.
-    fs::write("/proc/self/oom_score_adj", "-998").context("cannot set oom_score_adj")?;
+    // The kernel should prefer to kill a container; each container gets its own value. In a sandbox without
+    // CAP_SYS_RESOURCE this is refused, and the shim goes on with what it has.
+    let _ = fs::write("/proc/self/oom_score_adj", "-998");
     let mut namespaces = CloneFlags::empty();
     namespaces.set(CloneFlags::CLONE_NEWIPC, !options.host_ipc);
     namespaces.set(CloneFlags::CLONE_NEWUTS, !options.host_uts);

@@ -17,6 +17,7 @@ mod pause;
 mod pod;
 mod process;
 mod status;
+mod trace;
 
 use std::process::ExitCode;
 

@@ -20,7 +20,7 @@ use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxSeccomp, Process, Sp
 use prost::Message;
 use rpc::shim::{HelperResult, HelperTask};
 
-use crate::helper;
+use crate::{helper, trace};
 
 /// The role `shim oci-create`: creates and starts a container.
 pub fn create() -> Result<()> {
@@ -43,7 +43,8 @@ fn serve(work: fn(&HelperTask, Vec<OwnedFd>) -> Result<Outcome>) -> Result<()> {
     let (bytes, streams) =
         helper::receive(&socket, MsgFlags::empty()).context("cannot receive the task")?;
     let task = HelperTask::decode(bytes.as_slice()).context("the task is damaged")?;
-    let (result, terminal) = match work(&task, streams) {
+    let state_root = Path::new(&task.state_root);
+    let (result, terminal) = match trace::collect(state_root).and_then(|()| work(&task, streams)) {
         Ok(Outcome { pid, terminal }) => (
             HelperResult {
                 pid,
@@ -54,7 +55,7 @@ fn serve(work: fn(&HelperTask, Vec<OwnedFd>) -> Result<Outcome>) -> Result<()> {
         Err(error) => (
             HelperResult {
                 pid: 0,
-                error: format!("{error:#}"),
+                error: with_cause(format!("{error:#}"), trace::first(state_root)),
             },
             None,
         ),
@@ -292,6 +293,13 @@ impl Launch {
         };
         drop_privileges(capabilities, create_syscall().as_ref())
             .map_err(|error| ExecutorError::Other(error.to_string()))
+    }
+}
+
+fn with_cause(error: String, cause: Option<String>) -> String {
+    match cause {
+        Some(cause) if !error.contains(&cause) => format!("{error} ({cause})"),
+        _ => error,
     }
 }
 
