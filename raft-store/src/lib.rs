@@ -1,1 +1,27 @@
-//! The store: openraft over RocksDB.
+//! The store: openraft over RocksDB, behind the `Store` trait of `mvcc`.
+//!
+//! One Raft group over everything. This crate moves bytes, threads and sockets; what a command means is said by `mvcc`.
+//!
+//! ```text
+//! clients ─ propose ─ batches ─┐                         ┌─ state ─ tables (RocksDB) ─ range
+//!         ─ read index ────────┼─ openraft ─ log (fsync) ┤
+//! peers ── net (gRPC, TLS) ────┘                         └─ hub ─ watch
+//! ```
+
+pub mod archive;
+mod clock;
+mod config;
+pub mod db;
+pub mod identity;
+pub mod log;
+mod membership;
+pub mod metrics;
+mod net;
+pub mod state;
+mod store;
+pub mod types;
+
+pub use config::{Config, Limits, OpenError, Timings};
+pub use membership::MembershipError;
+pub use net::{Tls, TlsError};
+pub use store::RaftStore;

@@ -1,0 +1,292 @@
+//! One self-contained file with the whole state: what `snapshot save` writes, what `restore` reads, and what the leader sends
+//! to a member whose log is too far behind.
+//!
+//! Writing needs a consistent view and never stops the store. Reading checks every byte; nothing of a damaged archive is used.
+
+mod chunks;
+mod format;
+mod restore;
+
+pub(crate) use chunks::ChunkWriter;
+pub use restore::{RestoreError, restore};
+
+use crate::types::{LogId, StoredMembership};
+use bytes::Bytes;
+use format::{Kind, SectionReader, SectionWriter};
+use mvcc::{Meta, Table, Tables, TablesError};
+use objects::Revision;
+use serde::{Deserialize, Serialize};
+use std::io::{Read, Write};
+use std::ops::{Bound, ControlFlow};
+
+/// Keys and values of one block before compression.
+const BLOCK_BYTES: usize = 256 << 10;
+const BLOCK_BYTES_MAX: usize = 16 << 20;
+const ZSTD_LEVEL: i32 = 1;
+
+/// Why an archive cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The state cannot be read.
+    #[error("the state cannot be read for the archive")]
+    State(#[from] TablesError),
+    /// The output failed.
+    #[error("the archive cannot be written")]
+    Write(#[source] std::io::Error),
+    /// The input failed.
+    #[error("the archive cannot be read")]
+    Read(#[source] std::io::Error),
+    /// Some other file.
+    #[error("this is not an archive of the store")]
+    NotAnArchive,
+    /// Written by a later version.
+    #[error(
+        "the archive has format {0}, this program reads format 1; use the version that wrote it, or a later one"
+    )]
+    UnknownFormat(char),
+    /// The end is missing.
+    #[error("the archive is cut short: {what} is missing at byte {offset}; take another copy")]
+    CutShort {
+        /// Where.
+        offset: u64,
+        /// What should be there.
+        what: &'static str,
+    },
+    /// A section's bytes changed.
+    #[error("the archive is damaged in the section at byte {offset}; take another copy")]
+    Damaged {
+        /// Where.
+        offset: u64,
+    },
+    /// All sections are whole, but not those that were written.
+    #[error("the archive's SHA-256 is not that of its content; take another copy")]
+    WrongHash,
+    /// A section is whole, but not understood.
+    #[error("the archive's {0} cannot be understood")]
+    Malformed(&'static str),
+    /// The caller's bytes are too many.
+    #[error("a section of {bytes} bytes is too large for an archive")]
+    TooLarge {
+        /// How many.
+        bytes: u64,
+    },
+}
+
+/// What an archive holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The cluster it was taken from.
+    pub cluster_id: String,
+    /// The revision of the state.
+    pub revision: Revision,
+    /// The last entry applied.
+    pub applied: Option<LogId>,
+    /// The members as of that entry.
+    pub membership: StoredMembership,
+    /// The largest id that any member ever had.
+    pub member_id_max: u64,
+}
+
+/// What a check of an archive found.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Its header.
+    pub header: Header,
+    /// How many records its tables hold.
+    pub records: u64,
+    /// The bytes of these records.
+    pub bytes: u64,
+    /// The caller's own bytes.
+    pub extra: Option<Bytes>,
+}
+
+/// One part of an archive, in the order in which they come.
+pub enum Part {
+    /// Records of a table.
+    Block(Table, Vec<(Bytes, Bytes)>),
+    /// The caller's own bytes.
+    Extra(Bytes),
+}
+
+/// Writes the state of `view`. `extra` are bytes of the caller, such as the cluster's CA under a passphrase.
+pub fn write<T, W>(
+    view: &T,
+    cluster_id: &str,
+    extra: Option<&[u8]>,
+    out: W,
+) -> Result<Header, ArchiveError>
+where
+    T: Tables,
+    W: Write,
+{
+    let own = crate::state::OwnRecords::load(view)?;
+    let header = Header {
+        cluster_id: cluster_id.to_owned(),
+        revision: Meta::load(view)?.revision,
+        applied: own.applied,
+        membership: own.membership,
+        member_id_max: own.member_id_max,
+    };
+    let mut sections = SectionWriter::new(out)?;
+    let json = serde_json::to_vec(&header).expect("a header is plain data with string keys");
+    sections.section(Kind::Header, &json)?;
+    for table in Table::ALL {
+        write_table(view, table, &mut sections)?;
+    }
+    if let Some(extra) = extra {
+        sections.section(Kind::Extra, extra)?;
+    }
+    sections.finish()?;
+    Ok(header)
+}
+
+fn write_table<T: Tables, W: Write>(
+    view: &T,
+    table: Table,
+    sections: &mut SectionWriter<W>,
+) -> Result<(), ArchiveError> {
+    let start = block_of(table);
+    let mut block = start.clone();
+    let mut result = Ok(());
+    view.scan(
+        table,
+        Bound::Unbounded,
+        Bound::Unbounded,
+        false,
+        &mut |key, value| {
+            put_bytes(&mut block, key);
+            put_bytes(&mut block, value);
+            if block.len() < BLOCK_BYTES {
+                return ControlFlow::Continue(());
+            }
+            result = write_block(&block, sections);
+            block.clone_from(&start);
+            match result {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        },
+    )?;
+    result?;
+    match block.len() > start.len() {
+        true => write_block(&block, sections),
+        false => Ok(()),
+    }
+}
+
+fn write_block<W: Write>(
+    block: &[u8],
+    sections: &mut SectionWriter<W>,
+) -> Result<(), ArchiveError> {
+    let packed = zstd::bulk::compress(block, ZSTD_LEVEL).map_err(ArchiveError::Write)?;
+    sections.section(Kind::Block, &packed)
+}
+
+fn block_of(table: Table) -> Vec<u8> {
+    let name = table.name().as_bytes();
+    let mut block = Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 4);
+    block.push(u8::try_from(name.len()).expect("a table's name is short"));
+    block.extend_from_slice(name);
+    block
+}
+
+fn put_bytes(block: &mut Vec<u8>, bytes: &[u8]) {
+    let length =
+        u32::try_from(bytes.len()).expect("a record is smaller than a request, which is bounded");
+    block.extend_from_slice(&length.to_le_bytes());
+    block.extend_from_slice(bytes);
+}
+
+/// Reads an archive part by part. Nothing may be put to use before `next` returned None: only then is the whole known to be
+/// intact.
+pub struct Reader<R> {
+    sections: SectionReader<R>,
+    header: Header,
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads the header.
+    pub fn new(input: R) -> Result<Self, ArchiveError> {
+        let mut sections = SectionReader::new(input)?;
+        let Some((Kind::Header, json)) = sections.next()? else {
+            return Err(ArchiveError::Malformed("header"));
+        };
+        let header =
+            serde_json::from_slice(&json).map_err(|_| ArchiveError::Malformed("header"))?;
+        Ok(Reader { sections, header })
+    }
+
+    /// What the archive holds.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The next part; None when all is read and the hash is right.
+    pub fn next(&mut self) -> Result<Option<Part>, ArchiveError> {
+        match self.sections.next()? {
+            None => Ok(None),
+            Some((Kind::Extra, bytes)) => Ok(Some(Part::Extra(bytes.into()))),
+            Some((Kind::Block, packed)) => read_block(&packed).map(Some),
+            Some((Kind::Header | Kind::End, _)) => {
+                Err(ArchiveError::Malformed("order of sections"))
+            }
+        }
+    }
+}
+
+fn read_block(packed: &[u8]) -> Result<Part, ArchiveError> {
+    const MALFORMED: ArchiveError = ArchiveError::Malformed("block");
+    let block = zstd::bulk::decompress(packed, BLOCK_BYTES_MAX).map_err(|_| MALFORMED)?;
+    let mut rest = Bytes::from(block);
+    let name_bytes = usize::from(*rest.first().ok_or(MALFORMED)?);
+    if rest.len() <= name_bytes {
+        return Err(MALFORMED);
+    }
+    let name = rest.slice(1..=name_bytes);
+    let table = Table::ALL
+        .into_iter()
+        .find(|table| table.name().as_bytes() == name)
+        .ok_or(MALFORMED)?;
+    rest = rest.slice(name_bytes + 1..);
+    let mut records = Vec::new();
+    while !rest.is_empty() {
+        let key = take_bytes(&mut rest).ok_or(MALFORMED)?;
+        let value = take_bytes(&mut rest).ok_or(MALFORMED)?;
+        records.push((key, value));
+    }
+    Ok(Part::Block(table, records))
+}
+
+fn take_bytes(rest: &mut Bytes) -> Option<Bytes> {
+    let length = u32::from_le_bytes(*rest.first_chunk()?) as usize;
+    if rest.len() < 4 + length {
+        return None;
+    }
+    let bytes = rest.slice(4..4 + length);
+    *rest = rest.slice(4 + length..);
+    Some(bytes)
+}
+
+/// Checks a whole archive and tells what it holds.
+pub fn verify<R: Read>(input: R) -> Result<Summary, ArchiveError> {
+    let mut reader = Reader::new(input)?;
+    let mut summary = Summary {
+        header: reader.header().clone(),
+        records: 0,
+        bytes: 0,
+        extra: None,
+    };
+    while let Some(part) = reader.next()? {
+        match part {
+            Part::Extra(bytes) => summary.extra = Some(bytes),
+            Part::Block(_, records) => {
+                summary.records += records.len() as u64;
+                summary.bytes += records
+                    .iter()
+                    .map(|(key, value)| (key.len() + value.len()) as u64)
+                    .sum::<u64>();
+            }
+        }
+    }
+    Ok(summary)
+}

@@ -1,0 +1,382 @@
+//! The Raft log: entries and vote, on disk through one writer thread, and the recent entries in memory.
+//!
+//! Entries are readable as soon as `append` returns, from memory; openraft is told of them when they are on disk. At open
+//! every record is checked: a damaged or missing entry stops the member, since it may be one that was acknowledged.
+
+mod recent;
+pub mod record;
+mod writer;
+
+use crate::db::{Db, Rocks};
+use crate::metrics::Metrics;
+use crate::types::{Entry, LogId, TypeConfig, Vote};
+use bytes::Bytes;
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{OptionalSend, RaftLogReader};
+use recent::Recent;
+use record::RecordError;
+use rocksdb::ReadOptions;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::{mpsc, oneshot};
+use writer::{Done, Request};
+
+pub(crate) const VOTE_KEY: &[u8] = b"vote";
+pub(crate) const PURGED_KEY: &[u8] = b"purged";
+
+/// One append to a follower carries about so many bytes of records at most, but always one entry.
+pub const APPEND_BYTES_MAX: usize = 2 << 20;
+
+/// Why a log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// RocksDB failed.
+    #[error("the log cannot be read; check the disk")]
+    Storage(#[from] rocksdb::Error),
+    /// The writer thread cannot be started.
+    #[error("the thread that writes the log cannot be started")]
+    Thread(#[source] io::Error),
+    /// An entry is damaged.
+    #[error(
+        "log entry {index} is damaged and may be one that was acknowledged, so this member refuses to start; \
+         remove it from the cluster, clear its data folder and let it join again"
+    )]
+    Damaged {
+        /// Which.
+        index: u64,
+        /// What is wrong with it.
+        #[source]
+        source: RecordError,
+    },
+    /// An entry is not where it should be.
+    #[error(
+        "log entry {expected} is missing ({found} stands in its place), so this member refuses to start; \
+         remove it from the cluster, clear its data folder and let it join again"
+    )]
+    Gap {
+        /// The index that should come next.
+        expected: u64,
+        /// What comes.
+        found: LogId,
+    },
+    /// Vote or purge mark cannot be read.
+    #[error("the member's record {name:?} cannot be read; remove the member and let it join again")]
+    Record {
+        /// Which.
+        name: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The log of one member.
+#[derive(Clone)]
+pub struct LogStore {
+    shared: Arc<Shared>,
+    writer: mpsc::Sender<Request>,
+}
+
+/// Reads the log; many may read at once.
+#[derive(Clone)]
+pub struct LogReader {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    db: Arc<Db>,
+    memory: Mutex<Memory>,
+}
+
+struct Memory {
+    vote: Option<Vote>,
+    purged: Option<LogId>,
+    last: Option<LogId>,
+    recent: Recent,
+    bytes: u64,
+}
+
+impl Memory {
+    fn purge(&mut self, upto: LogId) {
+        let held = entries_between(self.purged, self.last);
+        self.purged = self.purged.max(Some(upto));
+        self.last = self.last.max(Some(upto));
+        self.recent.purge(upto.index);
+        // An estimate is enough: it only says when the log is long enough to be cut again.
+        let kept = entries_between(self.purged, self.last);
+        self.bytes = self.bytes / held.max(1) * kept;
+    }
+}
+
+fn entries_between(purged: Option<LogId>, last: Option<LogId>) -> u64 {
+    let next = |log_id: Option<LogId>| log_id.map_or(0, |log_id| log_id.index + 1);
+    next(last).saturating_sub(next(purged))
+}
+
+impl LogStore {
+    /// Opens the log and checks every record of it.
+    pub fn open(db: Arc<Db>, metrics: Arc<Metrics>) -> Result<Self, LogError> {
+        let vote = read_json(db.rocks(), VOTE_KEY, "vote")?;
+        let purged: Option<LogId> = read_json(db.rocks(), PURGED_KEY, "purged")?;
+        let (last, bytes) = verify(&db, purged)?;
+        let memory = Memory {
+            vote,
+            purged,
+            last: last.or(purged),
+            recent: Recent::default(),
+            bytes,
+        };
+        let writer = writer::spawn(db.clone(), metrics).map_err(LogError::Thread)?;
+        let shared = Arc::new(Shared {
+            db,
+            memory: Mutex::new(memory),
+        });
+        Ok(LogStore { shared, writer })
+    }
+
+    /// About how many bytes of entries the log holds.
+    pub fn bytes(&self) -> u64 {
+        self.shared.memory().bytes
+    }
+
+    /// Asks the writer for something and waits until it is done.
+    async fn ask(
+        &self,
+        request: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Request,
+    ) -> io::Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.send(request(reply)).await?;
+        answer.await.map_err(|_| writer_gone())?
+    }
+
+    async fn send(&self, request: Request) -> io::Result<()> {
+        self.writer.send(request).await.map_err(|_| writer_gone())
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogReader;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let memory = self.shared.memory();
+        Ok(LogState {
+            last_purged_log_id: memory.purged,
+            last_log_id: memory.last,
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> LogReader {
+        LogReader {
+            shared: self.shared.clone(),
+        }
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.shared.memory().vote = Some(*vote);
+        self.ask(|reply| Request::Vote(*vote, reply)).await
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: IOFlushed<TypeConfig>,
+    ) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut records = Vec::new();
+        let mut last = None;
+        {
+            let mut memory = self.shared.memory();
+            for entry in entries {
+                let record = record::encode(&entry);
+                memory.bytes += record.len() as u64;
+                last = Some(entry.log_id);
+                records.push((entry.log_id.index, record.clone()));
+                memory.recent.push(entry, record.len());
+            }
+            memory.last = last.or(memory.last);
+        }
+        let shared = self.shared.clone();
+        let flushed = Box::new(move || {
+            if let Some(last) = last {
+                shared.memory().recent.flushed(last.index);
+            }
+        });
+        self.send(Request::Append {
+            records,
+            done: Done { callback, flushed },
+        })
+        .await
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let from = last_log_id.map_or(0, |last| last.index + 1);
+        {
+            let mut memory = self.shared.memory();
+            memory.recent.truncate(from);
+            memory.last = memory.last.min(last_log_id).or(memory.purged);
+        }
+        self.ask(|reply| Request::Truncate(from, reply)).await?;
+        // Appends from before are told as flushed until the writer got here; the entries that replace them are not.
+        self.shared.memory().recent.truncate(from);
+        Ok(())
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        self.shared.memory().purge(log_id);
+        self.ask(|reply| Request::Purge(log_id, reply)).await
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogReader {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> Result<Vec<Entry>, io::Error>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        self.shared
+            .read(first_of(&range), end_of(&range), usize::MAX)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.shared.memory().vote)
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
+        self.shared.read(start, end, APPEND_BYTES_MAX)
+    }
+}
+
+impl Shared {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().expect("no holder of the lock panics")
+    }
+
+    /// The entries from `start` to before `end`, cut after `bytes_max` bytes but never before the first entry.
+    fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let (recent, recent_start) = {
+            let memory = self.memory();
+            let first = memory.recent.first_index().unwrap_or(u64::MAX);
+            let start = start.max(first);
+            (memory.recent.range(start, end, bytes_max), start)
+        };
+        if start >= recent_start.min(end) {
+            return Ok(recent);
+        }
+        let mut entries = Vec::new();
+        let whole = read_stored(
+            &self.db,
+            start,
+            recent_start.min(end),
+            bytes_max,
+            &mut entries,
+        )?;
+        if whole && bytes_max == usize::MAX {
+            entries.extend(recent);
+        }
+        Ok(entries)
+    }
+}
+
+/// Reads stored entries into `entries`; false when `bytes_max` cut it.
+fn read_stored(
+    db: &Db,
+    start: u64,
+    end: u64,
+    bytes_max: usize,
+    entries: &mut Vec<Entry>,
+) -> io::Result<bool> {
+    let mut bytes = 0;
+    let mut iterator = db
+        .rocks()
+        .raw_iterator_cf_opt(&db.log_cf(), log_range(start, end));
+    iterator.seek(start.to_be_bytes());
+    while let Some((_, value)) = iterator.item() {
+        bytes += value.len();
+        if bytes > bytes_max && !entries.is_empty() {
+            return Ok(false);
+        }
+        let entry = record::decode(&Bytes::copy_from_slice(value)).map_err(io::Error::other)?;
+        entries.push(entry);
+        iterator.next();
+    }
+    iterator.status().map_err(io::Error::other)?;
+    Ok(true)
+}
+
+/// Checks that every entry after `purged` is whole and in its place; returns the last one and the bytes of all.
+fn verify(db: &Db, purged: Option<LogId>) -> Result<(Option<LogId>, u64), LogError> {
+    let mut expected = purged.map(|purged| purged.index + 1);
+    let mut last = None;
+    let mut bytes = 0;
+    let start = expected.unwrap_or(0);
+    let mut iterator = db
+        .rocks()
+        .raw_iterator_cf_opt(&db.log_cf(), log_range(start, u64::MAX));
+    iterator.seek(start.to_be_bytes());
+    while let Some((key, value)) = iterator.item() {
+        let index = key.try_into().map_or(u64::MAX, u64::from_be_bytes);
+        let entry = record::decode(&Bytes::copy_from_slice(value))
+            .map_err(|source| LogError::Damaged { index, source })?;
+        let expected_now = expected.unwrap_or(index);
+        if entry.log_id.index != expected_now || index != expected_now {
+            return Err(LogError::Gap {
+                expected: expected_now,
+                found: entry.log_id,
+            });
+        }
+        expected = Some(expected_now + 1);
+        last = Some(entry.log_id);
+        bytes += value.len() as u64;
+        iterator.next();
+    }
+    iterator.status()?;
+    Ok((last, bytes))
+}
+
+fn log_range(start: u64, end: u64) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(start.to_be_bytes());
+    options.set_iterate_upper_bound(end.to_be_bytes());
+    options
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(
+    rocks: &Rocks,
+    key: &[u8],
+    name: &'static str,
+) -> Result<Option<T>, LogError> {
+    let Some(bytes) = rocks.get(key)? else {
+        return Ok(None);
+    };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|source| LogError::Record { name, source })
+}
+
+fn first_of(range: &impl RangeBounds<u64>) -> u64 {
+    match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => start + 1,
+        Bound::Unbounded => 0,
+    }
+}
+
+fn end_of(range: &impl RangeBounds<u64>) -> u64 {
+    match range.end_bound() {
+        Bound::Included(end) => end + 1,
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    }
+}
+
+fn writer_gone() -> io::Error {
+    io::Error::other("the thread that writes the log has ended")
+}

@@ -1,0 +1,119 @@
+//! The connections to the other members: one a member and purpose, made when first used, made anew when it went silent.
+
+use super::guard::Outgoing;
+use super::io::{self, Tls};
+use crate::types::MemberId;
+use hyper_util::rt::TokioIo;
+use rpc::raft::raft_client::RaftClient;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// The largest message that is sent or accepted.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// A typed client of one member.
+pub type Client = RaftClient<InterceptedService<Channel, Outgoing>>;
+
+/// What a connection is for. Each purpose has one of its own, so that none waits behind the other's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// Log entries.
+    Log,
+    /// Heartbeats and votes.
+    Pulse,
+    /// Snapshots.
+    Snapshot,
+    /// Forwarded writes, read indexes, status.
+    Forward,
+}
+
+/// The connections of one member.
+pub struct Peers {
+    cluster_id: String,
+    member_id: MemberId,
+    tls: Option<Tls>,
+    connect_limit: Duration,
+    channels: Mutex<BTreeMap<(MemberId, Purpose), (String, Channel)>>,
+}
+
+impl Peers {
+    /// No connections yet.
+    pub fn new(
+        cluster_id: &str,
+        member_id: MemberId,
+        tls: Option<Tls>,
+        connect_limit: Duration,
+    ) -> Self {
+        Peers {
+            cluster_id: cluster_id.to_owned(),
+            member_id,
+            tls,
+            connect_limit,
+            channels: Mutex::default(),
+        }
+    }
+
+    /// Who calls.
+    pub fn member_id(&self) -> MemberId {
+        self.member_id
+    }
+
+    /// A client of the member `to` at `address`. It connects when it is first used.
+    pub fn client(&self, to: MemberId, address: &str, purpose: Purpose) -> Client {
+        let mut channels = self.channels.lock().expect("no holder of the lock panics");
+        let known = channels
+            .get(&(to, purpose))
+            .filter(|(known, _)| known == address);
+        let channel = match known {
+            Some((_, channel)) => channel.clone(),
+            None => {
+                let channel = self.connect(address, purpose);
+                channels.insert((to, purpose), (address.to_owned(), channel.clone()));
+                channel
+            }
+        };
+        let outgoing = Outgoing::new(&self.cluster_id, self.member_id, to)
+            .expect("the cluster's id was checked to fit a header when the store was opened");
+        RaftClient::with_interceptor(channel, outgoing)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Forgets a connection that went silent; the next client makes a new one.
+    pub fn reset(&self, to: MemberId, purpose: Purpose) {
+        self.channels
+            .lock()
+            .expect("no holder of the lock panics")
+            .remove(&(to, purpose));
+    }
+
+    fn connect(&self, address: &str, purpose: Purpose) -> Channel {
+        let (address, tls, limit) = (
+            Arc::<str>::from(address),
+            self.tls.clone(),
+            self.connect_limit,
+        );
+        let connector = tower::service_fn(move |_: Uri| {
+            let (address, tls) = (address.clone(), tls.clone());
+            async move {
+                io::connect(&address, tls.as_ref(), limit)
+                    .await
+                    .map(TokioIo::new)
+            }
+        });
+        let window = match purpose {
+            Purpose::Log | Purpose::Snapshot => 8 << 20,
+            Purpose::Pulse | Purpose::Forward => 2 << 20,
+        };
+        // The host is told by the connector; HTTP/2 only wants some authority.
+        Endpoint::from_static("http://member")
+            .http2_keep_alive_interval(Duration::from_secs(1))
+            .keep_alive_timeout(Duration::from_secs(2))
+            .initial_stream_window_size(window)
+            .initial_connection_window_size(window)
+            .connect_with_connector_lazy(connector)
+    }
+}

@@ -1,0 +1,137 @@
+//! The store as the parts of a master use it: the `Store` trait over one Raft member.
+//!
+//! Reads and watches are answered by the local replica; a linearizable read first learns from the leader how far that must
+//! be. Writes go to the leader, wherever it is.
+
+mod leader;
+mod maintenance;
+mod open;
+mod propose;
+mod read;
+
+pub(crate) use maintenance::matched;
+pub(crate) use open::Inner;
+pub(crate) use propose::Forwarded;
+
+use crate::archive;
+use crate::metrics::Snapshot;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use mvcc::{
+    Command, Consistency, Done, LeaderState, LeaderStream, RangeRequest, RangeResponse, Store,
+    StoreError, Txn, TxnResponse, WatchRequest, WatchStream,
+};
+use objects::Revision;
+use std::io;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, WatchStream as Watching};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// One member of the store. Clones are handles of the same member; with the last one the member stops at once, as if it had
+/// been killed. [`RaftStore::shutdown`] leaves in order.
+#[derive(Clone)]
+pub struct RaftStore {
+    pub(crate) inner: Arc<Inner>,
+    guard: Arc<DropGuard>,
+}
+
+impl RaftStore {
+    pub(crate) fn new(inner: Arc<Inner>, stop: CancellationToken) -> Self {
+        RaftStore {
+            inner,
+            guard: Arc::new(stop.drop_guard()),
+        }
+    }
+
+    /// Proposes a command of the store's and waits until it is applied.
+    pub async fn command(&self, command: Command) -> Result<Done, StoreError> {
+        self.inner.propose(command).await
+    }
+
+    /// The whole state in one archive, as of now, while the store goes on. `extra` are bytes of the caller that go along.
+    pub async fn archive(
+        &self,
+        extra: Option<Bytes>,
+    ) -> Result<impl Stream<Item = io::Result<Bytes>> + use<>, StoreError> {
+        self.inner.barrier().await?;
+        let (sender, chunks) = mpsc::channel(4);
+        let (db, cluster_id) = (
+            self.inner.db.clone(),
+            self.inner.identity.cluster_id.clone(),
+        );
+        tokio::task::spawn_blocking(move || {
+            let out = archive::ChunkWriter::new(sender.clone());
+            if let Err(err) = archive::write(&db.view(), &cluster_id, extra.as_deref(), out) {
+                tracing::warn!(error = %err, "an archive was not finished");
+                // A receiver that is gone does not want to know.
+                let _ = sender.blocking_send(Err(io::Error::other(err)));
+            }
+        });
+        Ok(ReceiverStream::new(chunks))
+    }
+
+    /// Light counters of this member.
+    pub fn metrics(&self) -> Snapshot {
+        self.inner.metrics.snapshot()
+    }
+
+    /// Who this member is.
+    pub fn identity(&self) -> &crate::identity::Identity {
+        &self.inner.identity
+    }
+
+    /// Stops at once, as a crash would: nothing is handed over. What was acknowledged is on disk.
+    pub async fn kill(self) {
+        let inner = self.inner.clone();
+        drop(self.guard);
+        inner.stop().await;
+    }
+}
+
+#[async_trait]
+impl Store for RaftStore {
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        if request.consistency == Consistency::Linearizable {
+            self.inner.barrier().await?;
+        }
+        self.inner.read(request).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
+        mvcc::validate(&txn)?;
+        match self.inner.propose(Command::Txn(txn)).await? {
+            Done::Txn(response) => Ok(response),
+            other => Err(StoreError::Unavailable(format!(
+                "a transaction was answered with {other:?}"
+            ))),
+        }
+    }
+
+    async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StoreError> {
+        self.inner.hub.watch(request, self.inner.history()).await
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        self.inner
+            .propose(Command::Compact { revision })
+            .await
+            .map(|_| ())
+    }
+
+    fn applied_revision(&self) -> Revision {
+        self.inner.applied.borrow().revision
+    }
+
+    fn leader(&self) -> LeaderStream {
+        Watching::new(self.inner.leader.clone()).boxed()
+    }
+}
+
+impl RaftStore {
+    /// Who leads, now.
+    pub fn leader_state(&self) -> LeaderState {
+        *self.inner.leader.borrow()
+    }
+}

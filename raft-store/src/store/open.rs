@@ -1,0 +1,231 @@
+//! Brings a member up: checks whose folder it is, opens log and state, starts the consensus, the port and the tasks.
+
+use super::{RaftStore, leader, maintenance, propose, read};
+use crate::config::{Config, OpenError};
+use crate::db::Db;
+use crate::identity::{self, Identity};
+use crate::log::LogStore;
+use crate::metrics::Metrics;
+use crate::net::{self, Incoming, Peers};
+use crate::state::{Applied, StateMachine};
+use crate::types::{Node, Raft};
+use mvcc::{Hub, LeaderState, Meta};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What the parts of a running member share.
+pub(crate) struct Inner {
+    pub config: Config,
+    pub identity: Identity,
+    pub raft: Raft,
+    pub db: Arc<Db>,
+    pub log: LogStore,
+    pub hub: Hub,
+    pub peers: Arc<Peers>,
+    pub metrics: Arc<Metrics>,
+    pub applied: watch::Receiver<Applied>,
+    pub leader: watch::Receiver<LeaderState>,
+    pub proposals: mpsc::Sender<propose::Proposal>,
+    pub reads: mpsc::Sender<read::Waiting>,
+    /// Changes of membership come one after the other.
+    pub changing: Mutex<()>,
+    pub stop: CancellationToken,
+    pub tasks: TaskTracker,
+}
+
+impl RaftStore {
+    /// Opens a member. A new folder becomes the member's own; one of another member is refused.
+    ///
+    /// A new cluster is then begun with [`bootstrap`](Self::bootstrap); a member that was added waits to be fed.
+    pub async fn open(config: Config) -> Result<Self, OpenError> {
+        let raft_config = Arc::new(config.raft()?);
+        check_header(&config.cluster_id)?;
+        let data_dir = config.data_dir.clone();
+        let identity = claim(&config)?;
+        let db = Arc::new(open_db(&data_dir)?);
+        identity.store(&data_dir)?;
+        let metrics = Arc::new(Metrics::default());
+        let log = LogStore::open(db.clone(), metrics.clone())?;
+        let meta = Meta::load(&db.live())?;
+        let hub = Hub::new(config.limits.hub, meta.revision, meta.compacted);
+        let state = StateMachine::open(
+            db.clone(),
+            config.cluster_id.clone(),
+            identity::tmp_dir(&data_dir),
+            hub.clone(),
+        )?;
+        let applied = state.applied();
+        let peers = Peers::new(
+            &config.cluster_id,
+            config.member_id,
+            config.tls.clone(),
+            config.timings.connect,
+        );
+        let peers = Arc::new(peers);
+        let listener =
+            TcpListener::bind(config.listen)
+                .await
+                .map_err(|source| OpenError::Listen {
+                    address: config.listen,
+                    source,
+                })?;
+        let network =
+            net::client::Network::new(peers.clone(), &config.cluster_id, config.timings.append);
+        let raft = Raft::new(config.member_id, raft_config, network, log.clone(), state)
+            .await
+            .map_err(|err| OpenError::Raft(err.to_string()))?;
+        let (proposals, proposals_receiver) = mpsc::channel(config.limits.proposals_queued);
+        let (reads, reads_receiver) = mpsc::channel(config.limits.proposals_queued);
+        let (leader_sender, leader) = watch::channel(LeaderState::default());
+        let stop = CancellationToken::new();
+        let inner = Arc::new(Inner {
+            config,
+            identity,
+            raft,
+            db,
+            log,
+            hub,
+            peers,
+            metrics,
+            applied,
+            leader,
+            proposals,
+            reads,
+            changing: Mutex::new(()),
+            stop: stop.clone(),
+            tasks: TaskTracker::new(),
+        });
+        inner.spawn(propose::run(inner.clone(), proposals_receiver));
+        inner.spawn(read::run(inner.clone(), reads_receiver));
+        inner.spawn(leader::run(inner.clone(), leader_sender));
+        inner.spawn(maintenance::run(inner.clone()));
+        inner.serve(listener);
+        inner.elect_if_alone().await;
+        inner.spawn_stopper();
+        Ok(RaftStore::new(inner, stop))
+    }
+}
+
+impl Inner {
+    /// How the others know this member.
+    pub fn node(&self) -> Node {
+        let Config {
+            name,
+            peer_address,
+            api_url,
+            ..
+        } = &self.config;
+        Node {
+            name: name.clone(),
+            peer_address: peer_address.clone(),
+            api_url: api_url.clone(),
+        }
+    }
+
+    /// Runs a task until the member stops.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled_owned(task).await;
+        });
+    }
+
+    /// Stops everything and waits for it.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.hub.close();
+        if let Err(err) = self.raft.shutdown().await {
+            tracing::warn!(error = %err, "the consensus did not stop in order");
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn serve(self: &Arc<Self>, listener: TcpListener) {
+        let connections = net::accept(listener, self.config.tls.clone());
+        let incoming = Incoming::new(&self.identity.cluster_id, self.identity.member_id);
+        self.spawn(net::server::run(self.clone(), incoming, connections));
+    }
+
+    /// The only voter has nobody to wait for.
+    async fn elect_if_alone(&self) {
+        let alone = self.raft.voter_ids().eq([self.identity.member_id]);
+        if alone && let Err(err) = self.raft.trigger().elect(false).await {
+            tracing::warn!(error = %err, "the only member cannot elect itself yet");
+        }
+    }
+
+    /// When the last handle is dropped, the member ends.
+    fn spawn_stopper(self: &Arc<Self>) {
+        let inner = self.clone();
+        tokio::spawn(async move {
+            inner.stop.cancelled().await;
+            inner.stop().await;
+        });
+    }
+}
+
+/// Whose folder it is; a new one becomes this member's.
+fn claim(config: &Config) -> Result<Identity, OpenError> {
+    let path = config.data_dir.display().to_string();
+    let folder = |source| OpenError::Folder {
+        path: path.clone(),
+        source,
+    };
+    let wanted = Identity::new(&config.cluster_id, config.member_id, &config.name);
+    if let Some(found) = Identity::load(&config.data_dir)?
+        && (found.cluster_id != wanted.cluster_id || found.member_id != wanted.member_id)
+    {
+        return Err(OpenError::OtherMember {
+            path,
+            found_id: found.member_id,
+            found_cluster: found.cluster_id,
+            wanted_id: wanted.member_id,
+            wanted_cluster: wanted.cluster_id,
+        });
+    }
+    std::fs::create_dir_all(identity::db_dir(&config.data_dir)).map_err(folder)?;
+    let tmp_dir = identity::tmp_dir(&config.data_dir);
+    std::fs::create_dir_all(&tmp_dir).map_err(folder)?;
+    Ok(wanted)
+}
+
+fn open_db(data_dir: &Path) -> Result<Db, OpenError> {
+    let path = identity::db_dir(data_dir);
+    let db = Db::open(&path).map_err(|source| match is_lock(&source) {
+        true => OpenError::InUse(data_dir.display().to_string()),
+        false => OpenError::Database {
+            path: path.display().to_string(),
+            source,
+        },
+    })?;
+    // What is left of snapshots that were being received; only now is it sure that no other process uses the folder.
+    let tmp_dir = identity::tmp_dir(data_dir);
+    let folder = |source| OpenError::Folder {
+        path: tmp_dir.display().to_string(),
+        source,
+    };
+    for entry in std::fs::read_dir(&tmp_dir).map_err(folder)? {
+        std::fs::remove_file(entry.map_err(folder)?.path()).map_err(folder)?;
+    }
+    Ok(db)
+}
+
+fn is_lock(err: &rocksdb::Error) -> bool {
+    let text = err.to_string();
+    text.contains("/LOCK") || text.contains("lock hold by current process")
+}
+
+fn check_header(cluster_id: &str) -> Result<(), OpenError> {
+    let is_plain = !cluster_id.is_empty() && cluster_id.bytes().all(|byte| byte.is_ascii_graphic());
+    match is_plain {
+        true => Ok(()),
+        false => Err(OpenError::Settings(format!(
+            "the cluster's id {cluster_id:?} must be printable ASCII without spaces"
+        ))),
+    }
+}

@@ -1,0 +1,244 @@
+//! Writes: the commands of many clients go into one Raft entry, and each client gets its own reply.
+//!
+//! A batch takes what waits, without lingering. Only so many batches are on their way at once: what comes meanwhile makes
+//! the next batch larger, so that batches grow with the load. A command is sent again only when it surely was not proposed;
+//! otherwise its client is told that the outcome is unknown.
+
+use super::Inner;
+use crate::net::Purpose;
+use crate::types::{MemberId, Payload, Replies};
+use bytes::Bytes;
+use mvcc::{Batch, Command, Done, Op, Reply, StoreError, Txn};
+use openraft::errors::{ClientWriteError, RaftError};
+use rpc::raft as proto;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+/// Batches on their way at once.
+const BATCHES_MAX: usize = 4;
+const BATCH_COMMANDS_MAX: usize = 512;
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// How soon to look again for a leader.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+
+/// A command that waits to be proposed.
+pub(crate) struct Proposal {
+    command: Command,
+    reply: oneshot::Sender<Reply>,
+}
+
+/// What became of a batch that was handed to the leader.
+pub(crate) enum Forwarded {
+    /// One reply a command.
+    Replies(Replies),
+    /// Surely not proposed: that member does not lead.
+    NotLeader,
+    /// Perhaps proposed.
+    Unknown(String),
+}
+
+impl Inner {
+    /// Proposes a command and waits until it is applied.
+    pub async fn propose(&self, command: Command) -> Reply {
+        let deadline = Instant::now() + self.config.timings.request;
+        let (reply, answer) = oneshot::channel();
+        match timeout_at(deadline, self.proposals.send(Proposal { command, reply })).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(StoreError::ShuttingDown),
+            Err(_) => {
+                return Err(StoreError::Refused(
+                    "too many requests are waiting; try again later".to_owned(),
+                ));
+            }
+        }
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(_)) => Err(StoreError::Unavailable(
+                "this member is shutting down".to_owned(),
+            )),
+            Err(_) => Err(StoreError::Unavailable(format!(
+                "no answer within {:?}",
+                self.config.timings.request
+            ))),
+        }
+    }
+
+    /// Proposes a batch on this member, which must lead.
+    pub async fn propose_here(&self, batch: Bytes) -> Forwarded {
+        match self.raft.client_write(Payload(batch)).await {
+            Ok(response) => Forwarded::Replies(response.data),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Forwarded::NotLeader,
+            Err(err) => Forwarded::Unknown(err.to_string()),
+        }
+    }
+
+    async fn propose_at(&self, leader: MemberId, batch: Bytes, deadline: Instant) -> Forwarded {
+        use proto::propose_response::Result as Outcome;
+        if leader == self.identity.member_id {
+            return self.propose_here(batch).await;
+        }
+        let Some(address) = self.address_of(leader) else {
+            return Forwarded::NotLeader;
+        };
+        let mut client = self.peers.client(leader, &address, Purpose::Forward);
+        let response =
+            match timeout_at(deadline, client.propose(proto::ProposeRequest { batch })).await {
+                Ok(Ok(response)) => response.into_inner(),
+                Ok(Err(status)) if is_surely_not_done(&status) => return Forwarded::NotLeader,
+                Ok(Err(status)) => return Forwarded::Unknown(status.message().to_owned()),
+                Err(_) => {
+                    self.peers.reset(leader, Purpose::Forward);
+                    return Forwarded::Unknown("the leader did not answer in time".to_owned());
+                }
+            };
+        match response.result {
+            Some(Outcome::Replies(frame)) => match mvcc::codec::decode(&frame) {
+                Ok(replies) => Forwarded::Replies(replies),
+                Err(err) => Forwarded::Unknown(err.to_string()),
+            },
+            Some(Outcome::NotLeader(_)) => Forwarded::NotLeader,
+            Some(Outcome::Unknown(reason) | Outcome::Refused(reason)) => Forwarded::Unknown(reason),
+            None => Forwarded::Unknown("the leader's answer was empty".to_owned()),
+        }
+    }
+
+    /// Brings a batch to whoever leads, until the deadline.
+    async fn deliver(&self, batch: Bytes) -> Result<Replies, StoreError> {
+        let deadline = Instant::now() + self.config.timings.request;
+        while Instant::now() < deadline {
+            if let Some(leader) = self.raft.current_leader().await {
+                let attempt = self.propose_at(leader, batch.clone(), deadline);
+                match timeout_at(deadline, attempt).await {
+                    Ok(Forwarded::Replies(replies)) => return Ok(replies),
+                    Ok(Forwarded::Unknown(reason)) => return Err(StoreError::Unavailable(reason)),
+                    Ok(Forwarded::NotLeader) => {}
+                    Err(_) => {
+                        return Err(StoreError::Unavailable(
+                            "no quorum answered in time".to_owned(),
+                        ));
+                    }
+                }
+            }
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+        Err(StoreError::Unavailable("no leader is known".to_owned()))
+    }
+
+    /// Where a member is reached.
+    pub fn address_of(&self, member: MemberId) -> Option<String> {
+        use openraft::type_config::async_runtime::watch::WatchReceiver;
+        let metrics = self.raft.server_metrics();
+        let membership = metrics.borrow_watched().membership_config.clone();
+        membership
+            .get_node(&member)
+            .map(|node| node.peer_address.clone())
+    }
+}
+
+/// Takes what waits and sends it on its way, as long as the member runs.
+pub(crate) async fn run(inner: Arc<Inner>, mut proposals: mpsc::Receiver<Proposal>) {
+    let on_their_way = Arc::new(Semaphore::new(BATCHES_MAX));
+    while let Some(first) = proposals.recv().await {
+        let Ok(permit) = on_their_way.clone().acquire_owned().await else {
+            return;
+        };
+        let (batch, replies) = collect(first, &mut proposals);
+        let member = inner.clone();
+        inner.spawn(async move {
+            let _permit = permit;
+            member.metrics.proposed(replies.len() as u64);
+            let outcome = match batch.encode() {
+                Ok(frame) => member.deliver(frame).await,
+                Err(err) => Err(StoreError::Refused(err.to_string())),
+            };
+            member.metrics.answered(replies.len() as u64);
+            answer(replies, outcome);
+        });
+    }
+}
+
+fn collect(
+    first: Proposal,
+    proposals: &mut mpsc::Receiver<Proposal>,
+) -> (Batch, Vec<oneshot::Sender<Reply>>) {
+    let mut commands = Vec::new();
+    let mut replies = Vec::new();
+    let mut bytes = 0;
+    let mut next = Some(first);
+    while let Some(Proposal { command, reply }) = next.take() {
+        // A client that went away before its command was proposed needs none.
+        if !reply.is_closed() {
+            bytes += size(&command);
+            commands.push(command);
+            replies.push(reply);
+        }
+        if bytes < BATCH_BYTES_MAX && commands.len() < BATCH_COMMANDS_MAX {
+            next = proposals.try_recv().ok();
+        }
+    }
+    (Batch(commands), replies)
+}
+
+fn answer(waiting: Vec<oneshot::Sender<Reply>>, outcome: Result<Replies, StoreError>) {
+    let replies: Vec<Result<Done, StoreError>> = match outcome {
+        Ok(Replies(replies)) if replies.len() == waiting.len() => replies,
+        Ok(Replies(replies)) => {
+            let text = format!(
+                "{} replies came for {} commands",
+                replies.len(),
+                waiting.len()
+            );
+            vec![Err(StoreError::Unavailable(text)); waiting.len()]
+        }
+        Err(err) => vec![Err(err); waiting.len()],
+    };
+    for (client, reply) in waiting.into_iter().zip(replies) {
+        // A client that no longer waits has been told that the outcome is unknown.
+        let _ = client.send(reply);
+    }
+}
+
+/// About how many bytes a command takes.
+fn size(command: &Command) -> usize {
+    match command {
+        Command::Txn(txn) => txn_size(txn),
+        _ => 64,
+    }
+}
+
+fn txn_size(txn: &Txn) -> usize {
+    let op_size = |op: &Op| match op {
+        Op::Put { key, value, .. } => key.len() + value.len() + 16,
+        Op::Txn(txn) => txn_size(txn),
+        Op::DeleteRange { range, .. } | Op::Range { range, .. } => range.start.len() + 32,
+    };
+    let compares: usize = txn
+        .compare
+        .iter()
+        .map(|compare| compare.range.start.len() + 32)
+        .sum();
+    compares
+        + txn
+            .success
+            .iter()
+            .chain(&txn.failure)
+            .map(op_size)
+            .sum::<usize>()
+}
+
+/// Whether a failed call never reached the other member's consensus.
+pub(crate) fn is_surely_not_done(status: &tonic::Status) -> bool {
+    if status.code() == tonic::Code::PermissionDenied {
+        return true;
+    }
+    let mut source = std::error::Error::source(status);
+    while let Some(err) = source {
+        if err.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = err.source();
+    }
+    false
+}

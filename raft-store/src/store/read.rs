@@ -1,0 +1,188 @@
+//! Reads: how far the local replica must be for a linearizable one, and reading it.
+//!
+//! All reads that wait share one question to the leader ("read index"). Those that come while it is on its way wait for the
+//! next one: an answer only holds for reads that began before it was asked.
+
+use super::Inner;
+use crate::db::Db;
+use crate::net::Purpose;
+use crate::net::wire::to_log_id;
+use crate::types::{LogId, MemberId};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use mvcc::{
+    HistoryPage, HistorySource, KeyRange, KeyRangeEnd, RangeRequest, RangeResponse, ReadError,
+    StoreError,
+};
+use objects::Revision;
+use openraft::ReadPolicy;
+use rpc::raft as proto;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+/// How soon to ask again after a leader was not there.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+/// One attempt to ask; a leader that is cut off never answers.
+const ATTEMPT_MAX: Duration = Duration::from_millis(1000);
+
+/// A read that waits to be allowed.
+pub(crate) type Waiting = oneshot::Sender<Result<(), StoreError>>;
+
+impl Inner {
+    /// Waits until the local replica has everything that was acknowledged before this call.
+    pub async fn barrier(&self) -> Result<(), StoreError> {
+        let deadline = Instant::now() + self.config.timings.request;
+        let (reply, answer) = oneshot::channel();
+        match timeout_at(deadline, self.reads.send(reply)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(StoreError::ShuttingDown),
+            Err(_) => {
+                return Err(StoreError::Refused(
+                    "too many reads are waiting; try again later".to_owned(),
+                ));
+            }
+        }
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(StoreError::ShuttingDown),
+            Err(_) => Err(StoreError::Unavailable(
+                "no quorum confirmed the leader in time".to_owned(),
+            )),
+        }
+    }
+
+    /// Reads the local replica.
+    pub async fn read(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        // One key is read faster than handed to another thread.
+        if request.range.end == KeyRangeEnd::Single {
+            return mvcc::range(&self.db.view(), &request).map_err(refused);
+        }
+        let db = self.db.clone();
+        in_background(move || mvcc::range(&db.view(), &request)).await
+    }
+
+    /// Where watchers read the past.
+    pub fn history(&self) -> Arc<dyn HistorySource> {
+        Arc::new(History(self.db.clone()))
+    }
+
+    /// Asks this member, if it leads, up to which entry a read must see.
+    pub async fn read_index_here(&self) -> Result<LogId, String> {
+        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((read_log_id, _)) => Ok(*read_log_id.log_id()),
+            Err(err) => Err(err.to_string()),
+        }
+    }
+
+    async fn read_index_at(&self, leader: MemberId) -> Result<LogId, String> {
+        use proto::read_index_response::Result as Outcome;
+        if leader == self.identity.member_id {
+            return self.read_index_here().await;
+        }
+        let address = self
+            .address_of(leader)
+            .ok_or("the leader's address is not known")?;
+        let mut client = self.peers.client(leader, &address, Purpose::Forward);
+        let response = client
+            .read_index(proto::ReadIndexRequest {})
+            .await
+            .map_err(|status| status.message().to_owned())?;
+        match response.into_inner().result {
+            Some(Outcome::LogId(log_id)) => Ok(to_log_id(log_id)),
+            Some(Outcome::Unavailable(reason)) => Err(reason),
+            Some(Outcome::NotLeader(_)) | None => Err("that member does not lead".to_owned()),
+        }
+    }
+
+    async fn read_index(&self, deadline: Instant) -> Result<LogId, StoreError> {
+        let mut reason = "no leader is known".to_owned();
+        while Instant::now() < deadline {
+            if let Some(leader) = self.raft.current_leader().await {
+                let attempt_deadline = deadline.min(Instant::now() + ATTEMPT_MAX);
+                match timeout_at(attempt_deadline, self.read_index_at(leader)).await {
+                    Ok(Ok(log_id)) => return Ok(log_id),
+                    Ok(Err(err)) => reason = err,
+                    Err(_) => {
+                        self.peers.reset(leader, Purpose::Forward);
+                        "the leader did not answer in time".clone_into(&mut reason);
+                    }
+                }
+            }
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+        Err(StoreError::Unavailable(reason))
+    }
+
+    async fn allow_reads(&self, deadline: Instant) -> Result<(), StoreError> {
+        let log_id = self.read_index(deadline).await?;
+        self.wait_applied(log_id.index, deadline).await
+    }
+
+    /// Waits until the entry `index` is applied here.
+    pub async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<(), StoreError> {
+        let mut applied = self.applied.clone();
+        let reached =
+            applied.wait_for(|applied| applied.log_id.is_some_and(|log_id| log_id.index >= index));
+        match timeout_at(deadline, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(StoreError::ShuttingDown),
+            Err(_) => Err(StoreError::Unavailable(
+                "this member is too far behind the leader".to_owned(),
+            )),
+        }
+    }
+}
+
+/// Asks for all that wait, again and again, as long as the member runs.
+pub(crate) async fn run(inner: Arc<Inner>, mut reads: mpsc::Receiver<Waiting>) {
+    while let Some(first) = reads.recv().await {
+        let mut waiting = vec![first];
+        while let Ok(next) = reads.try_recv() {
+            waiting.push(next);
+        }
+        let result = inner
+            .allow_reads(Instant::now() + inner.config.timings.request)
+            .await;
+        for read in waiting {
+            // Who no longer waits was told at its deadline.
+            let _ = read.send(result.clone());
+        }
+    }
+}
+
+struct History(Arc<Db>);
+
+impl HistorySource for History {
+    fn history(
+        &self,
+        range: KeyRange,
+        from: Revision,
+        changes_max: usize,
+    ) -> BoxFuture<'_, Result<HistoryPage, StoreError>> {
+        let db = self.0.clone();
+        in_background(move || mvcc::history(&db.view(), &range, from, changes_max)).boxed()
+    }
+}
+
+async fn in_background<T, F>(read: F) -> Result<T, StoreError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, ReadError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(read).await {
+        Ok(result) => result.map_err(refused),
+        Err(_) => Err(StoreError::ShuttingDown),
+    }
+}
+
+fn refused(err: ReadError) -> StoreError {
+    match err {
+        ReadError::Refused(refused) => refused,
+        ReadError::Tables(err) => {
+            tracing::error!(error = %err, source = ?std::error::Error::source(&err), "the state cannot be read");
+            StoreError::Unavailable(err.to_string())
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Three members in one process: elections, writes, reads, watches and restarts.
+
+mod common;
+
+use common::{Cluster, get, put, put_until_known, wait_for};
+use futures::StreamExt;
+use mvcc::{Consistency, KeyRange, RangeRequest, Store, WatchRequest};
+use objects::Revision;
+use raft_store::{OpenError, RaftStore};
+use std::time::{Duration, Instant};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_takes_writes_and_reads_what_others_wrote() {
+    let cluster = Cluster::new(3).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.follower().await;
+    for round in 0..20 {
+        let value = round.to_string();
+        let revision = put(cluster.member(follower), "a", &value).await;
+        assert_eq!(
+            get(cluster.member(leader), "a").await.as_ref(),
+            Some(&value)
+        );
+        let other = (0..3)
+            .find(|place| *place != leader && *place != follower)
+            .expect("three members");
+        assert_eq!(
+            get(cluster.member(other), "a").await.as_ref(),
+            Some(&value),
+            "a follower's read is linearizable"
+        );
+        assert!(cluster.member(other).applied_revision() >= revision);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_is_ordered_and_whole_while_leaders_die() {
+    let mut cluster = Cluster::new(3).await;
+    let leader = cluster.leader().await;
+    let watcher = (leader + 1) % 3;
+    let writer = (leader + 2) % 3;
+    let request = WatchRequest {
+        range: KeyRange::prefix("k"),
+        start: Revision(1),
+    };
+    let mut watch = cluster
+        .member(watcher)
+        .watch(request)
+        .await
+        .expect("the watch starts");
+    let store = cluster.member(writer).clone();
+    let writing = tokio::spawn(async move {
+        for number in 0..60 {
+            put_until_known(&store, &format!("k{number:04}"), "v").await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let began = Instant::now();
+    cluster.kill(leader).await;
+    let mut seen = Vec::new();
+    let mut last = Revision(0);
+    while seen.len() < 60 {
+        let next = tokio::time::timeout(Duration::from_secs(20), watch.next())
+            .await
+            .expect("the watch goes on");
+        let batch = next
+            .expect("the watch does not end")
+            .expect("the watch does not fail");
+        for event in &batch.events {
+            assert!(
+                event.revision() > last,
+                "{:?} came after {last:?}",
+                event.revision()
+            );
+            last = event.revision();
+            seen.push(String::from_utf8_lossy(event.key()).into_owned());
+        }
+        assert!(batch.revision >= last);
+    }
+    writing.await.expect("every write was acknowledged");
+    let expected: Vec<String> = (0..60).map(|number| format!("k{number:04}")).collect();
+    assert_eq!(seen, expected);
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_all_are_killed() {
+    let mut cluster = Cluster::new(3).await;
+    for number in 0..50 {
+        put(cluster.member(number % 3), &format!("k{number}"), "v").await;
+    }
+    for place in 0..3 {
+        cluster.kill(place).await;
+    }
+    for place in 0..3 {
+        cluster.start(place).await;
+    }
+    for place in 0..3 {
+        assert_eq!(common::count(cluster.member(place)).await, 50);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_leader_costs_about_a_second() {
+    let mut cluster = Cluster::new(3).await;
+    put(cluster.any(), "a", "0").await;
+    let leader = cluster.leader().await;
+    cluster.kill(leader).await;
+    let began = Instant::now();
+    put_until_known(cluster.any(), "b", "1").await;
+    println!("writes again after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(4));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_writes_are_refused_and_stale_reads_answered() {
+    let mut cluster = Cluster::new(3).await;
+    put(cluster.any(), "a", "0").await;
+    let leader = cluster.leader().await;
+    cluster.kill((leader + 1) % 3).await;
+    cluster.kill((leader + 2) % 3).await;
+    let left = cluster.member(leader);
+    wait_for("the leader sees that it has no quorum", || {
+        !left.leader_state().is_leader
+    })
+    .await;
+    assert!(left.txn(common::put_txn("b", "1")).await.is_err());
+    assert!(
+        left.range(RangeRequest::new(KeyRange::key("a")))
+            .await
+            .is_err()
+    );
+    let stale = RangeRequest {
+        consistency: Consistency::Stale,
+        ..RangeRequest::new(KeyRange::key("a"))
+    };
+    assert_eq!(
+        left.range(stale)
+            .await
+            .expect("stale reads need no quorum")
+            .count,
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_graceful_stop_hands_leadership_over() {
+    let mut cluster = Cluster::new(3).await;
+    put(cluster.any(), "a", "0").await;
+    let leader = cluster.leader().await;
+    let term = cluster.member(leader).leader_state().term;
+    let began = Instant::now();
+    cluster.members[leader]
+        .take()
+        .expect("it runs")
+        .shutdown()
+        .await;
+    let stopped = began.elapsed();
+    put(cluster.any(), "b", "1").await;
+    println!(
+        "stopped after {stopped:?}, writes again after {:?}",
+        began.elapsed()
+    );
+    let next = cluster.leader().await;
+    assert_eq!(
+        cluster.member(next).leader_state().term.0,
+        term.0 + 1,
+        "one election was enough"
+    );
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_is_refused_to_all_but_its_member() {
+    let mut cluster = Cluster::new(1).await;
+    let config = cluster.configs[0].clone();
+    let second = RaftStore::open(config.clone()).await;
+    assert!(
+        matches!(second, Err(OpenError::InUse(_))),
+        "{:?}",
+        second.err()
+    );
+    cluster.kill(0).await;
+    let mut stranger = config.clone();
+    stranger.cluster_id = "another".to_owned();
+    let refused = RaftStore::open(stranger).await;
+    assert!(
+        matches!(refused, Err(OpenError::OtherMember { .. })),
+        "{:?}",
+        refused.err()
+    );
+    let newer = r#"{"format": 99, "cluster_id": "x", "member_id": 1, "name": "m1"}"#;
+    std::fs::write(config.data_dir.join("member.json"), newer).expect("the file can be written");
+    let refused = RaftStore::open(config).await;
+    assert!(
+        matches!(refused, Err(OpenError::Identity(_))),
+        "{:?}",
+        refused.err()
+    );
+}
