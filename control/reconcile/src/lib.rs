@@ -10,11 +10,17 @@
 pub mod conditions;
 pub mod controller;
 pub mod deployment;
+pub mod endpointslice;
+pub mod garbage;
 pub mod names;
+pub mod namespace;
+pub mod nodeipam;
 pub mod owners;
 pub mod plan;
+pub mod podgc;
 pub mod pods;
 pub mod replicaset;
+pub mod serviceaccount;
 pub mod status;
 pub mod view;
 
