@@ -1,1 +1,29 @@
 //! The API server: HTTP, verbs, watch, negotiation, authentication.
+//!
+//! Turns requests into calls of `registry::Pipeline` and its answers into HTTP; passes what is a node's on to the node.
+//! Never knows Raft, never reads a file, never decides what an object may hold. The contract is what kubectl and the
+//! client libraries were recorded to ask of a Kubernetes API server.
+
+mod answer;
+mod auth;
+mod body;
+mod cluster;
+mod documents;
+mod flow;
+mod handler;
+mod negotiate;
+mod options;
+mod path;
+mod present;
+mod proxy;
+mod query;
+mod server;
+mod tls;
+mod verbs;
+mod watch;
+
+pub use auth::Peer;
+pub use cluster::{Archive, Check, Cluster, PASSPHRASE_HEADER, SnapshotKeys};
+pub use handler::{ApiConfig, ApiServer, ServedVersion};
+pub use server::serve;
+pub use tls::{NodeClientTls, PemBundle, ServerTls, TlsError};

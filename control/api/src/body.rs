@@ -1,0 +1,182 @@
+//! Request bodies: read under a limit, decoded by their `Content-Type` into one JSON value.
+//!
+//! Never looks into the object beyond its syntax: schema and kind are the registry's. An absent `Content-Type` is JSON.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use objects::{Reason, Status};
+use registry::schema::Schemas;
+use serde_json::Value;
+
+/// The most that a request may hold, as in apiserver.
+pub const REQUEST_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// How an object is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `application/json`, or nothing said.
+    Json,
+    /// `application/yaml`
+    Yaml,
+    /// `application/vnd.kubernetes.protobuf`
+    Protobuf,
+}
+
+/// A decoded body.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The object.
+    pub value: Value,
+    /// Members that came more than once, as strict field validation names them; the last of them counts.
+    pub duplicates: Vec<String>,
+}
+
+/// Reads a whole body; 413 when it is larger than [`REQUEST_BYTES_MAX`].
+pub async fn read<B>(body: B) -> Result<Bytes, Status>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match Limited::new(body, REQUEST_BYTES_MAX).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Status::failure(
+            413,
+            Reason::RequestEntityTooLarge,
+            format!("Request entity too large: limit is {REQUEST_BYTES_MAX}"),
+        )),
+        Err(error) => Err(Status::bad_request(format!(
+            "the request's body broke off: {error}"
+        ))),
+    }
+}
+
+/// The media type without its parameters; None when nothing is said.
+pub fn media_type(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let media_type = text.split(';').next().unwrap_or_default().trim();
+    (!media_type.is_empty()).then_some(media_type)
+}
+
+/// The format of an object in a body; 415 for one that the server does not read.
+pub fn format(headers: &HeaderMap) -> Result<Format, Status> {
+    match media_type(headers) {
+        None | Some("application/json") => Ok(Format::Json),
+        Some("application/yaml") => Ok(Format::Yaml),
+        Some("application/vnd.kubernetes.protobuf") => Ok(Format::Protobuf),
+        Some(_) => Err(unsupported(
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        )),
+    }
+}
+
+/// 415 with what would have been read.
+pub fn unsupported(accepted: &str) -> Status {
+    Status::failure(
+        415,
+        Reason::UnsupportedMediaType,
+        format!(
+            "the body of the request was in an unknown format - accepted media types include: {accepted}"
+        ),
+    )
+}
+
+/// Decodes a body that should hold a `kind`.
+pub fn decode(format: Format, bytes: &[u8], kind: &str) -> Result<Decoded, Status> {
+    match format {
+        Format::Json => {
+            decode_json(bytes).map_err(|error| unrecognized(kind, "json", &error, bytes))
+        }
+        Format::Yaml => {
+            decode_yaml(bytes).map_err(|error| unrecognized(kind, "yaml", &error, bytes))
+        }
+        Format::Protobuf => {
+            let (_, value) = Schemas::builtin()
+                .decode_protobuf(bytes)
+                .map_err(|error| unrecognized(kind, "protobuf", &error.to_string(), bytes))?;
+            Ok(Decoded {
+                value,
+                duplicates: vec![],
+            })
+        }
+    }
+}
+
+/// Decodes a patch: always JSON, but for apply patches, which are YAML (of which JSON is a part).
+pub fn decode_patch(bytes: &[u8], yaml: bool) -> Result<Decoded, Status> {
+    let decoded = decode_json(bytes);
+    let decoded = if yaml {
+        decoded.or_else(|_| decode_yaml(bytes))
+    } else {
+        decoded
+    };
+    decoded.map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+}
+
+fn decode_json(bytes: &[u8]) -> Result<Decoded, String> {
+    let (value, duplicates) = registry::decode_json(bytes).map_err(|status| {
+        let (_, why) = status
+            .message
+            .rsplit_once("no JSON: ")
+            .unwrap_or(("", &status.message));
+        why.to_owned()
+    })?;
+    Ok(Decoded { value, duplicates })
+}
+
+fn decode_yaml(bytes: &[u8]) -> Result<Decoded, String> {
+    let value = serde_saphyr::from_slice(bytes).map_err(|error| error.to_string())?;
+    Ok(Decoded {
+        value,
+        duplicates: vec![],
+    })
+}
+
+/// How apimachinery says that a body is not what its type promises.
+fn unrecognized(kind: &str, format: &str, error: &str, bytes: &[u8]) -> Status {
+    const SHOWN_BYTES: usize = 200;
+    let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES)]);
+    let more = if bytes.len() > SHOWN_BYTES {
+        " ..."
+    } else {
+        ""
+    };
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; {format} parse error: {error} ({shown:?}{more})"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_by_content_type() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, text.parse().expect("a header"));
+            format(&headers)
+        };
+        assert_eq!(format(&HeaderMap::new()).expect("JSON"), Format::Json);
+        assert_eq!(
+            of("application/json; charset=utf-8").expect("JSON"),
+            Format::Json
+        );
+        assert_eq!(of("application/yaml").expect("YAML"), Format::Yaml);
+        assert_eq!(of("text/html").expect_err("not read").code, 415);
+    }
+
+    #[test]
+    fn broken_json_says_so() {
+        let status = decode(Format::Json, b"{\"kind\":", "Pod").expect_err("broken");
+        assert_eq!(status.code, 400);
+        assert!(status.message.starts_with("the object provided is unrecognized (must be of type Pod): couldn't get version/kind; json parse error: "), "{}", status.message);
+    }
+
+    #[tokio::test]
+    async fn large_bodies_are_refused() {
+        let body = http_body_util::Full::new(Bytes::from(vec![b'x'; REQUEST_BYTES_MAX + 1]));
+        assert_eq!(read(body).await.expect_err("too large").code, 413);
+    }
+}

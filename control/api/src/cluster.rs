@@ -1,0 +1,213 @@
+//! `/cluster/v1/…`: what is asked of the cluster itself rather than of its objects.
+//!
+//! Never knows Raft: the binary implements [`Cluster`] over the store. Administrators may do everything, nodes may read
+//! status and members, a join needs nothing but its token.
+
+use crate::answer::{Answer, Body, BodyError, Content};
+use crate::auth::{MASTERS, NODES, bearer_token};
+use crate::body;
+use crate::query::Query;
+use async_trait::async_trait;
+use base64::Engine;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use objects::cluster::{ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberList};
+use objects::{Reason, Status, StatusDetails};
+use registry::Caller;
+use serde::de::DeserializeOwned;
+
+/// The header that carries a snapshot's passphrase, base64.
+pub const PASSPHRASE_HEADER: &str = "x-trireme-passphrase";
+
+/// An archive of the store as it is streamed.
+pub type Archive = BoxStream<'static, Result<Bytes, std::io::Error>>;
+
+/// What becomes of the cluster's keys in a snapshot.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SnapshotKeys {
+    /// They are within, sealed under this passphrase.
+    Sealed(Vec<u8>),
+    /// They are left out, as the caller said explicitly.
+    LeftOut,
+}
+
+/// One thing that health endpoints look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Its name: `store`.
+    pub name: &'static str,
+    /// What is wrong with it, if anything.
+    pub problem: Option<String>,
+}
+
+/// The cluster as the binary knows it. Every call has its own deadline.
+#[async_trait]
+pub trait Cluster: Send + Sync + 'static {
+    /// Who is in it, who leads, how far each is.
+    async fn status(&self) -> Result<ClusterStatus, Status>;
+
+    /// Who is in it.
+    async fn members(&self) -> Result<MemberList, Status>;
+
+    /// Admits a master.
+    async fn add_member(&self, add: MemberAdd) -> Result<Member, Status>;
+
+    /// Removes a master by its name or id.
+    async fn remove_member(&self, name_or_id: &str) -> Result<(), Status>;
+
+    /// Lets in whoever holds a join token; 401 when the token is wrong.
+    async fn join(&self, token: &str, request: JoinRequest) -> Result<JoinResponse, Status>;
+
+    /// An archive of the store from which a cluster can be restored.
+    async fn snapshot(&self, keys: SnapshotKeys) -> Result<Archive, Status>;
+
+    /// Hands leadership to `to`, or to whoever is furthest.
+    async fn transfer_leader(&self, to: Option<&str>) -> Result<(), Status>;
+
+    /// What the controllers think about an object, line by line.
+    async fn explain(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Vec<String>, Status>;
+
+    /// What `/readyz` says beyond that the server answers: at least whether the store has a leader.
+    fn readiness(&self) -> Vec<Check>;
+}
+
+/// Answers a request below `/cluster/v1/`; `segments` follow that.
+pub async fn answer(
+    cluster: &dyn Cluster,
+    caller: Result<Caller, Status>,
+    segments: &[String],
+    parts: &Parts,
+    query: &Query,
+    incoming: Incoming,
+) -> Result<Answer, Status> {
+    let words: Vec<&str> = segments.iter().map(String::as_str).collect();
+    if let (&Method::POST, ["join"]) = (&parts.method, &words[..]) {
+        let token = bearer_token(&parts.headers).ok_or_else(Status::unauthorized)?;
+        let answer = cluster.join(token, read_json(incoming).await?).await?;
+        return Ok(Answer::value(StatusCode::OK, &answer));
+    }
+    authorize(&caller?, parts, &words)?;
+    match (&parts.method, &words[..]) {
+        (&Method::GET, ["status"]) => Ok(ok(&cluster.status().await?)),
+        (&Method::GET, ["members"]) => Ok(ok(&cluster.members().await?)),
+        (&Method::POST, ["members"]) => {
+            let member = cluster.add_member(read_json(incoming).await?).await?;
+            Ok(Answer::value(StatusCode::CREATED, &member))
+        }
+        (&Method::DELETE, ["members", member]) => {
+            cluster.remove_member(member).await?;
+            Ok(done(member))
+        }
+        (&Method::POST, ["leader", "transfer"]) => {
+            cluster.transfer_leader(query.text("to")).await?;
+            Ok(done("leader"))
+        }
+        (&Method::GET, ["snapshot"]) => {
+            let keys = snapshot_keys(&parts.headers, query)?;
+            Ok(archive(cluster.snapshot(keys).await?))
+        }
+        (&Method::GET, ["explain"]) => {
+            let (Some(resource), Some(name)) = (query.text("resource"), query.text("name")) else {
+                return Err(Status::bad_request(
+                    "explain needs the query parameters resource and name",
+                ));
+            };
+            let lines = cluster
+                .explain(resource, query.text("namespace"), name)
+                .await?;
+            Ok(ok(&serde_json::json!({ "lines": lines })))
+        }
+        _ => Err(not_found()),
+    }
+}
+
+/// 404 for a path that leads nowhere, in apiserver's words.
+pub fn not_found() -> Status {
+    Status::failure(
+        404,
+        Reason::NotFound,
+        "the server could not find the requested resource",
+    )
+}
+
+fn authorize(caller: &Caller, parts: &Parts, words: &[&str]) -> Result<(), Status> {
+    let is = |wanted: &str| caller.groups.iter().any(|group| group == wanted);
+    let readable = parts.method == Method::GET && matches!(words, ["status" | "members"]);
+    if is(MASTERS) || (readable && is(NODES)) {
+        return Ok(());
+    }
+    let verb = parts.method.as_str().to_ascii_lowercase();
+    Err(Status::failure(
+        403,
+        Reason::Forbidden,
+        format!(
+            "forbidden: User {:?} cannot {verb} path {:?}",
+            caller.user,
+            parts.uri.path()
+        ),
+    ))
+}
+
+fn snapshot_keys(headers: &HeaderMap, query: &Query) -> Result<SnapshotKeys, Status> {
+    let Some(passphrase) = headers.get(PASSPHRASE_HEADER) else {
+        return match query.get("keys") {
+            Some("none") => Ok(SnapshotKeys::LeftOut),
+            _ => Err(Status::bad_request(format!(
+                "a snapshot holds the cluster's keys: give a passphrase in the header {PASSPHRASE_HEADER} (base64), or ask for one without keys by ?keys=none"
+            ))),
+        };
+    };
+    base64::engine::general_purpose::STANDARD
+        .decode(passphrase.as_bytes())
+        .ok()
+        .filter(|passphrase| !passphrase.is_empty())
+        .map(SnapshotKeys::Sealed)
+        .ok_or_else(|| {
+            Status::bad_request(format!(
+                "the header {PASSPHRASE_HEADER} is no base64, or empty"
+            ))
+        })
+}
+
+fn archive(archive: Archive) -> Answer {
+    let frames = archive.map(|part| part.map(Frame::data).map_err(BodyError::new));
+    let body: Body = StreamBody::new(frames).boxed_unsync();
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static("application/octet-stream"),
+    );
+    Answer {
+        code: StatusCode::OK,
+        headers,
+        content: Content::Stream(body),
+    }
+}
+
+async fn read_json<T: DeserializeOwned>(incoming: Incoming) -> Result<T, Status> {
+    let bytes = body::read(incoming).await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Status::bad_request(format!("the request's body is not as agreed: {error}"))
+    })
+}
+
+fn ok(value: &impl serde::Serialize) -> Answer {
+    Answer::value(StatusCode::OK, value)
+}
+
+fn done(name: &str) -> Answer {
+    Answer::status(&Status::success(StatusDetails {
+        name: name.to_owned(),
+        ..StatusDetails::default()
+    }))
+}

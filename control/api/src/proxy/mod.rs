@@ -1,0 +1,88 @@
+//! Requests that the API server passes on to a node: logs, exec, attach, port-forward, and `nodes/NAME/proxy/…`.
+//!
+//! Never speaks WebSocket or SPDY itself: an upgrade's bytes are tunnelled, the node speaks. Authorisation came before.
+
+mod dial;
+mod node;
+mod pod;
+mod tunnel;
+
+pub use dial::NodeAddress;
+
+use crate::ApiServer;
+use crate::answer::Answer;
+use crate::flow::Place;
+use crate::path::ResourcePath;
+use crate::query::Query;
+use bytes::Bytes;
+use http::{HeaderMap, Request};
+use hyper::body::Incoming;
+use objects::{Reason, Status};
+
+/// Subresources that are answered by a node.
+pub fn is_proxied(path: &ResourcePath) -> bool {
+    let core = path.group.is_empty() && path.name.is_some();
+    match (path.resource.as_str(), path.subresource.as_deref()) {
+        ("pods", Some("log" | "exec" | "attach" | "portforward")) => core,
+        ("nodes", Some("proxy")) => core,
+        _ => false,
+    }
+}
+
+/// Passes a request on; `place` is held until its stream ends.
+pub async fn answer(
+    server: &ApiServer,
+    path: &ResourcePath,
+    query: &Query,
+    request: Request<Incoming>,
+    place: Place,
+) -> Result<Answer, Status> {
+    let name = path.name.as_deref().unwrap_or_default();
+    let namespace = path.namespace.as_deref().unwrap_or_default();
+    match path.subresource.as_deref() {
+        Some("log") => pod::log(server, namespace, name, query, place).await,
+        Some("proxy") => node::proxy(server, path, query, request, place).await,
+        Some(verb) => pod::stream(server, namespace, name, verb, query, request, place).await,
+        None => Err(crate::cluster::not_found()),
+    }
+}
+
+/// A node's refusal as a `Status`: its own when it sent one, else its text under its code.
+fn refusal(code: http::StatusCode, body: &Bytes) -> Status {
+    if let Ok(status) = serde_json::from_slice::<Status>(body) {
+        return status;
+    }
+    let text = String::from_utf8_lossy(body).trim().to_owned();
+    let message = if text.is_empty() {
+        format!("the node answered {code}")
+    } else {
+        text
+    };
+    let (code, reason) = match code.as_u16() {
+        400 => (400, Reason::BadRequest),
+        403 => (403, Reason::Forbidden),
+        404 => (404, Reason::NotFound),
+        405 => (405, Reason::MethodNotAllowed),
+        429 => (429, Reason::TooManyRequests),
+        503 => (503, Reason::ServiceUnavailable),
+        code @ 400..=499 => (code, Reason::BadRequest),
+        code @ 500.. => (code, Reason::InternalError),
+        _ => (500, Reason::InternalError),
+    };
+    Status::failure(code, reason, message)
+}
+
+/// Headers that belong to one connection and are never passed on (RFC 9110, 7.6.1).
+fn remove_hop_headers(headers: &mut HeaderMap) {
+    for name in [
+        "connection",
+        "proxy-connection",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ] {
+        headers.remove(name);
+    }
+}

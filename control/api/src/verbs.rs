@@ -1,0 +1,233 @@
+//! The eight verbs on resources: request in, one call of the pipeline, answer out.
+//!
+//! Never knows a kind: what is served is what the row says. The order of checks is apiserver's: the resource exists, the
+//! caller may, the verb is served.
+
+use crate::answer::Answer;
+use crate::body::{self, Format};
+use crate::handler::method_not_allowed;
+use crate::negotiate::object_view;
+use crate::path::ResourcePath;
+use crate::present::Presenter;
+use crate::query::Query;
+use crate::{ApiServer, cluster, options, proxy, watch};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use objects::Status;
+use registry::{
+    Caller, Deleted, Patch, PatchKind, Registry, Target, Verb, Written, authorize,
+    parse_resource_version,
+};
+use serde_json::Value;
+
+const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
+
+/// Answers a request for a resource.
+pub async fn answer(
+    server: &ApiServer,
+    caller: &Caller,
+    path: &ResourcePath,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Result<Answer, Status> {
+    let target = target(server.pipeline().registry(), path)?;
+    authorize(caller, path.verb, &target)?;
+    if proxy::is_proxied(path) {
+        let place = server.flow().stream()?;
+        return proxy::answer(server, path, query, request, place).await;
+    }
+    if !target
+        .resource
+        .serves(path.verb, target.subresource.as_deref())
+    {
+        return Err(method_not_allowed());
+    }
+    if path.verb == Verb::Watch {
+        let place = server.flow().stream()?;
+        return watch::answer(server, target, query, request.headers(), place).await;
+    }
+    let _place = server.flow().request()?;
+    let (parts, body) = request.into_parts();
+    let call = Call {
+        server,
+        caller,
+        target: &target,
+        query,
+        parts: &parts,
+        body,
+    };
+    server.within_deadline(call.run(path.verb)).await
+}
+
+/// The row and object that a path names; 404 and 405 as apiserver's routes give them.
+fn target(registry: &Registry, path: &ResourcePath) -> Result<Target, Status> {
+    let row = registry
+        .find(&path.group, &path.version, &path.resource)
+        .ok_or_else(cluster::not_found)?;
+    let is_served = match (row.namespaced, &path.namespace) {
+        (true, Some(_)) | (false, None) => true,
+        (true, None) => path.name.is_none(), // Lists over all namespaces.
+        (false, Some(_)) => false,
+    };
+    let subresource = path.subresource.as_deref();
+    let is_known = subresource.is_none_or(|name| row.subresource(name).is_some());
+    if !is_served || !(is_known || proxy::is_proxied(path)) {
+        return Err(cluster::not_found());
+    }
+    let over_all = row.namespaced && path.namespace.is_none();
+    if over_all && !matches!(path.verb, Verb::List | Verb::Watch) {
+        return Err(method_not_allowed());
+    }
+    Ok(Target {
+        resource: row.clone(),
+        namespace: path.namespace.clone(),
+        name: path.name.clone(),
+        subresource: path.subresource.clone(),
+    })
+}
+
+/// A request about to be done.
+struct Call<'a> {
+    server: &'a ApiServer,
+    caller: &'a Caller,
+    target: &'a Target,
+    query: &'a Query,
+    parts: &'a Parts,
+    body: Incoming,
+}
+
+impl Call<'_> {
+    async fn run(self, verb: Verb) -> Result<Answer, Status> {
+        match verb {
+            Verb::Get => self.get().await,
+            Verb::List => self.list().await,
+            Verb::Create | Verb::Update => self.write(verb).await,
+            Verb::Patch => self.patch().await,
+            Verb::Delete => self.delete().await,
+            Verb::DeleteCollection => self.delete_collection().await,
+            Verb::Watch => Err(method_not_allowed()),
+        }
+    }
+
+    async fn get(self) -> Result<Answer, Status> {
+        let presenter = self.presenter()?;
+        let version = self.query.get("resourceVersion").unwrap_or_default();
+        let version = parse_resource_version(version)?;
+        let object = self.server.pipeline().get(self.target, version).await?;
+        Ok(Answer::json(StatusCode::OK, presenter.object(&object)?))
+    }
+
+    async fn list(self) -> Result<Answer, Status> {
+        let presenter = self.presenter()?;
+        let options = options::list(self.query, None)?;
+        let list = self.server.pipeline().list(self.target, &options).await?;
+        Ok(Answer::json(StatusCode::OK, presenter.list(list).await?))
+    }
+
+    async fn write(self, verb: Verb) -> Result<Answer, Status> {
+        let presenter = self.presenter()?;
+        let mut options = options::write(self.query, &self.parts.headers, false)?;
+        let format = body::format(&self.parts.headers)?;
+        let bytes = body::read(self.body).await?;
+        let decoded = body::decode(format, &bytes, body_kind(self.target))?;
+        options.duplicate_fields = decoded.duplicates;
+        let pipeline = self.server.pipeline();
+        let written = if verb == Verb::Create {
+            pipeline
+                .create(self.caller, self.target, decoded.value, &options)
+                .await?
+        } else {
+            pipeline
+                .update(self.caller, self.target, decoded.value, &options)
+                .await?
+        };
+        answer_written(&presenter, &written)
+    }
+
+    async fn patch(self) -> Result<Answer, Status> {
+        let presenter = self.presenter()?;
+        let kind = match body::media_type(&self.parts.headers) {
+            Some("application/json-patch+json") => PatchKind::Json,
+            Some("application/merge-patch+json") => PatchKind::Merge,
+            Some("application/strategic-merge-patch+json") => PatchKind::Strategic,
+            Some("application/apply-patch+yaml") => PatchKind::Apply,
+            _ => return Err(body::unsupported(PATCH_TYPES)),
+        };
+        let is_apply = kind == PatchKind::Apply;
+        let mut options = options::write(self.query, &self.parts.headers, is_apply)?;
+        let bytes = body::read(self.body).await?;
+        let decoded = body::decode_patch(&bytes, is_apply)?;
+        options.duplicate_fields = decoded.duplicates;
+        let patch = Patch {
+            kind,
+            value: decoded.value,
+        };
+        let pipeline = self.server.pipeline();
+        let written = pipeline
+            .patch(self.caller, self.target, &patch, &options)
+            .await?;
+        answer_written(&presenter, &written)
+    }
+
+    async fn delete(self) -> Result<Answer, Status> {
+        let presenter = self.presenter()?;
+        let body = delete_body(self.parts, self.body).await?;
+        let options = options::delete(self.query, body)?;
+        let pipeline = self.server.pipeline();
+        match pipeline.delete(self.caller, self.target, &options).await? {
+            Deleted::Object(object) => Ok(Answer::json(StatusCode::OK, presenter.object(&object)?)),
+            Deleted::Status(status) => Ok(Answer::status(&status)),
+        }
+    }
+
+    async fn delete_collection(self) -> Result<Answer, Status> {
+        let presenter = self.presenter()?;
+        let list = options::list(self.query, None)?;
+        let body = delete_body(self.parts, self.body).await?;
+        let options = options::delete(self.query, body)?;
+        let pipeline = self.server.pipeline();
+        let deleted = pipeline
+            .delete_collection(self.caller, self.target, &list, &options)
+            .await?;
+        Ok(Answer::json(StatusCode::OK, presenter.list(deleted).await?))
+    }
+
+    fn presenter(&self) -> Result<Presenter, Status> {
+        let view = object_view(&self.parts.headers)?;
+        let now = self.server.pipeline().shell().now();
+        Presenter::new(&self.target.resource, view, self.query, now)
+    }
+}
+
+fn answer_written(presenter: &Presenter, written: &Written) -> Result<Answer, Status> {
+    let code = if written.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let answer = Answer::json(code, presenter.object(&written.json)?);
+    Ok(answer.with_warnings(&written.warnings))
+}
+
+/// The kind that a body should hold, for the fault when it does not.
+fn body_kind(target: &Target) -> &str {
+    let subresource = target.subresource.as_deref();
+    match subresource.and_then(|name| target.resource.subresource(name)) {
+        Some(subresource) => &subresource.kind.kind,
+        None => &target.resource.kind,
+    }
+}
+
+/// A delete's options; None for an empty body.
+async fn delete_body(parts: &Parts, incoming: Incoming) -> Result<Option<Value>, Status> {
+    let bytes: Bytes = body::read(incoming).await?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    // Clients that send no options' type still send JSON.
+    let format = body::format(&parts.headers).unwrap_or(Format::Json);
+    let decoded = body::decode(format, &bytes, "DeleteOptions")?;
+    Ok(Some(decoded.value).filter(|value| !value.is_null()))
+}

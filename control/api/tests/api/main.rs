@@ -1,0 +1,8 @@
+//! The API server over TLS on loopback, as its clients see it: the rules of the wire, the real kubectl, and a node.
+
+mod kubectl;
+mod node;
+mod pki;
+mod rig;
+mod watch;
+mod wire;

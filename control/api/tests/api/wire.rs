@@ -1,0 +1,344 @@
+//! The rules that hold for every client, request by request.
+
+use crate::rig::{Client, Rig, TOKEN, assert_code};
+use http::{Method, StatusCode};
+use serde_json::json;
+use std::io::Read;
+use std::sync::atomic::Ordering;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
+async fn make_map(client: &Client, name: &str, data: &str) {
+    let body = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}, "data": {"a": data}});
+    let made = client.post(MAPS, &body.to_string()).await;
+    assert_code(&made, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn identity_comes_from_the_certificate() {
+    let rig = Rig::start().await;
+    let nobody = rig.client(None, "http/1.1");
+    for path in ["/healthz", "/livez", "/readyz", "/version", "/version/"] {
+        assert_code(&nobody.get(path).await, StatusCode::OK);
+    }
+    for path in [
+        PODS,
+        "/api",
+        "/apis",
+        "/openapi/v3",
+        "/cluster/v1/status",
+        "/nothing",
+    ] {
+        let refused = nobody.get(path).await;
+        assert_code(&refused, StatusCode::UNAUTHORIZED);
+        assert_eq!(refused.json()["reason"], "Unauthorized");
+    }
+    let jane = rig.pki.issue("jane", &["dev"]);
+    let refused = rig.client(Some(&jane), "http/1.1").get(PODS).await;
+    assert_code(&refused, StatusCode::FORBIDDEN);
+    assert_eq!(
+        refused.message(),
+        r#"pods is forbidden: User "jane" cannot list resource "pods" in API group "" in the namespace "default""#
+    );
+    let headers = [("impersonate-user", "jane"), ("impersonate-group", "dev")];
+    let refused = rig.admin().call(Method::GET, PODS, &headers, "").await;
+    assert_code(&refused, StatusCode::FORBIDDEN);
+    let stranger = crate::pki::Pki::new().issue("trireme:admin", &["system:masters"]);
+    let tls = tokio_rustls::TlsConnector::from(std::sync::Arc::new(
+        rig.pki.client(Some(&stranger), "http/1.1"),
+    ));
+    assert!(
+        is_refused(&tls, rig.address).await,
+        "a certificate of another CA was taken"
+    );
+}
+
+/// With TLS 1.3 the refusal comes with the first read.
+async fn is_refused(tls: &tokio_rustls::TlsConnector, address: std::net::SocketAddr) -> bool {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let tcp = tokio::net::TcpStream::connect(address)
+        .await
+        .expect("listens");
+    let Ok(mut stream) = tls
+        .connect("127.0.0.1".try_into().expect("a name"), tcp)
+        .await
+    else {
+        return true;
+    };
+    let _ = stream
+        .write_all(b"GET /api HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await;
+    stream.read(&mut [0; 64]).await.is_err()
+}
+
+#[tokio::test]
+async fn objects_live_over_both_protocols() {
+    let rig = Rig::start().await;
+    for alpn in ["http/1.1", "h2"] {
+        let client = rig.client(Some(&rig.admin), alpn);
+        make_map(&client, "a", "1").await;
+        let again = client
+            .post(
+                MAPS,
+                r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"}}"#,
+            )
+            .await;
+        assert_code(&again, StatusCode::CONFLICT);
+        assert_eq!(again.message(), r#"configmaps "a" already exists"#);
+        let got = client.get(&format!("{MAPS}/a")).await;
+        assert_code(&got, StatusCode::OK);
+        assert_eq!(got.json()["data"]["a"], "1");
+        assert!(!got.header("audit-id").is_empty());
+        let patched = client
+            .patch(
+                &format!("{MAPS}/a"),
+                "application/merge-patch+json",
+                r#"{"data":{"a":"2"}}"#,
+            )
+            .await;
+        assert_eq!(patched.json()["data"]["a"], "2", "{}", patched.text());
+        let list = client.get(&format!("{MAPS}?limit=5")).await.json();
+        assert_eq!(list["kind"], "ConfigMapList");
+        assert_eq!(list["items"][0]["metadata"]["name"], "a");
+        let gone = client
+            .call(Method::DELETE, &format!("{MAPS}/a"), &[], "")
+            .await;
+        assert_code(&gone, StatusCode::OK);
+        let absent = client.get(&format!("{MAPS}/a")).await;
+        assert_code(&absent, StatusCode::NOT_FOUND);
+        assert_eq!(absent.message(), r#"configmaps "a" not found"#);
+    }
+}
+
+#[tokio::test]
+async fn bodies_are_read_by_their_type() {
+    let rig = Rig::start().await;
+    let client = rig.admin();
+    let yaml = "kind: ConfigMap\napiVersion: v1\nmetadata:\n  name: yaml\ndata:\n  a: \"yes\"\n";
+    let of = async |content_type: &str, body: &str| {
+        let headers = [("content-type", content_type)];
+        client
+            .call(Method::POST, MAPS, &headers, body.to_owned())
+            .await
+    };
+    assert_code(&of("application/yaml", yaml).await, StatusCode::CREATED);
+    assert_code(
+        &of("text/html", "x").await,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    );
+    let broken = of("application/json", "{\"kind\":").await;
+    assert_code(&broken, StatusCode::BAD_REQUEST);
+    assert!(
+        broken.message().starts_with("the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: "),
+        "{}",
+        broken.message()
+    );
+    let huge = "x".repeat(3 * 1024 * 1024 + 1);
+    let refused = of("application/json", &huge).await;
+    assert_code(&refused, StatusCode::PAYLOAD_TOO_LARGE);
+    let patch = client
+        .patch(&format!("{MAPS}/yaml"), "application/json", "{}")
+        .await;
+    assert_code(&patch, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let twice = client
+        .post(
+            &format!("{MAPS}?fieldValidation=Strict"),
+            r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"d"},"data":{"a":"1","a":"2"}}"#,
+        )
+        .await;
+    assert_code(&twice, StatusCode::BAD_REQUEST);
+    assert!(
+        twice.message().contains(r#"duplicate field "data.a""#),
+        "{}",
+        twice.message()
+    );
+}
+
+#[tokio::test]
+async fn views_follow_accept() {
+    let rig = Rig::start().await;
+    let client = rig.admin();
+    make_map(&client, "a", "1").await;
+    let table = client.get_as(MAPS, TABLE).await.json();
+    assert_eq!(table["kind"], "Table");
+    assert_eq!(table["apiVersion"], "meta.k8s.io/v1");
+    assert_eq!(table["columnDefinitions"][0]["name"], "Name");
+    assert_eq!(table["rows"][0]["cells"][0], "a");
+    assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    let metadata = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+    let list = client.get_as(MAPS, metadata).await.json();
+    assert_eq!(list["kind"], "PartialObjectMetadataList");
+    assert_eq!(list["items"][0]["metadata"]["name"], "a");
+    assert!(list["items"][0].get("data").is_none());
+    let protobuf = client
+        .get_as(MAPS, "application/vnd.kubernetes.protobuf")
+        .await;
+    assert_eq!(protobuf.header("content-type"), "application/json");
+    assert_code(
+        &client.get_as(MAPS, "text/html").await,
+        StatusCode::NOT_ACCEPTABLE,
+    );
+}
+
+#[tokio::test]
+async fn paths_that_lead_nowhere_say_so() {
+    let rig = Rig::start().await;
+    let client = rig.admin();
+    for path in [
+        "/nothing",
+        "/api/v1/nothings",
+        "/apis/no.such/v1",
+        "/api/v1/namespaces/default/nodes",
+        "/metrics",
+    ] {
+        let reply = client.get(path).await;
+        assert_code(&reply, StatusCode::NOT_FOUND);
+        assert_eq!(
+            reply.message(),
+            "the server could not find the requested resource"
+        );
+    }
+    let refused = client.call(Method::PUT, PODS, &[], "{}").await;
+    assert_code(&refused, StatusCode::METHOD_NOT_ALLOWED);
+    let bad = client.get(&format!("{PODS}?limit=x")).await;
+    assert_code(&bad, StatusCode::BAD_REQUEST);
+    let bad = client.get(&format!("{PODS}?labelSelector=a%20b%20c")).await;
+    assert_code(&bad, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn large_answers_are_compressed_on_demand() {
+    let rig = Rig::start().await;
+    let client = rig.admin();
+    make_map(&client, "big", &"x".repeat(200_000)).await;
+    let path = format!("{MAPS}/big");
+    let plain = client.get(&path).await;
+    assert_eq!(plain.header("content-encoding"), "");
+    let packed = client
+        .call(Method::GET, &path, &[("accept-encoding", "gzip")], "")
+        .await;
+    assert_eq!(packed.header("content-encoding"), "gzip");
+    assert!(packed.body.len() < 10_000);
+    let mut unpacked = Vec::new();
+    flate2::read::GzDecoder::new(&packed.body[..])
+        .read_to_end(&mut unpacked)
+        .expect("gzip");
+    assert_eq!(unpacked, plain.body);
+}
+
+#[tokio::test]
+async fn discovery_is_aggregated_and_cached() {
+    let rig = Rig::start().await;
+    let client = rig.admin();
+    let aggregated =
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let groups = client.get_as("/apis", aggregated).await;
+    assert_eq!(
+        groups.header("content-type"),
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    );
+    assert_eq!(groups.json()["kind"], "APIGroupDiscoveryList");
+    let etag = groups.header("etag").to_owned();
+    let headers = [("accept", aggregated), ("if-none-match", &etag)];
+    let same = client.call(Method::GET, "/apis", &headers, "").await;
+    assert_code(&same, StatusCode::NOT_MODIFIED);
+    assert!(same.body.is_empty());
+    assert_eq!(client.get("/api").await.json()["versions"][0], "v1");
+    assert_eq!(client.get("/apis").await.json()["kind"], "APIGroupList");
+    assert_eq!(client.get("/apis/apps").await.json()["kind"], "APIGroup");
+    let core = client.get("/api/v1").await.json();
+    let names: Vec<&str> = core["resources"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|resource| resource["name"].as_str())
+        .collect();
+    assert!(
+        names.contains(&"pods") && names.contains(&"pods/status"),
+        "{names:?}"
+    );
+}
+
+#[tokio::test]
+async fn health_tells_what_is_wrong() {
+    let rig = Rig::start().await;
+    let client = rig.client(None, "http/1.1");
+    assert_eq!(client.get("/readyz").await.text(), "ok");
+    assert_eq!(
+        client.get("/readyz?verbose").await.text(),
+        "[+]ping ok\n[+]shutdown ok\n[+]store ok\nreadyz check passed\n"
+    );
+    rig.cluster.leaderless.store(true, Ordering::Relaxed);
+    let unready = client.get("/readyz").await;
+    assert_code(&unready, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(unready.text().contains("[-]store failed: no leader"));
+    assert_eq!(client.get("/livez").await.text(), "ok");
+    assert_eq!(client.get("/readyz?exclude=store").await.text(), "ok");
+    assert_code(
+        &client.get("/readyz/store").await,
+        StatusCode::INTERNAL_SERVER_ERROR,
+    );
+    assert_code(&client.get("/readyz/none").await, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn the_cluster_answers_whom_it_should() {
+    let rig = Rig::start().await;
+    let (admin, nobody) = (rig.admin(), rig.client(None, "h2"));
+    let node = rig.pki.issue("system:node:n1", &["system:nodes"]);
+    let node = rig.client(Some(&node), "h2");
+    assert_eq!(
+        admin.get("/cluster/v1/status").await.json()["clusterId"],
+        "c1"
+    );
+    assert_eq!(
+        node.get("/cluster/v1/members").await.json()["members"][0]["name"],
+        "m1"
+    );
+    let refused = node
+        .call(Method::DELETE, "/cluster/v1/members/m2", &[], "")
+        .await;
+    assert_code(&refused, StatusCode::FORBIDDEN);
+    assert_eq!(
+        refused.message(),
+        r#"forbidden: User "system:node:n1" cannot delete path "/cluster/v1/members/m2""#
+    );
+    let removed = admin
+        .call(Method::DELETE, "/cluster/v1/members/m2", &[], "")
+        .await;
+    assert_eq!(removed.json()["status"], "Success");
+    let join = r#"{"role":"node","name":"n1","address":"127.0.0.1","csrPem":""}"#;
+    let with = async |token: &str| {
+        let authorization = format!("Bearer {token}");
+        let headers = [("authorization", authorization.as_str())];
+        nobody
+            .call(Method::POST, "/cluster/v1/join", &headers, join)
+            .await
+    };
+    assert_eq!(with(TOKEN).await.json()["clusterId"], "c1");
+    assert_code(&with("wrong").await, StatusCode::UNAUTHORIZED);
+    assert_code(
+        &nobody.post("/cluster/v1/join", join).await,
+        StatusCode::UNAUTHORIZED,
+    );
+    assert_code(
+        &admin.get("/cluster/v1/snapshot").await,
+        StatusCode::BAD_REQUEST,
+    );
+    assert_eq!(
+        admin.get("/cluster/v1/snapshot?keys=none").await.text(),
+        "bare"
+    );
+    let headers = [("x-trireme-passphrase", "c2VjcmV0")];
+    let sealed = admin
+        .call(Method::GET, "/cluster/v1/snapshot", &headers, "")
+        .await;
+    assert_eq!(sealed.text(), "sealed secret");
+    let lines = admin
+        .get("/cluster/v1/explain?resource=pods&namespace=a&name=b")
+        .await
+        .json();
+    assert_eq!(lines["lines"][0], r#"pods Some("a") b"#);
+}
