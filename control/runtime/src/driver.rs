@@ -1,0 +1,136 @@
+//! Runs one controller: takes a key, asks for its plan, carries it out, and does not call the key done before the cache shows
+//! what was written. So a controller never plans from a world that lacks its own last writes.
+
+use crate::cache::Applied;
+use crate::execute::Executor;
+use crate::queue::Queue;
+use crate::world::SharedWorld;
+use objects::{ObjectKey, Status};
+use reconcile::Plan;
+use reconcile::controller::Controller;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Keys of one controller that are looked at side by side.
+const WORKERS: usize = 4;
+/// With nothing due, a worker looks at the queue this often all the same.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// A controller with its queue.
+pub struct Driver {
+    controller: Arc<dyn Controller>,
+    queue: Mutex<Queue<ObjectKey>>,
+    wake: Notify,
+}
+
+impl Driver {
+    /// A driver with an empty queue.
+    pub fn new(controller: Arc<dyn Controller>) -> Self {
+        Driver {
+            controller,
+            queue: Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Queues what a change touches; `world` already shows the change.
+    pub fn notice(&self, applied: &Applied, world: &crate::Cache) {
+        let keys = self.controller.keys_for(&applied.change(), world);
+        if keys.is_empty() {
+            return;
+        }
+        let mut queue = self.queue.lock().expect("no holder of this lock panics");
+        keys.into_iter().for_each(|key| queue.add(key));
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    /// Works until `stop`.
+    pub async fn run(
+        self: Arc<Self>,
+        world: SharedWorld,
+        executor: Executor,
+        stop: CancellationToken,
+    ) {
+        let workers = (0..WORKERS).map(|_| {
+            let (driver, world, executor) = (self.clone(), world.clone(), executor.clone());
+            async move { driver.work(&world, &executor).await }
+        });
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = futures::future::join_all(workers) => {}
+        }
+    }
+
+    async fn work(&self, world: &SharedWorld, executor: &Executor) {
+        loop {
+            let (key, due) = {
+                let mut queue = self.queue.lock().expect("no holder of this lock panics");
+                (queue.take(Instant::now()), queue.next_due())
+            };
+            let Some(key) = key else {
+                let wait = due.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
+                let _ = tokio::time::timeout(wait, self.wake.notified()).await;
+                continue;
+            };
+            self.wake.notify_one(); // Another worker may take what else is there.
+            let outcome = self.look_at(&key, world, executor).await;
+            self.settle(&key, outcome, executor);
+        }
+    }
+
+    /// Plans for the key and carries the plan out.
+    async fn look_at(
+        &self,
+        key: &ObjectKey,
+        world: &SharedWorld,
+        executor: &Executor,
+    ) -> Result<Plan, Failure> {
+        let now = executor.shell.now();
+        let plan = self
+            .controller
+            .plan(key, &*world.read(), now)
+            .map_err(Failure::Unreadable)?;
+        if plan.is_nothing() {
+            return Ok(plan);
+        }
+        tracing::debug!(controller = self.controller.name(), %key, %plan, "carrying out");
+        let executed = executor.execute(self.controller.name(), &plan).await;
+        world.caught_up().await;
+        executed.map_err(Failure::Refused)?;
+        Ok(plan)
+    }
+
+    fn settle(&self, key: &ObjectKey, outcome: Result<Plan, Failure>, executor: &Executor) {
+        let controller = self.controller.name();
+        let now = Instant::now();
+        let mut queue = self.queue.lock().expect("no holder of this lock panics");
+        match outcome {
+            Ok(plan) => {
+                queue.done(key);
+                if let Some(at) = plan.wake_at {
+                    queue.add_at(key.clone(), now + at.since(executor.shell.now()));
+                }
+            }
+            Err(Failure::Refused(status)) => {
+                let wait = queue.failed(key, now);
+                if status.code == 409 {
+                    tracing::debug!(controller, %key, error = %status, ?wait, "somebody else wrote; trying again");
+                } else {
+                    tracing::warn!(controller, %key, error = %status, ?wait, "a plan failed; trying again");
+                }
+            }
+            Err(Failure::Unreadable(error)) => {
+                let wait = queue.failed(key, now);
+                tracing::error!(controller, %key, %error, ?wait, "an object cannot be read as its kind; mend or delete it");
+            }
+        }
+    }
+}
+
+enum Failure {
+    Refused(Status),
+    Unreadable(objects::ObjectError),
+}

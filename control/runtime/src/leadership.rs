@@ -1,0 +1,129 @@
+//! Leads while this master leads: in each term of its own it fills the cache and runs every controller and the scheduler;
+//! when the term ends it stops them all. What an old leader still sends is refused by the store, since every write carries
+//! its term.
+
+use crate::driver::Driver;
+use crate::execute::Executor;
+use crate::scheduler::Scheduler;
+use crate::world::SharedWorld;
+use futures::StreamExt;
+use mvcc::{LeaderState, Store, StoreError};
+use objects::Term;
+use reconcile::controller::{Change, Controller, World};
+use registry::{Pipeline, Registry, Shell};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const RETRY: Duration = Duration::from_millis(200);
+
+/// What the runtime needs of its master.
+#[derive(Clone)]
+pub struct Runtime {
+    /// The store, as this member has it.
+    pub store: Arc<dyn Store>,
+    /// The write pipeline.
+    pub pipeline: Arc<Pipeline>,
+    /// The table of resources.
+    pub registry: Arc<Registry>,
+    /// Time and ids.
+    pub shell: Arc<dyn Shell>,
+    /// Every controller.
+    pub controllers: Vec<Arc<dyn Controller>>,
+}
+
+impl Runtime {
+    /// Runs until `stop`: idle while another master leads.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut changes = self.store.leader();
+        let mut state = LeaderState::default();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                change = changes.next() => match change {
+                    Some(change) => state = change,
+                    None => return,
+                },
+                () = self.lead(state.term), if state.is_leader => {}
+            }
+        }
+    }
+
+    /// Leads in one term, for ever; whoever calls drops it when the term is over.
+    async fn lead(&self, term: Term) {
+        tracing::info!(%term, "this master leads: starting controllers and scheduler");
+        loop {
+            let error = match self.lead_once(term).await {
+                Ok(error) | Err(error) => error,
+            };
+            tracing::warn!(%term, %error, "the controllers lost the store's events; reading everything anew");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Fills the cache and works until the watch breaks.
+    async fn lead_once(&self, term: Term) -> Result<StoreError, StoreError> {
+        let (world, watch) = SharedWorld::load(self.store.clone(), self.shell.clone()).await?;
+        let executor = Executor {
+            pipeline: self.pipeline.clone(),
+            registry: self.registry.clone(),
+            shell: self.shell.clone(),
+            term,
+        };
+        let drivers: Vec<Arc<Driver>> = self
+            .controllers
+            .iter()
+            .map(|controller| Arc::new(Driver::new(controller.clone())))
+            .collect();
+        let scheduler = Arc::new(Scheduler::new(&world.read()));
+        self.notice_everything(&world, &drivers);
+
+        let stop = CancellationToken::new();
+        let _stop_all = stop.clone().drop_guard();
+        let running = drivers.iter().map(|driver| {
+            driver
+                .clone()
+                .run(world.clone(), executor.clone(), stop.clone())
+        });
+        let follow = world.follow(watch, |applied, cache| {
+            drivers
+                .iter()
+                .for_each(|driver| driver.notice(applied, cache));
+            scheduler.notice(applied, cache);
+        });
+        tokio::select! {
+            error = follow => Ok(error),
+            _ = futures::future::join_all(running.map(tokio::spawn)) => Ok(StoreError::ShuttingDown),
+            () = scheduler.clone().run(world.clone(), executor.clone()) => Ok(StoreError::ShuttingDown),
+        }
+    }
+
+    /// What a new leader finds counts as changed.
+    fn notice_everything(&self, world: &SharedWorld, drivers: &[Arc<Driver>]) {
+        let cache = world.read();
+        for (key, record) in cache.all_keys() {
+            let applied = crate::cache::Applied {
+                key: key.clone(),
+                before: None,
+                after: Some(record.clone()),
+            };
+            drivers
+                .iter()
+                .for_each(|driver| driver.notice(&applied, &cache));
+        }
+    }
+}
+
+/// Whether `controller` looks after the object at `key`.
+pub(crate) fn looks_after(
+    controller: &dyn Controller,
+    key: &objects::ObjectKey,
+    world: &dyn World,
+) -> bool {
+    let change = Change {
+        key,
+        before: None,
+        after: world.record(key),
+    };
+    controller.keys_for(&change, world).contains(key)
+}

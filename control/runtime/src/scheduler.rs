@@ -1,0 +1,377 @@
+//! The scheduler's loop: keeps the snapshot by the store's changes, decides for all waiting pods at once, and binds.
+//!
+//! A pod that fits nowhere waits until something changes that could help it: a node, or a pod that leaves one. The decision
+//! itself is `schedule`'s.
+
+use crate::cache::{Applied, Cache};
+use crate::execute::Executor;
+use crate::world::SharedWorld;
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use objects::{GroupResource, Object, ObjectKey, Status, Uid};
+use reconcile::controller::World;
+use reconcile::{EventType, ObjectReference};
+use registry::{Caller, Patch, PatchKind, WriteOptions};
+use schedule::{Decision, Snapshot};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+const NAME: &str = "default-scheduler";
+/// Bindings under way at a time.
+const BINDINGS_MAX: usize = 64;
+/// A failed binding is tried again after this.
+const RETRY: Duration = Duration::from_secs(1);
+/// Without any change, waiting pods are looked at again after this.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// The scheduler of one term.
+pub struct Scheduler {
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    snapshot: Snapshot,
+    /// To be decided now.
+    active: BTreeSet<ObjectKey>,
+    /// Fitted nowhere when last looked at.
+    waiting: BTreeSet<ObjectKey>,
+    round: u64,
+}
+
+impl Scheduler {
+    /// A scheduler that knows what the cache holds.
+    pub fn new(cache: &Cache) -> Self {
+        let mut state = State::default();
+        for key in cache
+            .keys(&nodes(), None, &|_| true)
+            .into_iter()
+            .chain(cache.keys(&pods(), None, &|_| true))
+        {
+            state.notice(&key, None, cache);
+        }
+        Scheduler {
+            state: Mutex::new(state),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Takes in a change that `cache` already shows.
+    pub fn notice(&self, applied: &Applied, cache: &Cache) {
+        if !is_core(&applied.key, "pods") && !is_core(&applied.key, "nodes") {
+            return;
+        }
+        let uid = applied.before.as_ref().map(|record| &record.uid);
+        self.state
+            .lock()
+            .expect("no holder of this lock panics")
+            .notice(&applied.key, uid, cache);
+        self.wake.notify_one();
+    }
+
+    /// Decides and binds, for ever.
+    pub async fn run(self: Arc<Self>, world: SharedWorld, executor: Executor) {
+        loop {
+            let decided = self.decide(&world);
+            if decided.is_empty() {
+                let idle = tokio::time::timeout(IDLE, self.wake.notified())
+                    .await
+                    .is_err();
+                if idle {
+                    self.state
+                        .lock()
+                        .expect("no holder of this lock panics")
+                        .look_again();
+                }
+                continue;
+            }
+            let carried_out = stream::iter(decided).map(|(key, pod, decision)| {
+                let (scheduler, executor) = (&self, &executor);
+                async move {
+                    let outcome = carry_out(executor, &key, &pod, &decision).await;
+                    scheduler.settle(&key, &pod, &decision, outcome)
+                }
+            });
+            let failed = carried_out
+                .buffer_unordered(BINDINGS_MAX)
+                .fold(false, async |any, failed| any | failed)
+                .await;
+            world.caught_up().await;
+            if failed {
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+
+    /// Decides for every active pod; each decision is assumed in the snapshot.
+    fn decide(&self, world: &SharedWorld) -> Vec<(ObjectKey, Pod, Decision)> {
+        let mut state = self.state.lock().expect("no holder of this lock panics");
+        let active = std::mem::take(&mut state.active);
+        let cache = world.read();
+        let (keys, found): (Vec<ObjectKey>, Vec<Pod>) = active
+            .into_iter()
+            .filter_map(|key| {
+                let pod: Pod = view(&key, &cache)?;
+                let placed = state.snapshot.is_placed(&uid_of(&pod));
+                (schedule::is_pending(&pod) && !placed).then_some((key, pod))
+            })
+            .unzip();
+        drop(cache);
+        state.round += 1;
+        let seed = state.round;
+        let decisions = schedule::decide_batch(&found, &mut state.snapshot, seed);
+        keys.into_iter()
+            .zip(found)
+            .zip(decisions)
+            .map(|((key, pod), decision)| (key, pod, decision))
+            .collect()
+    }
+
+    /// Keeps what could not be done for later; tells whether it must be tried again soon.
+    fn settle(
+        &self,
+        key: &ObjectKey,
+        pod: &Pod,
+        decision: &Decision,
+        outcome: Result<(), Status>,
+    ) -> bool {
+        let mut state = self.state.lock().expect("no holder of this lock panics");
+        match (decision, outcome) {
+            (Decision::Bind(_), Ok(())) => false,
+            (Decision::Bind(node), Err(status)) => {
+                state.snapshot.forget(&uid_of(pod));
+                if status.code == 404 {
+                    return false; // The pod is gone.
+                }
+                tracing::warn!(%key, %node, error = %status, "a pod could not be bound; trying again");
+                state.active.insert(key.clone());
+                true
+            }
+            (Decision::Unschedulable { .. }, outcome) => {
+                if let Err(status) = outcome {
+                    tracing::debug!(%key, error = %status, "why a pod waits could not be written");
+                }
+                state.waiting.insert(key.clone());
+                false
+            }
+        }
+    }
+}
+
+impl State {
+    fn notice(&mut self, key: &ObjectKey, former_uid: Option<&Uid>, cache: &Cache) {
+        if is_core(key, "nodes") {
+            match view::<Node>(key, cache) {
+                Some(node) => self.snapshot.set_node(&node),
+                None => self.snapshot.remove_node(&key.name),
+            }
+            return self.look_again();
+        }
+        let pod: Option<Pod> = view(key, cache);
+        let replaced = |uid: &&Uid| pod.as_ref().is_none_or(|pod| uid_of(pod) != **uid);
+        if let Some(gone) = former_uid.filter(replaced) {
+            self.snapshot.remove_pod(gone);
+            self.waiting.remove(key);
+            self.active.remove(key);
+            self.look_again();
+        }
+        let Some(pod) = pod else { return };
+        let was_placed = self.snapshot.is_placed(&uid_of(&pod));
+        self.snapshot.set_pod(&pod);
+        if schedule::is_pending(&pod) {
+            if !self.waiting.contains(key) {
+                self.active.insert(key.clone());
+            }
+        } else {
+            self.waiting.remove(key);
+            if was_placed && !self.snapshot.is_placed(&uid_of(&pod)) {
+                self.look_again(); // It ended, and left room.
+            }
+        }
+    }
+
+    /// What waits may fit now.
+    fn look_again(&mut self) {
+        self.active.append(&mut self.waiting);
+    }
+}
+
+/// Binds the pod, or writes down why it waits.
+async fn carry_out(
+    executor: &Executor,
+    key: &ObjectKey,
+    pod: &Pod,
+    decision: &Decision,
+) -> Result<(), Status> {
+    let caller = Caller::controller(NAME, executor.term);
+    let target = executor.object(key)?;
+    match decision {
+        Decision::Bind(node) => {
+            let binding = json!({
+                "kind": "Binding", "apiVersion": "v1",
+                "metadata": {"name": key.name, "namespace": key.namespace, "uid": pod.metadata.uid},
+                "target": {"kind": "Node", "apiVersion": "v1", "name": node},
+            });
+            executor
+                .pipeline
+                .create(
+                    &caller,
+                    &target.subresource("binding"),
+                    binding,
+                    &WriteOptions::default(),
+                )
+                .await?;
+            let message = format!("Successfully assigned {} to {node}", place(key));
+            tell(
+                executor,
+                &caller,
+                key,
+                pod,
+                EventType::Normal,
+                "Scheduled",
+                &message,
+            )
+            .await;
+            Ok(())
+        }
+        Decision::Unschedulable { reason, message } => {
+            if already_told(pod, reason, message) {
+                return Ok(());
+            }
+            let condition = json!({
+                "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
+                "lastTransitionTime": executor.shell.now(),
+            });
+            let value = json!({
+                "metadata": {"uid": pod.metadata.uid},
+                "status": {"conditions": [condition]},
+            });
+            let patch = Patch {
+                kind: PatchKind::Strategic,
+                value,
+            };
+            executor
+                .pipeline
+                .patch(
+                    &caller,
+                    &target.subresource("status"),
+                    &patch,
+                    &WriteOptions::default(),
+                )
+                .await?;
+            tell(
+                executor,
+                &caller,
+                key,
+                pod,
+                EventType::Warning,
+                "FailedScheduling",
+                message,
+            )
+            .await;
+            Ok(())
+        }
+    }
+}
+
+async fn tell(
+    executor: &Executor,
+    caller: &Caller,
+    key: &ObjectKey,
+    pod: &Pod,
+    event_type: EventType,
+    reason: &str,
+    message: &str,
+) {
+    let regarding = ObjectReference {
+        api_version: "v1".to_owned(),
+        kind: "Pod".to_owned(),
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        uid: uid_of(pod),
+    };
+    if let Err(status) = executor
+        .record(caller, NAME, &regarding, event_type, reason, message)
+        .await
+    {
+        tracing::debug!(%key, %reason, error = %status, "an event could not be recorded");
+    }
+}
+
+/// Why a pod cannot be on each node, for a person.
+pub fn explain(pod: &Object, cache: &Cache) -> Vec<String> {
+    let mut state = State::default();
+    for key in cache
+        .keys(&nodes(), None, &|_| true)
+        .into_iter()
+        .chain(cache.keys(&pods(), None, &|_| true))
+    {
+        state.notice(&key, None, cache);
+    }
+    let Ok(pod) = pod.view::<Pod>() else {
+        return Vec::new();
+    };
+    if state.snapshot.nodes().next().is_none() {
+        return vec!["there are no nodes: start one with `node run`".to_owned()];
+    }
+    let line = |(node, reasons): (objects::NodeName, Vec<String>)| match &reasons[..] {
+        [] => format!("node {node} would take it"),
+        reasons => format!("node {node} cannot take it: {}", reasons.join(", ")),
+    };
+    schedule::explain(&pod, &state.snapshot)
+        .into_iter()
+        .map(line)
+        .collect()
+}
+
+fn already_told(pod: &Pod, reason: &str, message: &str) -> bool {
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    conditions.iter().any(|condition| {
+        condition.type_ == "PodScheduled"
+            && condition.status == "False"
+            && condition.reason.as_deref() == Some(reason)
+            && condition.message.as_deref() == Some(message)
+    })
+}
+
+fn view<T: for<'de> serde::Deserialize<'de>>(key: &ObjectKey, cache: &Cache) -> Option<T> {
+    let object = cache.get(key)?;
+    object
+        .view()
+        .inspect_err(
+            |error| tracing::error!(%key, %error, "cannot be read; the scheduler does not see it"),
+        )
+        .ok()
+}
+
+fn uid_of(pod: &Pod) -> Uid {
+    Uid::from(pod.metadata.uid.as_deref().unwrap_or_default())
+}
+
+fn place(key: &ObjectKey) -> String {
+    format!(
+        "{}/{}",
+        key.namespace.as_deref().unwrap_or_default(),
+        key.name
+    )
+}
+
+fn nodes() -> GroupResource {
+    GroupResource::new("", "nodes")
+}
+
+fn pods() -> GroupResource {
+    GroupResource::new("", "pods")
+}
+
+fn is_core(key: &ObjectKey, resource: &str) -> bool {
+    key.resource.group.is_empty() && key.resource.resource == resource
+}
