@@ -18,6 +18,10 @@ use std::collections::BTreeMap;
 pub const V2_PROTOBUF: [u8; 48] =
     *b"\x0a\x032.0\x12\x06\x0a\x01k\x12\x011B!\x12\x1f\x0a\x09/version/\x12\x12\x12\x10*\x0egetCodeVersion";
 
+/// The media type of [`V2_PROTOBUF`] in answers. Clients ask with `@` in the place of the dot before `v1.0`, which is no media
+/// type that Go can read back: an answer under that name makes kubectl 1.27 fail.
+pub const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// The documents of one state of the table; made anew when the table changes.
 #[derive(Debug)]
 pub struct OpenApi {
