@@ -9,7 +9,8 @@ use objects::{Revision, Term};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// One change of the store. Times are those of the proposing leader's clock, in milliseconds; `apply` asks no clock.
+/// One change of the store. `apply` asks no clock: `now_ms` is the leases' clock as the proposing leader reads it, which is
+/// [`Meta::lease_clock_ms`](crate::Meta::lease_clock_ms) when it began to lead and the time since, so that no wall clock matters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Run a transaction.

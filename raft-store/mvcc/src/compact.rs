@@ -7,7 +7,7 @@ use crate::command::{Done, Reply};
 use crate::overlay::Overlay;
 use crate::record::{Header, Version, history_key, parse_history_key, version_key};
 use crate::store::StoreError;
-use crate::tables::{Table, Tables, TablesError};
+use crate::tables::{Table, Tables, TablesError, try_scan};
 use bytes::Bytes;
 use objects::Revision;
 use std::ops::{Bound, ControlFlow};
@@ -93,30 +93,16 @@ fn changes_to_sweep<T: Tables + ?Sized>(
 ) -> Result<Vec<Sweepable>, TablesError> {
     let (from, from_sub) = overlay.meta().swept;
     let (start, end) = (history_key(from, from_sub), history_key(compacted, 0));
+    let bounds = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));
     let mut changes = vec![];
-    let mut broken = None;
-    overlay.scan(
-        Table::History,
-        Bound::Included(&start),
-        Bound::Excluded(&end),
-        false,
-        &mut |row, record| {
-            if changes.len() == changes_max {
-                return ControlFlow::Break(());
-            }
-            match read_sweepable(row, record) {
-                Ok(change) => {
-                    changes.push(change);
-                    ControlFlow::Continue(())
-                }
-                Err(err) => {
-                    broken = Some(err);
-                    ControlFlow::Break(())
-                }
-            }
-        },
-    )?;
-    broken.map_or(Ok(changes), Err)
+    try_scan(overlay, Table::History, bounds, false, |row, record| {
+        if changes.len() == changes_max {
+            return Ok(ControlFlow::Break(()));
+        }
+        changes.push(read_sweepable(row, record)?);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(changes)
 }
 
 fn read_sweepable(row: &[u8], record: &[u8]) -> Result<Sweepable, TablesError> {
@@ -139,27 +125,12 @@ fn delete_versions_before<T: Tables + ?Sized>(
 ) -> Result<(), TablesError> {
     let start = version_key(&change.key, Revision(0));
     let end = version_key(&change.key, change.version.revision);
+    let bounds = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));
     let mut older = vec![];
-    let mut broken = None;
-    overlay.scan(
-        Table::Versions,
-        Bound::Included(&start),
-        Bound::Excluded(&end),
-        false,
-        &mut |row, value| match Version::read(row, value) {
-            Ok((_, version)) => {
-                older.push((Bytes::copy_from_slice(row), version));
-                ControlFlow::Continue(())
-            }
-            Err(err) => {
-                broken = Some(err);
-                ControlFlow::Break(())
-            }
-        },
-    )?;
-    if let Some(err) = broken {
-        return Err(err);
-    }
+    try_scan(overlay, Table::Versions, bounds, false, |row, value| {
+        older.push((Bytes::copy_from_slice(row), Version::read(row, value)?.1));
+        Ok(ControlFlow::Continue(()))
+    })?;
     for (row, version) in older {
         delete_version(overlay, row, version);
     }

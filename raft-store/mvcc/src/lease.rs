@@ -10,7 +10,7 @@ use crate::command::{Done, Reply};
 use crate::overlay::Overlay;
 use crate::record::misplaced;
 use crate::store::{Event, LeaseId, StoreError};
-use crate::tables::{Table, Tables, TablesError};
+use crate::tables::{Table, Tables, TablesError, try_scan};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::ops::{Bound, ControlFlow};
@@ -46,24 +46,17 @@ pub fn lease<T: Tables + ?Sized>(tables: &T, id: LeaseId) -> Result<Option<Lease
 /// Every lease, in no order that says anything.
 pub fn leases<T: Tables + ?Sized>(tables: &T) -> Result<Vec<Lease>, TablesError> {
     let mut found = vec![];
-    let mut broken = None;
-    tables.scan(
+    try_scan(
+        tables,
         Table::Leases,
-        Bound::Unbounded,
-        Bound::Unbounded,
+        (Bound::Unbounded, Bound::Unbounded),
         false,
-        &mut |key, value| match read(key, value) {
-            Ok(lease) => {
-                found.push(lease);
-                ControlFlow::Continue(())
-            }
-            Err(err) => {
-                broken = Some(err);
-                ControlFlow::Break(())
-            }
+        |key, value| {
+            found.push(read(key, value)?);
+            Ok(ControlFlow::Continue(()))
         },
     )?;
-    broken.map_or(Ok(found), Err)
+    Ok(found)
 }
 
 /// The keys that the lease `id` holds, in order.

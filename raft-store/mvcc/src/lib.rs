@@ -12,6 +12,7 @@ mod lease;
 mod mem;
 mod meta;
 mod overlay;
+mod past;
 mod read;
 mod record;
 mod store;
@@ -26,7 +27,8 @@ pub use lease::{Lease, lease, lease_keys, leases};
 pub use mem::MemStore;
 pub use meta::{FIRST_REVISION, Meta};
 pub use overlay::Overlay;
-pub use read::{HistoryPage, ReadError, fingerprint, history, range};
+pub use past::RECENT_CHANGES_MAX;
+pub use read::{HistoryPage, ReadError, fingerprint, history, range, range_with};
 pub use store::{
     Compare, CompareOp, CompareTarget, Consistency, Event, KeyRange, KeyRangeEnd, KeyValue,
     LeaderState, LeaderStream, LeaseId, Op, OpResult, RangeRequest, RangeResponse, Store,

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use objects::{Revision, Term};
 use serde::{Deserialize, Serialize};
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// A lease's id; zero means none, as in etcd.
@@ -71,6 +72,16 @@ impl KeyRange {
             }
         };
         KeyRange { start, end }
+    }
+
+    /// The range as bounds of an ordered table; a table scanned with them visits exactly the keys that the range contains.
+    pub fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
+        let end = match &self.end {
+            KeyRangeEnd::Single => Bound::Included(&self.start[..]),
+            KeyRangeEnd::Before(end) => Bound::Excluded(&end[..]),
+            KeyRangeEnd::Unbounded => Bound::Unbounded,
+        };
+        (Bound::Included(&self.start[..]), end)
     }
 
     /// Whether `key` lies in the range.

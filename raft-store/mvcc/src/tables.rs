@@ -62,7 +62,8 @@ pub trait Tables {
     /// The value under `key`.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, TablesError>;
 
-    /// Visits the keys between the bounds in order, or from the last to the first.
+    /// Visits the keys between the bounds in order, or from the last to the first. Where the start lies behind
+    /// the end there are none.
     fn scan(
         &self,
         table: Table,
@@ -71,6 +72,31 @@ pub trait Tables {
         reverse: bool,
         visit: Visit<'_>,
     ) -> Result<(), TablesError>;
+}
+
+/// A scan whose visitor may fail.
+pub(crate) fn try_scan<T: Tables + ?Sized>(
+    tables: &T,
+    table: Table,
+    (start, end): (Bound<&[u8]>, Bound<&[u8]>),
+    reverse: bool,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, TablesError>,
+) -> Result<(), TablesError> {
+    let mut failed = None;
+    tables.scan(
+        table,
+        start,
+        end,
+        reverse,
+        &mut |key, value| match visit(key, value) {
+            Ok(flow) => flow,
+            Err(err) => {
+                failed = Some(err);
+                ControlFlow::Break(())
+            }
+        },
+    )?;
+    failed.map_or(Ok(()), Err)
 }
 
 /// Why a table could not be read.

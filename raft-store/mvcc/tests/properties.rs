@@ -10,7 +10,7 @@ use mvcc::{
     Applied, Command, Compare, CompareOp, CompareTarget, Consistency, Event, HubLimits, KeyRange,
     KeyRangeEnd, LeaderState, LeaseId, MemStore, MemTables, Op, Overlay, RangeRequest,
     RangeResponse, Reply, Store, StoreError, Table, Txn, WatchRequest, WatchStream, apply,
-    fingerprint, sweep,
+    fingerprint, range_with, sweep,
 };
 use objects::{Revision, Term};
 use proptest::collection::vec;
@@ -271,6 +271,8 @@ fn check_ranges(store: &MemStore, model: &Model, range: &KeyRange, limit: Option
                     .map(|kv| &kv.key)
                     .eq(expected.kvs.iter().map(|kv| &kv.key))
             );
+            let scanned = range_with(&store.tables(), &request, 0).unwrap();
+            assert_eq!(scanned, expected, "all versions are scanned");
             let counted = read(
                 store,
                 RangeRequest {
@@ -392,5 +394,18 @@ proptest! {
         prop_assert_eq!(fingerprint(&tables).unwrap(), fingerprint(&chunk_tables).unwrap());
         prop_assert_eq!(&tables, &chunk_tables);
         prop_assert_eq!(tables.len(Table::History), tables.len(Table::Versions));
+    }
+
+    #[test]
+    fn a_sweep_leaves_nothing_behind(mut steps in steps()) {
+        // The last revision is a new key's, so that what is kept is each key as it is and nothing before it.
+        let put = Txn { success: vec![Op::put("new", "x")], ..Txn::default() };
+        steps.push(Step::Command(Command::Txn(put)));
+        let (_, _, tables) = apply_in_chunks(&steps, 1, 3);
+        let revision = fingerprint(&tables).unwrap().0;
+        steps.push(Step::Command(Command::Compact { revision }));
+        let (_, _, tables) = apply_in_chunks(&steps, 1, 3);
+        prop_assert_eq!(tables.len(Table::History), tables.len(Table::Latest));
+        prop_assert_eq!(tables.len(Table::Versions), tables.len(Table::Latest));
     }
 }
