@@ -1,0 +1,208 @@
+//! The garbage collector: deletes objects whose owners are all gone, and ends foreground and orphan deletions.
+//!
+//! Never deletes an object that has an owner left, and never one without owner references. Whether an owner exists is a fact
+//! of the input, looked up by uid: a namesake of an owner is no owner. Semantics: Kubernetes' garbage collection.
+
+use crate::plan::{Action, Plan, Precondition, Propagation};
+use objects::{Object, ObjectKey, OwnerReference, Timestamp, Uid};
+use serde_json::json;
+use std::collections::BTreeSet;
+
+/// The finalizer of an object whose dependents must go before it.
+pub const FOREGROUND: &str = "foregroundDeletion";
+/// The finalizer of an object whose dependents must be let go before it goes.
+pub const ORPHAN: &str = "orphan";
+
+/// Everything that the decision may depend on, taken from one snapshot.
+pub struct Input {
+    /// Where the object is.
+    pub key: ObjectKey,
+    /// The object.
+    pub object: Object,
+    /// What became of each of its owners, in the order of its owner references.
+    pub owners: Vec<OwnerState>,
+    /// The objects that name it as an owner, by its uid.
+    pub dependents: Vec<Dependent>,
+}
+
+/// What became of an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerState {
+    /// It is there.
+    Present,
+    /// It is there and waits for its dependents to go: it is being deleted and has the finalizer [`FOREGROUND`].
+    WaitsForDependents,
+    /// No object with that uid is where the reference says.
+    Absent,
+}
+
+/// An object that names ours as an owner.
+pub struct Dependent {
+    /// Where it is.
+    pub key: ObjectKey,
+    /// Its uid.
+    pub uid: Uid,
+    /// Its revision.
+    pub resource_version: String,
+    /// Whether its deletion was asked already.
+    pub is_deleting: bool,
+    /// All its owner references.
+    pub owner_references: Vec<OwnerReference>,
+}
+
+/// Returns what must happen to the object, or to its dependents for its sake.
+pub fn reconcile(input: &Input, _now: Timestamp) -> Plan {
+    let metadata = &input.object.metadata;
+    if !metadata.is_deleting() {
+        return Plan::of(collect(input).into_iter().collect());
+    }
+    let has = |name: &str| {
+        metadata
+            .finalizers
+            .iter()
+            .any(|finalizer| finalizer == name)
+    };
+    if has(ORPHAN) {
+        Plan::of(orphan(input))
+    } else if has(FOREGROUND) {
+        Plan::of(foreground(input))
+    } else {
+        Plan::nothing()
+    }
+}
+
+/// Deletes the object if no owner wants it any more; else drops the references to owners that are gone or going.
+fn collect(input: &Input) -> Option<Action> {
+    let metadata = &input.object.metadata;
+    let of_state = |state| {
+        let pairs = metadata.owner_references.iter().zip(&input.owners);
+        pairs
+            .filter(move |(_, its)| **its == state)
+            .map(|(owner, _)| &owner.uid)
+    };
+    let gone: BTreeSet<&Uid> = of_state(OwnerState::Absent).collect();
+    let going: BTreeSet<&Uid> = of_state(OwnerState::WaitsForDependents).collect();
+    if gone.is_empty() && going.is_empty() {
+        return None;
+    }
+    let precondition = Precondition::unchanged(&metadata.uid.0, &metadata.resource_version);
+    if of_state(OwnerState::Present).next().is_some() {
+        let keep = |uid: &Uid| !gone.contains(uid) && !going.contains(uid);
+        return Some(set_owners(
+            &input.key,
+            precondition,
+            &metadata.owner_references,
+            keep,
+        ));
+    }
+    let propagation = if !going.is_empty() && !input.dependents.is_empty() {
+        Propagation::Foreground // The whole tree goes leaves first.
+    } else if metadata
+        .finalizers
+        .iter()
+        .any(|finalizer| finalizer == ORPHAN)
+    {
+        Propagation::Orphan
+    } else {
+        Propagation::Background
+    };
+    Some(Action::Delete {
+        key: input.key.clone(),
+        precondition,
+        grace_seconds: None,
+        propagation: Some(propagation),
+    })
+}
+
+/// Lets the dependents go, then drops the finalizer.
+fn orphan(input: &Input) -> Vec<Action> {
+    let uid = &input.object.metadata.uid;
+    let mut actions: Vec<Action> = input
+        .dependents
+        .iter()
+        .map(|dependent| without_owner(dependent, uid))
+        .collect();
+    actions.push(drop_finalizer(input, ORPHAN));
+    actions
+}
+
+/// Deletes the dependents that no other owner has; when none that blocks is left, drops the finalizer.
+fn foreground(input: &Input) -> Vec<Action> {
+    let uid = &input.object.metadata.uid;
+    let blocks = |dependent: &&Dependent| {
+        let mut references = dependent.owner_references.iter();
+        references.any(|owner| owner.uid == *uid && owner.block_owner_deletion == Some(true))
+    };
+    let mut actions: Vec<Action> = input
+        .dependents
+        .iter()
+        .filter(|dependent| !dependent.is_deleting)
+        .filter(|dependent| {
+            dependent
+                .owner_references
+                .iter()
+                .all(|owner| owner.uid == *uid)
+        })
+        .map(|dependent| Action::Delete {
+            key: dependent.key.clone(),
+            precondition: Precondition::uid(&dependent.uid.0),
+            grace_seconds: None,
+            propagation: Some(Propagation::Foreground),
+        })
+        .collect();
+    let shared = input
+        .dependents
+        .iter()
+        .filter(|dependent| !dependent.is_deleting)
+        .filter(|dependent| {
+            dependent
+                .owner_references
+                .iter()
+                .any(|owner| owner.uid != *uid)
+        });
+    actions.extend(shared.map(|dependent| without_owner(dependent, uid)));
+    if !input.dependents.iter().any(|dependent| blocks(&dependent)) {
+        actions.push(drop_finalizer(input, FOREGROUND));
+    }
+    actions
+}
+
+fn without_owner(dependent: &Dependent, uid: &Uid) -> Action {
+    let precondition = Precondition::unchanged(&dependent.uid.0, &dependent.resource_version);
+    set_owners(
+        &dependent.key,
+        precondition,
+        &dependent.owner_references,
+        |owner| owner != uid,
+    )
+}
+
+fn set_owners(
+    key: &ObjectKey,
+    precondition: Precondition,
+    owners: &[OwnerReference],
+    keep: impl Fn(&Uid) -> bool,
+) -> Action {
+    let kept: Vec<&OwnerReference> = owners.iter().filter(|owner| keep(&owner.uid)).collect();
+    Action::Patch {
+        key: key.clone(),
+        precondition,
+        merge: json!({ "metadata": { "ownerReferences": kept } }),
+        subresource: None,
+    }
+}
+
+fn drop_finalizer(input: &Input, name: &str) -> Action {
+    let metadata = &input.object.metadata;
+    let others: Vec<&String> = metadata
+        .finalizers
+        .iter()
+        .filter(|finalizer| *finalizer != name)
+        .collect();
+    Action::Patch {
+        key: input.key.clone(),
+        precondition: Precondition::unchanged(&metadata.uid.0, &metadata.resource_version),
+        merge: json!({ "metadata": { "finalizers": others } }),
+        subresource: None,
+    }
+}
