@@ -2,6 +2,10 @@
 //! trait through which a master's parts use the store, and an in-memory `Store` for tests.
 //!
 //! Never touches a file, a socket or a clock: time comes in as part of a command. The rules are those of etcd's v3 API.
+//!
+//! A replica applies committed entries so: an [`Overlay`] over its [`Tables`], [`apply_batch`] for each entry, a slice of
+//! [`sweep`], its own numbers put beside them, and [`Overlay::into_writes`] written as one atomic batch; then the replies go
+//! to the proposers and the events to [`Hub::publish`]. Reads go through [`range`], watches through [`Hub::watch`].
 
 mod apply;
 pub mod codec;

@@ -150,3 +150,85 @@ impl<T: Tables + ?Sized> Overlay<'_, T> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::MemTables;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn write() -> impl Strategy<Value = Write> {
+        (vec(0u8..3, 0..3), proptest::option::of(any::<u8>())).prop_map(|(key, value)| Write {
+            table: Table::Latest,
+            key: key.into(),
+            value: value.map(|byte| Bytes::from(vec![byte])),
+        })
+    }
+
+    fn bound() -> impl Strategy<Value = Bound<Vec<u8>>> {
+        prop_oneof![
+            Just(Bound::Unbounded),
+            vec(0u8..3, 0..3).prop_map(Bound::Included),
+            vec(0u8..3, 0..3).prop_map(Bound::Excluded),
+        ]
+    }
+
+    fn scan(
+        tables: &impl Tables,
+        bounds: &(Bound<Vec<u8>>, Bound<Vec<u8>>),
+        reverse: bool,
+        rows_max: usize,
+    ) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let (start, end) = (
+            bounds.0.as_ref().map(Vec::as_slice),
+            bounds.1.as_ref().map(Vec::as_slice),
+        );
+        let mut rows = vec![];
+        tables
+            .scan(Table::Latest, start, end, reverse, &mut |key, value| {
+                assert!(rows.len() < rows_max, "nothing is visited after a break");
+                rows.push((key.to_vec(), value.to_vec()));
+                if rows.len() == rows_max {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })
+            .unwrap();
+        rows
+    }
+
+    proptest! {
+        #[test]
+        fn it_reads_as_if_all_were_written(
+            base in vec(write(), 0..12),
+            over in vec(write(), 0..12),
+            bounds in (bound(), bound()),
+            reverse in any::<bool>(),
+            rows_max in 1usize..8,
+        ) {
+            let mut tables = MemTables::default();
+            tables.write(base);
+            let mut overlay = Overlay::new(&tables).unwrap();
+            for Write { table, key, value } in over.clone() {
+                match value {
+                    Some(value) => overlay.put(table, key, value),
+                    None => overlay.delete(table, key),
+                }
+            }
+            let mut written = tables.clone();
+            written.write(over.clone());
+            prop_assert_eq!(
+                scan(&overlay, &bounds, reverse, rows_max),
+                scan(&written, &bounds, reverse, rows_max)
+            );
+            for Write { table, key, .. } in &over {
+                prop_assert_eq!(overlay.get(*table, key).unwrap(), written.get(*table, key).unwrap());
+            }
+            let writes = overlay.into_writes();
+            tables.write(writes);
+            prop_assert_eq!(tables, written);
+        }
+    }
+}
