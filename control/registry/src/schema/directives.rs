@@ -81,20 +81,42 @@ pub(super) fn set_element_orders(
             }
             continue;
         };
-        let merged = match patched {
-            None => old.clone(),
+        let (merged, server_order) = match patched {
+            None => (old.clone(), old),
             Some(patched) => {
                 check_order(&patched, &order, field.patch.key)?;
-                merge::merge_list(elements, field.patch, old.clone(), patched)?
+                let server_order = places_after(&old, &patched, field.patch.key);
+                let merged = merge::merge_list(elements, field.patch, old, patched)?;
+                (merged, server_order)
             }
         };
         if let Some(key) = field.patch.key {
             check_merge_keys(&merged, key)?;
         }
-        let ordered = in_order(merged, &order, &old, field.patch.key);
+        let ordered = in_order(merged, &order, &server_order, field.patch.key);
         original.insert(name.to_owned(), Value::Array(ordered));
     }
     Ok(())
+}
+
+/// Where the server's elements stand once the patch's deletions are done: new elements take the places that became free, as
+/// they do in Kubernetes, where it decides whether the server's own elements come before them.
+fn places_after(old: &[Value], patched: &[Value], key: Option<&str>) -> Vec<Value> {
+    let is_deletion = |value: &&Value| value.get(PATCH).is_some_and(|word| word == "delete");
+    let deleted: Vec<&Value> = patched.iter().filter(is_deletion).collect();
+    let is_among =
+        |list: &[&Value], value: &Value| list.iter().any(|other| same(other, value, key));
+    let left: Vec<&Value> = old
+        .iter()
+        .filter(|value| !is_among(&deleted, value))
+        .collect();
+    let plain = patched.iter().filter(|value| value.get(PATCH).is_none());
+    let added: Vec<&Value> = plain.filter(|value| !is_among(&left, value)).collect();
+    left.into_iter()
+        .chain(added)
+        .take(old.len())
+        .cloned()
+        .collect()
 }
 
 /// Puts merged elements in order: those that `order` names as it names them, the server's own among them where they stood.
