@@ -15,6 +15,7 @@ pub mod garbage;
 pub mod names;
 pub mod namespace;
 pub mod nodeipam;
+pub mod nodelifecycle;
 pub mod owners;
 pub mod plan;
 pub mod podgc;

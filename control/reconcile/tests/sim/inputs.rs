@@ -1,9 +1,15 @@
 //! Builds each controller's input from the simulated cluster and runs it.
 
 use super::World;
+use k8s_openapi::api::core::v1::Pod;
 use objects::{GroupResource, Object, ObjectKey};
-use reconcile::{Plan, Viewed, deployment, replicaset, view::resources};
+use reconcile::view::resources;
+use reconcile::{
+    Plan, Viewed, deployment, endpointslice, garbage, namespace, nodeipam, nodelifecycle, podgc,
+    replicaset, serviceaccount,
+};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl World {
@@ -53,8 +59,155 @@ impl World {
                 };
                 replicaset::reconcile(&input, self.now)
             }
+            "endpointslice" => {
+                endpointslice::reconcile(&self.slices_input(namespace, name), self.now)
+            }
+            "namespace" => namespace::reconcile(&self.namespace_input(name), self.now),
+            "podgc" => podgc::reconcile(&self.podgc_input(), self.now),
+            "nodelifecycle" => nodelifecycle::reconcile(&self.node_input(name), self.now),
+            "nodeipam" => {
+                let nodes = self.all(&resources::nodes()).into_iter();
+                let input = nodeipam::Input {
+                    cluster_cidr: nodeipam::Cidr::parse(name).expect("a network"),
+                    nodes: nodes
+                        .map(|node| {
+                            Arc::new(Viewed::new(node.clone()).expect("a well-formed node"))
+                        })
+                        .collect(),
+                };
+                nodeipam::reconcile(&input, self.now)
+            }
+            "serviceaccount" => {
+                let default = ObjectKey::new(resources::serviceaccounts(), Some(name), "default");
+                let input = serviceaccount::Input {
+                    namespace: self.viewed(&ObjectKey::new(resources::namespaces(), None, name)),
+                    has_default: self.objects.contains_key(&default),
+                };
+                serviceaccount::reconcile(&input, self.now)
+            }
             other => panic!("the simulation knows no controller {other}"),
         }
+    }
+
+    fn slices_input(&self, namespace: Option<&str>, name: &str) -> endpointslice::Input {
+        let slices = self.all(&resources::endpointslices()).into_iter();
+        endpointslice::Input {
+            service: self.viewed(&ObjectKey::new(resources::services(), namespace, name)),
+            pods: self.views(&resources::pods(), namespace),
+            zones: [("n1".to_owned(), "a".to_owned())].into_iter().collect(),
+            slices: slices.map(|slice| Arc::new(slice.clone())).collect(),
+        }
+    }
+
+    fn namespace_input(&self, name: &str) -> namespace::Input {
+        let mut content: BTreeMap<GroupResource, Vec<namespace::Remaining>> = BTreeMap::new();
+        for (key, object) in &self.objects {
+            if key.namespace.as_deref() == Some(name) {
+                content
+                    .entry(key.resource.clone())
+                    .or_default()
+                    .push(namespace::Remaining {
+                        name: key.name.clone(),
+                        uid: object.metadata.uid.clone(),
+                        is_deleting: object.metadata.is_deleting(),
+                        finalizers: object.metadata.finalizers.clone(),
+                    });
+            }
+        }
+        namespace::Input {
+            namespace: self.viewed(&ObjectKey::new(resources::namespaces(), None, name)),
+            content: content
+                .into_iter()
+                .map(|(resource, remaining)| namespace::Content {
+                    resource,
+                    remaining,
+                })
+                .collect(),
+        }
+    }
+
+    fn podgc_input(&self) -> podgc::Input {
+        let pods: Vec<Arc<Pod>> = self.views(&resources::pods(), None);
+        let bound = pods
+            .iter()
+            .filter_map(|pod| reconcile::pods::node_name(pod));
+        let is_there = |node: &&str| {
+            self.objects
+                .contains_key(&ObjectKey::new(resources::nodes(), None, node))
+        };
+        let missing = bound.filter(|node| !is_there(node));
+        podgc::Input {
+            missing_nodes: missing
+                .map(|node| (node.to_owned(), self.term_since))
+                .collect(),
+            terminated_max: 2,
+            pods,
+        }
+    }
+
+    fn node_input(&self, name: &str) -> nodelifecycle::Input {
+        let observed_since = |name: &str| {
+            let seen = self.leases_seen.get(name).copied();
+            seen.unwrap_or(self.term_since).max(self.term_since)
+        };
+        let mut pods: Vec<Arc<Pod>> = self.views(&resources::pods(), None);
+        pods.retain(|pod| reconcile::pods::node_name(pod) == Some(name));
+        nodelifecycle::Input {
+            node: self.viewed(&ObjectKey::new(resources::nodes(), None, name)),
+            observed_since: observed_since(name),
+            term_since: self.term_since,
+            all_silent: self.all(&resources::nodes()).iter().all(|node| {
+                nodelifecycle::is_silent(observed_since(&node.metadata.name), self.now)
+            }),
+            pods,
+        }
+    }
+
+    /// The garbage collector's plan for one object.
+    pub fn garbage(&self, key: &ObjectKey) -> Plan {
+        let object = self.objects[key].clone();
+        let state = |owner: &objects::OwnerReference| {
+            let resource = super::resource_of(&owner.kind);
+            let found = self.objects.iter().find(|(its, object)| {
+                its.resource == resource
+                    && its.name == owner.name
+                    && object.metadata.uid == owner.uid
+            });
+            match found {
+                None => garbage::OwnerState::Absent,
+                Some((_, owner))
+                    if owner.metadata.is_deleting()
+                        && owner
+                            .metadata
+                            .finalizers
+                            .iter()
+                            .any(|name| name == garbage::FOREGROUND) =>
+                {
+                    garbage::OwnerState::WaitsForDependents
+                }
+                Some(_) => garbage::OwnerState::Present,
+            }
+        };
+        let names_it = |other: &&Object| {
+            let mut owners = other.metadata.owner_references.iter();
+            owners.any(|owner| owner.uid == object.metadata.uid)
+        };
+        let dependents = self.objects.values().filter(names_it);
+        let input = garbage::Input {
+            key: key.clone(),
+            owners: object.metadata.owner_references.iter().map(state).collect(),
+            dependents: dependents
+                .map(|other| garbage::Dependent {
+                    key: super::key_of(other),
+                    uid: other.metadata.uid.clone(),
+                    resource_version: other.metadata.resource_version.clone(),
+                    is_deleting: other.metadata.is_deleting(),
+                    owner_references: other.metadata.owner_references.clone(),
+                })
+                .collect(),
+            object,
+        };
+        garbage::reconcile(&input, self.now)
     }
 
     /// Keys of all objects of a resource.

@@ -7,7 +7,7 @@ pub mod inputs;
 pub mod script;
 
 use objects::{GroupResource, Object, ObjectKey, Timestamp, Uid};
-use reconcile::{Action, Plan, Precondition, view};
+use reconcile::{Action, Plan, Precondition, Propagation, view};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,6 +16,10 @@ use std::time::Duration;
 pub struct World {
     pub objects: BTreeMap<ObjectKey, Object>,
     pub now: Timestamp,
+    /// When the present leader's term began.
+    pub term_since: Timestamp,
+    /// When each node's lease was last renewed.
+    pub leases_seen: BTreeMap<String, Timestamp>,
     revision: u64,
     uids: u64,
 }
@@ -45,9 +49,12 @@ pub fn key_of(object: &Object) -> ObjectKey {
 
 impl World {
     pub fn new() -> Self {
+        let now = Timestamp::parse("2026-01-01T00:00:00Z").expect("a time");
         World {
             objects: BTreeMap::new(),
-            now: Timestamp::parse("2026-01-01T00:00:00Z").expect("a time"),
+            now,
+            term_since: now,
+            leases_seen: BTreeMap::new(),
             revision: 0,
             uids: 0,
         }
@@ -102,13 +109,22 @@ impl World {
     }
 
     /// Asks for deletion: pods get a moment, finalizers hold, all else goes at once.
-    pub fn delete(&mut self, key: &ObjectKey, at_once: bool) {
+    pub fn delete(&mut self, key: &ObjectKey, at_once: bool, propagation: Option<Propagation>) {
         let (revision, now) = (self.next_revision(), self.now);
         let Some(object) = self.objects.get_mut(key) else {
             return;
         };
         object.metadata.resource_version = revision;
         object.metadata.deletion_timestamp.get_or_insert(now);
+        let finalizer = match propagation {
+            Some(Propagation::Foreground) => Some("foregroundDeletion"),
+            Some(Propagation::Orphan) => Some("orphan"),
+            _ => None,
+        };
+        object
+            .metadata
+            .finalizers
+            .extend(finalizer.map(str::to_owned));
         let is_running_pod = key.resource.resource == "pods" && !at_once;
         if !is_running_pod {
             self.collect(key);
@@ -121,6 +137,11 @@ impl World {
             object.metadata.is_deleting()
                 && object.metadata.finalizers.is_empty()
                 && key.resource.resource != "pods"
+                && object
+                    .body
+                    .get("spec")
+                    .and_then(|spec| spec.get("finalizers")?.as_array())
+                    .is_none_or(Vec::is_empty)
         });
         if gone {
             self.objects.remove(key);
@@ -194,10 +215,10 @@ impl World {
                 key,
                 precondition,
                 grace_seconds,
-                ..
+                propagation,
             } => {
                 self.check(key, precondition)?;
-                self.delete(key, *grace_seconds == Some(0));
+                self.delete(key, *grace_seconds == Some(0), *propagation);
                 if *grace_seconds == Some(0) {
                     self.tick(Duration::ZERO);
                 }

@@ -3,7 +3,7 @@
 
 use super::{World, key_of, phase, resource_of};
 use objects::{Object, ObjectKey};
-use reconcile::{Action, view::resources};
+use reconcile::{Action, Propagation, view::resources};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -43,11 +43,26 @@ fn run_block(world: &mut World, block: &str) -> String {
 fn run_command(world: &mut World, words: &[&str], input: &str) -> String {
     match words {
         ["apply"] => apply(world, input),
-        ["delete", kind, name] => {
-            let key = key(kind, name);
-            world.delete(&key, false);
-            format!("deleted {key}")
+        ["delete", kind, name] => delete(world, &key(kind, name), None),
+        ["delete", kind, name, "foreground"] => {
+            delete(world, &key(kind, name), Some(Propagation::Foreground))
         }
+        ["delete", kind, name, "orphan"] => {
+            delete(world, &key(kind, name), Some(Propagation::Orphan))
+        }
+        ["garbage"] => garbage(world),
+        ["renew", node] => {
+            world.leases_seen.insert((*node).to_owned(), world.now);
+            format!("{node} was heard at {}", world.now)
+        }
+        ["new-leader"] => {
+            world.term_since = world.now;
+            format!("its term begins at {}", world.now)
+        }
+        ["all"] => world
+            .objects
+            .keys()
+            .fold(String::new(), |lines, key| format!("{lines}{key}\n")),
         ["reconcile", controller, name] => reconcile(world, controller, name),
         ["ready", count] => {
             world.make_ready(count.parse().expect("a count"));
@@ -107,6 +122,34 @@ fn split(name: &str) -> (Option<&str>, &str) {
 fn key(kind: &str, name: &str) -> ObjectKey {
     let (namespace, name) = split(name);
     ObjectKey::new(resource_of(kind), namespace, name)
+}
+
+fn delete(world: &mut World, key: &ObjectKey, propagation: Option<Propagation>) -> String {
+    world.delete(key, false, propagation);
+    format!("deleted {key}")
+}
+
+/// One round of the garbage collector over all objects.
+fn garbage(world: &mut World) -> String {
+    let mut lines = String::new();
+    let keys: Vec<ObjectKey> = world.objects.keys().cloned().collect();
+    for key in keys {
+        if !world.objects.contains_key(&key) {
+            continue;
+        }
+        let plan = world.garbage(&key);
+        if !plan.is_nothing() {
+            write!(lines, "{key}:\n{plan}").expect("a text");
+            if let Err(error) = world.execute(&plan) {
+                writeln!(lines, "failed: {error}").expect("a text");
+            }
+        }
+    }
+    if lines.is_empty() {
+        "nothing".to_owned()
+    } else {
+        lines
+    }
 }
 
 /// Creates the objects of a YAML text, or merges them into those that are there.
