@@ -2,9 +2,10 @@
 //! times and quantities get their canonical text; and tells what was unknown, doubled or of the wrong type.
 //! Never judges values: required members and ranges are the strategies' part. The texts are those of sigs.k8s.io/json.
 
+use super::merge::go_text;
 use super::{Field, Schemas, Shape, Type, leaf};
 use crate::FieldValidation;
-use objects::{GroupVersionKind, Status};
+use objects::{Cause, GroupVersionKind, Status};
 use serde_json::{Map, Value};
 
 /// How many faults are listed; Go's decoder keeps no more either.
@@ -19,37 +20,69 @@ pub struct Conformed {
     pub strict: Vec<String>,
 }
 
-/// Brings `value` into form and judges it by `mode`: the texts of warnings, or a 400 with Kubernetes' words.
-/// `expected` is the kind that the path takes; `duplicates` comes from [`crate::decode_json`].
+/// Brings the body of a create or an update into form and judges it by `mode`: the texts of warnings, or a 400 with
+/// Kubernetes' words. `expected` is the kind that the path takes; `duplicates` comes from [`crate::decode_json`].
 pub fn accept(
     expected: &GroupVersionKind,
     value: &mut Value,
     duplicates: &[String],
     mode: FieldValidation,
 ) -> Result<Vec<String>, Status> {
+    judge(expected, value, duplicates, mode).map_err(|why| {
+        let GroupVersionKind { version, kind, .. } = expected;
+        Status::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
+        ))
+    })
+}
+
+/// Brings what a patch made into form and judges it by `mode`: the texts of warnings, or a 422 that quotes the patch (a
+/// strategic one, else what it made) as Kubernetes does. `duplicates` are those of the patch.
+pub fn accept_patched(
+    expected: &GroupVersionKind,
+    value: &mut Value,
+    strategic_patch: Option<&Value>,
+    duplicates: &[String],
+    mode: FieldValidation,
+) -> Result<Vec<String>, Status> {
+    let made = strategic_patch.is_none().then(|| value.to_string());
+    judge(expected, value, duplicates, mode).map_err(|why| {
+        let quoted = made
+            .or_else(|| strategic_patch.map(go_text))
+            .unwrap_or_default();
+        let cause = Cause {
+            reason: "FieldValueInvalid".to_owned(),
+            message: format!("Invalid value: {quoted:?}: {why}"),
+            field: "patch".to_owned(),
+        };
+        Status::invalid("", "", "", vec![cause])
+    })
+}
+
+/// Warnings, or why the value is refused.
+fn judge(
+    expected: &GroupVersionKind,
+    value: &mut Value,
+    duplicates: &[String],
+    mode: FieldValidation,
+) -> Result<Vec<String>, String> {
     let schemas = Schemas::builtin();
     let Some(r#type) = schemas.kind(expected) else {
         return Ok(Vec::new()); // A kind without schema takes every member.
     };
     let found = conform(schemas, r#type, value, duplicates);
-    let refuse = |why: &str| {
-        let GroupVersionKind { version, kind, .. } = expected;
-        Err(Status::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
-        )))
-    };
-    if let Some(why) = &found.wrong_type {
-        return refuse(why);
+    if let Some(why) = found.wrong_type {
+        return Err(why);
     }
     match mode {
-        FieldValidation::Strict if !found.strict.is_empty() => refuse(&strict_error(&found.strict)),
+        FieldValidation::Strict if !found.strict.is_empty() => Err(strict_error(&found.strict)),
         FieldValidation::Warn => Ok(found.strict),
         FieldValidation::Strict | FieldValidation::Ignore => Ok(Vec::new()),
     }
 }
 
-/// What the strict mode says of faults, as creates, updates and patches quote it.
-pub fn strict_error(faults: &[String]) -> String {
+/// What the strict mode says of faults.
+fn strict_error(faults: &[String]) -> String {
     format!("strict decoding error: {}", faults.join(", "))
 }
 

@@ -11,7 +11,7 @@ mod merge;
 mod protobuf;
 mod wire;
 
-pub use conform::{Conformed, accept, conform, strict_error};
+pub use conform::{Conformed, accept, accept_patched, conform};
 pub use merge::{MergeError, strategic_merge};
 pub use protobuf::{PROTOBUF_MAGIC, ProtobufError};
 

@@ -92,6 +92,30 @@ fn strict_bodies_with_faults_are_refused() {
     assert_eq!(warnings, Ok(vec![]));
 }
 
+#[test]
+fn patches_with_faults_are_quoted() {
+    let kind = GroupVersionKind::new("apps", "v1", "Deployment");
+    let patch = json!({"spec": {"foo": "bar"}});
+    let refuse = |strategic: Option<&Value>| {
+        let mut made = patch.clone();
+        let status = accept_patched(&kind, &mut made, strategic, &[], FieldValidation::Strict);
+        let status = status.expect_err("is refused");
+        assert_eq!(status.code, 422);
+        status.message
+    };
+    let why = r#"strict decoding error: unknown field "spec.foo""#;
+    assert_eq!(
+        refuse(Some(&patch)),
+        format!(r#" "" is invalid: patch: Invalid value: "map[spec:map[foo:bar]]": {why}"#)
+    );
+    assert_eq!(
+        refuse(None),
+        format!(
+            r#" "" is invalid: patch: Invalid value: "{{\"spec\":{{\"foo\":\"bar\"}}}}": {why}"#
+        )
+    );
+}
+
 /// Shapes that no type of the built-in table has.
 #[test]
 fn rare_shapes_are_read() {
@@ -200,6 +224,8 @@ fn pod_kind() -> GroupVersionKind {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     #[test]
     fn a_patch_without_difference_changes_nothing(pod in pod()) {
         let schemas = Schemas::builtin();
