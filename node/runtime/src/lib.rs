@@ -23,6 +23,7 @@ mod clock;
 mod error;
 mod files;
 pub mod image;
+pub mod logs;
 mod machine;
 mod mounts;
 mod pods;
@@ -33,6 +34,7 @@ mod spec;
 mod stream;
 mod types;
 mod user;
+pub mod volumes;
 
 pub use error::{Error, Result};
 pub use image::{

@@ -83,21 +83,27 @@ fn option_path(path: &Path) -> Result<String> {
     }
 }
 
-/// Mounts a tmpfs. Already mounted is fine.
-pub(crate) fn tmpfs(target: &Path, options: &str) -> Result<()> {
+/// Mounts a tmpfs, from which programs can be run or not. Already mounted is fine.
+pub(crate) fn tmpfs(target: &Path, options: &str, executable: bool) -> Result<()> {
     if is_mounted(target) {
         return Ok(());
     }
     let options = CString::new(options)
         .map_err(|_| Error::Config("mount options hold a zero byte".into()))?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    flags.set(MountFlags::NOEXEC, !executable);
     mount("tmpfs", target, "tmpfs", flags, Some(options.as_c_str()))
         .map_err(Error::errno("mount tmpfs on", target))
 }
 
+/// Binds `source` on `target`.
+pub(crate) fn bind(source: &Path, target: &Path) -> Result<()> {
+    mount_bind(source, target).map_err(Error::errno("bind", target))
+}
+
 /// Binds `source` on `target`, read-only.
 pub(crate) fn bind_read_only(source: &Path, target: &Path) -> Result<()> {
-    mount_bind(source, target).map_err(Error::errno("bind", target))?;
+    bind(source, target)?;
     mount_remount(
         target,
         MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV,

@@ -126,7 +126,7 @@ fn prepare(pods: &Pods, pod: &Pod) -> Result<()> {
     let shm = pod.folder.join("shm");
     files::make_dirs(&shm)?;
     if !spec.host_ipc {
-        mounts::tmpfs(&shm, "mode=1777,size=65536k")?;
+        mounts::tmpfs(&shm, "mode=1777,size=65536k", false)?;
     }
     write_files(&pod.folder, spec)
 }

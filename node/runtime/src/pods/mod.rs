@@ -21,11 +21,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::stream::BoxStream;
 use tokio::sync::{broadcast, watch as watch_channel};
 
 use crate::cgroup::Cgroups;
 use crate::error::{Error, Result};
 use crate::image::{Images, blocking};
+use crate::logs::{self, LogOptions};
 use crate::shim::Connection;
 use crate::types::{
     ContainerId, ContainerState, ContainerStatus, Event, Exit, Limits, PodSpec, PodStatus, Stats,
@@ -171,6 +174,28 @@ impl Pods {
                 return Err(Error::NoPod(uid.into()));
             }
         }
+    }
+
+    /// Reads a container's log; with `follow`, until its end.
+    pub fn logs(
+        &self,
+        uid: &str,
+        container: &str,
+        options: LogOptions,
+    ) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let entry = self.pod(uid)?.entry(container)?;
+        let missing = || {
+            Error::Config(format!(
+                "container {:?} keeps no log",
+                entry.record.spec.name
+            ))
+        };
+        let path = entry.record.spec.log_path.clone().ok_or_else(missing)?;
+        let (pods, uid, container) = (self.clone(), uid.to_string(), container.to_string());
+        // An error means that the container is gone, which ends its log too.
+        Ok(logs::read(path, options, async move {
+            drop(pods.wait(&uid, &container).await)
+        }))
     }
 
     /// What a container uses now.
