@@ -266,6 +266,20 @@ mod tests {
         script.assert_eq(&out);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_path_is_answered(path in "(/(api|apis|v1|apps|namespaces|pods|proxy|%2[fF]|%zz|[a-z.:]{0,3})){0,9}/?") {
+            let path = if path.is_empty() { "/".to_owned() } else { path };
+            let uri: Uri = path.parse().expect("a path");
+            for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE] {
+                if let Route::Resource(found) = Route::parse(&method, &uri, &Query::default()) {
+                    proptest::prop_assert!(!found.resource.contains('/'));
+                    proptest::prop_assert!(!found.name.is_some_and(|name| name.contains('/')));
+                }
+            }
+        }
+    }
+
     #[test]
     fn paths() {
         check(&expect_test::expect_file!["../testdata/paths.txt"]);

@@ -29,6 +29,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_DEADLINE: Duration = Duration::from_secs(15);
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 const H2_STREAMS_MAX: u32 = 250;
+/// What may wait for one slow client, a connection of HTTP/1.1 or a stream of HTTP/2.
+const SEND_BUFFER_BYTES_MAX: usize = 128 * 1024;
 /// How long bytes may stay unacknowledged before a connection counts as dead.
 const UNACKNOWLEDGED_MS_MAX: u32 = 60_000;
 
@@ -152,7 +154,8 @@ fn h1_builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(NEXT_REQUEST_DEADLINE);
+        .header_read_timeout(NEXT_REQUEST_DEADLINE)
+        .max_buf_size(SEND_BUFFER_BYTES_MAX);
     builder
 }
 
@@ -161,6 +164,7 @@ fn h2_builder() -> http2::Builder<TokioExecutor> {
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(H2_STREAMS_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_DEADLINE);
     builder

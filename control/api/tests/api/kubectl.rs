@@ -6,43 +6,17 @@ use crate::rig::Rig;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
+const TESTDATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/kubectl");
 const SDK: &str = "/usr/lib/google-cloud-sdk/bin";
 const VERSIONS: std::ops::RangeInclusive<u32> = 27..=40;
-
-const DEPLOYMENT: &str = "\
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: web
-  labels: {app: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - name: nginx
-        image: nginx:1.25
-        ports: [{containerPort: 80}]
-";
-
-const POD: &str = "\
-apiVersion: v1
-kind: Pod
-metadata: {name: p1, labels: {app: p}}
-spec:
-  containers: [{name: p1, image: busybox}]
-";
 
 /// One kubectl with a home of its own.
 pub struct Kubectl {
     program: PathBuf,
     home: tempfile::TempDir,
-    namespace: String,
 }
 
 /// Every kubectl of the machine, the oldest first; those of one version once.
@@ -90,7 +64,6 @@ impl Kubectl {
         Kubectl {
             program: program.to_owned(),
             home,
-            namespace: namespace.to_owned(),
         }
     }
 
@@ -102,18 +75,16 @@ impl Kubectl {
             .args(line.split_whitespace())
             .env("HOME", self.home.path())
             .env("KUBECONFIG", self.home.path().join("config"))
-            .stdin(Stdio::piped())
+            .current_dir(TESTDATA)
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         command
     }
 
-    async fn output(&self, line: &str, input: &str) -> Output {
-        let mut child = self.command(line).spawn().expect("kubectl starts");
-        let mut stdin = child.stdin.take().expect("piped");
-        stdin.write_all(input.as_bytes()).await.expect("taken");
-        drop(stdin);
+    async fn output(&self, line: &str) -> Output {
+        let child = self.command(line).spawn().expect("kubectl starts");
         let output = tokio::time::timeout(Duration::from_secs(30), child.wait_with_output()).await;
         output
             .unwrap_or_else(|_| panic!("{}: kubectl {line} hangs", self.program.display()))
@@ -122,174 +93,66 @@ impl Kubectl {
 
     /// Runs a command line that must succeed; shows what it printed.
     pub async fn ok(&self, line: &str) -> String {
-        self.ok_with(line, "").await
-    }
-
-    pub async fn ok_with(&self, line: &str, input: &str) -> String {
-        let output = self.output(line, input).await;
+        let output = self.output(line).await;
         let shown = String::from_utf8_lossy(&output.stdout).into_owned();
         let complaint = String::from_utf8_lossy(&output.stderr);
+        let program = self.program.display();
         assert!(
             output.status.success(),
-            "{}: kubectl {line}\n{shown}{complaint}",
-            self.program.display()
+            "{program}: kubectl {line}\n{shown}{complaint}"
         );
         shown
     }
 
-    /// Runs a command line that must fail; shows its complaint.
-    pub async fn fails_with(&self, line: &str, input: &str) -> String {
-        let output = self.output(line, input).await;
-        let shown = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            !output.status.success(),
-            "{}: kubectl {line} succeeded\n{shown}",
-            self.program.display()
-        );
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-
-    /// The command line must print `expected` somewhere.
-    async fn shows(&self, line: &str, expected: &str) {
-        self.shows_with(line, "", expected).await;
-    }
-
-    async fn shows_with(&self, line: &str, input: &str, expected: &str) {
-        let shown = self.ok_with(line, input).await;
-        assert!(
-            shown.contains(expected),
-            "{}: kubectl {line}\nwanted {expected:?} in\n{shown}",
-            self.program.display()
-        );
+    /// Plays a script; tells every step that went otherwise.
+    async fn play(&self, script: &str) -> Vec<String> {
+        let path = format!("{TESTDATA}/{script}");
+        let text = std::fs::read_to_string(&path).expect("a script");
+        let mut wrong = Vec::new();
+        for step in steps(&text) {
+            let output = self.output(step.line).await;
+            let shown = [output.stdout, output.stderr].concat();
+            let shown = String::from_utf8_lossy(&shown);
+            let succeeded = output.status.success() == step.succeeds;
+            if !succeeded || !step.expected.iter().all(|line| shown.contains(line)) {
+                wrong.push(format!(
+                    "{}: kubectl {}\nwanted {:?} in\n{shown}",
+                    self.program.display(),
+                    step.line,
+                    step.expected,
+                ));
+            }
+        }
+        wrong
     }
 }
 
-/// What is done every day: make, see, change, remove.
-async fn daily(kubectl: &Kubectl) {
-    kubectl
-        .ok(&format!("create namespace {}", kubectl.namespace))
-        .await;
-    kubectl
-        .shows_with("apply -f -", DEPLOYMENT, "deployment.apps/web created")
-        .await;
-    kubectl
-        .shows_with("apply -f -", DEPLOYMENT, "deployment.apps/web unchanged")
-        .await;
-    let changed = DEPLOYMENT.replace("nginx:1.25", "nginx:1.26");
-    kubectl
-        .shows_with("apply -f -", &changed, "deployment.apps/web configured")
-        .await;
-    kubectl
-        .shows("get deployment web -o yaml", "image: nginx:1.26")
-        .await;
-    let wide = kubectl.ok("get deployments -o wide").await;
-    assert!(
-        wide.starts_with("NAME") && wide.contains("READY") && wide.contains("nginx:1.26"),
-        "{wide}"
-    );
-    kubectl
-        .shows(
-            "scale deployment web --replicas=4",
-            "deployment.apps/web scaled",
-        )
-        .await;
-    kubectl
-        .shows("get deployment web -o jsonpath={.spec.replicas}", "4")
-        .await;
-    kubectl
-        .shows(
-            "create deployment d2 --image=nginx --replicas=2",
-            "deployment.apps/d2 created",
-        )
-        .await;
-    kubectl
-        .shows_with("create -f -", POD, "pod/p1 created")
-        .await;
-    kubectl
-        .shows("label pod p1 tier=front", "pod/p1 labeled")
-        .await;
-    kubectl
-        .shows("get pods -l tier=front -o name", "pod/p1")
-        .await;
-    kubectl
-        .shows("delete deployment d2", "deployment.apps \"d2\" deleted")
-        .await;
-    kubectl
-        .shows(
-            "delete pod p1 --force --grace-period=0",
-            "pod \"p1\" force deleted",
-        )
-        .await;
+/// A command line and what must be in its output.
+struct Step<'a> {
+    line: &'a str,
+    succeeds: bool,
+    expected: Vec<&'a str>,
 }
 
-/// What is done less often.
-async fn rest(kubectl: &Kubectl) {
-    kubectl
-        .shows("get --raw /readyz?verbose", "[+]ping ok")
-        .await;
-    kubectl.shows("api-resources", "deployments").await;
-    kubectl.shows("api-versions", "apps/v1").await;
-    kubectl.shows("describe deployment web", "nginx:1.26").await;
-    kubectl.shows("get all", "deployment.apps/web").await;
-    kubectl
-        .shows(
-            "create configmap c1 --from-literal=a=b",
-            "configmap/c1 created",
-        )
-        .await;
-    kubectl
-        .shows("annotate configmap c1 note=x", "configmap/c1 annotated")
-        .await;
-    kubectl
-        .shows(
-            "create configmap c2 --from-literal=a=b --dry-run=server",
-            "created (server dry run)",
-        )
-        .await;
-    kubectl
-        .shows(
-            "patch configmap c1 --type=merge -p {\"data\":{\"z\":\"1\"}}",
-            "patched",
-        )
-        .await;
-    kubectl
-        .shows("get configmap c1 -o json", "\"z\": \"1\"")
-        .await;
-    kubectl
-        .shows("set image deployment/web nginx=nginx:1.27", "image updated")
-        .await;
-    kubectl
-        .shows("rollout pause deployment web", "paused")
-        .await;
-    kubectl
-        .shows("expose deployment web --port=80", "service/web exposed")
-        .await;
-    kubectl.shows("get services", "web").await;
-    kubectl
-        .shows("delete configmap c1", "configmap \"c1\" deleted")
-        .await;
-    let absent = kubectl.fails_with("get pod nope", "").await;
-    assert_eq!(
-        absent,
-        "Error from server (NotFound): pods \"nope\" not found\n"
-    );
-    let typo = kubectl
-        .fails_with("create -f -", &POD.replace("containers:", "containerz:"))
-        .await;
-    assert!(typo.contains("containerz"), "{typo}");
-    let invalid = kubectl
-        .fails_with(
-            "apply -f -",
-            &DEPLOYMENT.replace("replicas: 2", "replicas: -1"),
-        )
-        .await;
-    assert!(
-        invalid.contains("spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
-        "{invalid}"
-    );
-    let broken = kubectl.fails_with("apply -f -", "kind: [").await;
-    assert!(!broken.is_empty());
-    watch(kubectl).await;
+fn steps(script: &str) -> Vec<Step<'_>> {
+    let mut steps: Vec<Step<'_>> = Vec::new();
+    for text in script.lines() {
+        if let Some(expected) = text.strip_prefix("  ") {
+            steps
+                .last_mut()
+                .expect("a command first")
+                .expected
+                .push(expected);
+        } else if let Some((mark @ ("$" | "!"), line)) = text.split_once(' ') {
+            let expected = Vec::new();
+            steps.push(Step {
+                line,
+                succeeds: mark == "$",
+                expected,
+            });
+        }
+    }
+    steps
 }
 
 /// `get -w` prints what is there, then each change.
@@ -316,18 +179,23 @@ async fn watch(kubectl: &Kubectl) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_version_does_its_daily_work() {
+async fn every_version_does_its_work() {
     let rig = Rig::start().await;
     let programs = programs();
     let last = programs.len() - 1;
     let stories = programs.iter().enumerate().map(|(index, program)| {
-        let kubectl = Kubectl::new(program, &rig, &format!("v{index}"));
+        let namespace = format!("v{index}");
+        let kubectl = Kubectl::new(program, &rig, &namespace);
         async move {
-            daily(&kubectl).await;
+            kubectl.ok(&format!("create namespace {namespace}")).await;
+            let mut wrong = kubectl.play("daily.txt").await;
             if index == 0 || index == last {
-                rest(&kubectl).await;
+                wrong.extend(kubectl.play("rest.txt").await);
+                watch(&kubectl).await;
             }
+            wrong
         }
     });
-    futures::future::join_all(stories).await;
+    let wrong = futures::future::join_all(stories).await.concat();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
