@@ -7,6 +7,7 @@ pub mod authorize;
 mod decode;
 pub mod discovery;
 mod faults;
+mod metadata;
 pub mod openapi;
 mod pipeline;
 mod request;

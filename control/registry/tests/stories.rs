@@ -17,7 +17,7 @@ macro_rules! stories {
     };
 }
 
-stories!(objects, lists);
+stories!(objects, lists, pods, deployments, services, cluster, tables);
 
 fn check(path: &str) {
     let script = std::fs::read_to_string(path).expect("the story can be read");

@@ -8,7 +8,6 @@ mod binding;
 mod body;
 mod commit;
 mod delete;
-mod metadata;
 mod page;
 mod read;
 mod scale;

@@ -4,7 +4,8 @@
 
 use super::commit;
 use super::store::{self, Stored};
-use super::{Pipeline, admit, binding, body, metadata, scale};
+use super::{Pipeline, admit, binding, body, scale};
+use crate::metadata;
 use crate::strategy::{Claim, Context};
 use crate::{Caller, Faults, Patch, PatchKind, Target, Verb, WriteOptions, Written, schema};
 use mvcc::Consistency;

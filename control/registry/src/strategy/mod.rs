@@ -1,6 +1,32 @@
 //! Where a kind differs from others: defaults, preparation, validation. One file a kind; a kind without one uses [`Plain`].
 //! A strategy is pure: it sees the object, the one before it, and the time; it never sees the store.
 
+mod data;
+mod deployment;
+mod edit;
+mod endpointslice;
+mod event;
+mod lease;
+mod namespace;
+mod node;
+mod pod;
+mod pod_spec;
+mod replicaset;
+mod service;
+mod service_address;
+mod template;
+
+pub use data::{ConfigMaps, Secrets};
+pub use deployment::Deployments;
+pub use endpointslice::EndpointSlices;
+pub use event::Events;
+pub use lease::Leases;
+pub use namespace::Namespaces;
+pub use node::Nodes;
+pub use pod::Pods;
+pub use replicaset::ReplicaSets;
+pub use service::Services;
+
 use crate::Faults;
 use objects::{Object, Timestamp};
 use serde_json::Value;

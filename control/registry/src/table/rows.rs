@@ -57,6 +57,8 @@ const ROWS: &[Row] = &[
     Row {
         resource: "namespaces",
         kind: "Namespace",
+        columns: columns::NAMESPACES,
+        strategy: &strategy::Namespaces,
         short_names: &["ns"],
         namespaced: false,
         without: &[Verb::DeleteCollection],
@@ -67,6 +69,8 @@ const ROWS: &[Row] = &[
     Row {
         resource: "nodes",
         kind: "Node",
+        columns: columns::NODES,
+        strategy: &strategy::Nodes,
         short_names: &["no"],
         namespaced: false,
         subresources: &[
@@ -90,6 +94,8 @@ const ROWS: &[Row] = &[
     Row {
         resource: "pods",
         kind: "Pod",
+        columns: columns::PODS,
+        strategy: &strategy::Pods,
         short_names: &["po"],
         categories: &["all"],
         subresources: &[
@@ -120,6 +126,8 @@ const ROWS: &[Row] = &[
     Row {
         resource: "services",
         kind: "Service",
+        columns: columns::SERVICES,
+        strategy: &strategy::Services,
         short_names: &["svc"],
         categories: &["all"],
         subresources: &[STATUS],
@@ -129,24 +137,31 @@ const ROWS: &[Row] = &[
     Row {
         resource: "configmaps",
         kind: "ConfigMap",
+        columns: columns::CONFIG_MAPS,
+        strategy: &strategy::ConfigMaps,
         short_names: &["cm"],
         ..PLAIN
     },
     Row {
         resource: "secrets",
         kind: "Secret",
+        columns: columns::SECRETS,
+        strategy: &strategy::Secrets,
         field_selectors: &["type"],
         ..PLAIN
     },
     Row {
         resource: "serviceaccounts",
         kind: "ServiceAccount",
+        columns: columns::SERVICE_ACCOUNTS,
         short_names: &["sa"],
         ..PLAIN
     },
     Row {
         resource: "events",
         kind: "Event",
+        columns: columns::EVENTS,
+        strategy: &strategy::Events,
         short_names: &["ev"],
         field_selectors: &[
             "involvedObject.kind",
@@ -167,18 +182,24 @@ const ROWS: &[Row] = &[
         version: "coordination.k8s.io/v1",
         resource: "leases",
         kind: "Lease",
+        columns: columns::LEASES,
+        strategy: &strategy::Leases,
         ..PLAIN
     },
     Row {
         version: "discovery.k8s.io/v1",
         resource: "endpointslices",
         kind: "EndpointSlice",
+        columns: columns::ENDPOINT_SLICES,
+        strategy: &strategy::EndpointSlices,
         ..PLAIN
     },
     Row {
         version: "apps/v1",
         resource: "replicasets",
         kind: "ReplicaSet",
+        columns: columns::REPLICA_SETS,
+        strategy: &strategy::ReplicaSets,
         short_names: &["rs"],
         categories: &["all"],
         subresources: &[SCALE, STATUS],
@@ -189,6 +210,8 @@ const ROWS: &[Row] = &[
         version: "apps/v1",
         resource: "deployments",
         kind: "Deployment",
+        columns: columns::DEPLOYMENTS,
+        strategy: &strategy::Deployments,
         short_names: &["deploy"],
         categories: &["all"],
         subresources: &[SCALE, STATUS],

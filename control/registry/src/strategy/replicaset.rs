@@ -1,0 +1,30 @@
+//! ReplicaSets: a workload that keeps a count. Rules: Kubernetes' apps/v1 defaults and validation.
+
+use super::Strategy;
+use super::edit::read_map;
+use super::template::{default_workload, validate_workload, validate_workload_update};
+use crate::Faults;
+use objects::Object;
+
+/// The replica sets' strategy.
+pub struct ReplicaSets;
+
+impl Strategy for ReplicaSets {
+    fn default_fields(&self, object: &mut Object) {
+        default_workload(object);
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Faults) {
+        if let Some(spec) = read_map(&object.body, "spec") {
+            validate_workload(spec, "replicaset", faults);
+        }
+    }
+
+    fn validate_update(&self, object: &Object, old: &Object, faults: &mut Faults) {
+        validate_workload_update(object, old, faults);
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+}
