@@ -3,8 +3,9 @@
 //! A controller never gets an event to act on: a change only names the keys that must be looked at again, and the plan is
 //! made from the whole present state (level, not edge).
 
-use crate::Plan;
+use crate::{Plan, Viewed};
 use objects::{GroupResource, Object, ObjectError, ObjectKey, Timestamp, Uid};
+use serde::Deserialize;
 use std::sync::Arc;
 
 /// What is known of an object without parsing it.
@@ -44,11 +45,20 @@ pub trait World: Send + Sync {
     /// The keys of the objects that name `uid` as an owner.
     fn owned_by(&self, uid: &Uid) -> Vec<ObjectKey>;
 
-    /// Whether any object has this uid.
-    fn has_uid(&self, uid: &Uid) -> bool;
+    /// The key of the object that has this uid.
+    fn key_of(&self, uid: &Uid) -> Option<ObjectKey>;
+
+    /// When this view of the world began: with the leader's term, or later.
+    fn began(&self) -> Timestamp;
+
+    /// When this leader first saw that there is no such object; never before its own term began.
+    fn missing_since(&self, key: &ObjectKey) -> Timestamp;
 
     /// When this leader first saw the object as it is now; never before its own term began.
     fn observed_since(&self, key: &ObjectKey) -> Option<Timestamp>;
+
+    /// When this leader first saw the object, in whatever state; never before its own term began.
+    fn first_seen(&self, key: &ObjectKey) -> Option<Timestamp>;
 
     /// The objects of a resource whose record satisfies `wanted`.
     fn list(
@@ -104,7 +114,72 @@ pub trait Controller: Send + Sync + 'static {
     /// The keys that must be looked at after `change`; `world` already shows it.
     fn keys_for(&self, change: &Change<'_>, world: &dyn World) -> Vec<ObjectKey>;
 
-    /// What must be done about `key`.
-    fn plan(&self, key: &ObjectKey, world: &dyn World, now: Timestamp)
-    -> Result<Plan, ObjectError>;
+    /// What must be done about a key.
+    fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError>;
+}
+
+/// A question to a controller.
+pub struct Asked<'a> {
+    /// Which key must be looked at.
+    pub key: &'a ObjectKey,
+    /// The present state.
+    pub world: &'a dyn World,
+    /// The present.
+    pub now: Timestamp,
+    /// Why the key's last plan could not be carried out, if it could not.
+    pub failure: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    /// The object itself, typed; None when it is gone.
+    pub fn object<T: for<'de> Deserialize<'de>>(&self) -> Result<Option<Viewed<T>>, ObjectError> {
+        self.world.get(self.key).map(|object| Viewed::new(Object::clone(&object))).transpose()
+    }
+
+    /// Typed objects of a resource in the key's namespace, or in all when the key has none.
+    pub fn neighbours<T: for<'de> Deserialize<'de>>(
+        &self,
+        resource: &GroupResource,
+        wanted: &dyn Fn(&Record) -> bool,
+    ) -> Result<Vec<Arc<T>>, ObjectError> {
+        let objects = self.world.list(resource, self.key.namespace.as_deref(), wanted);
+        objects.iter().map(|object| object.view().map(Arc::new)).collect()
+    }
+}
+
+/// Every controller; adding one is a line here and a file beside this one.
+pub fn all(settings: &objects::cluster::ClusterSettings) -> Vec<Arc<dyn Controller>> {
+    vec![
+        Arc::new(crate::deployment::DeploymentController),
+        Arc::new(crate::replicaset::ReplicaSetController),
+        Arc::new(crate::endpointslice::EndpointSliceController),
+        Arc::new(crate::namespace::NamespaceController),
+        Arc::new(crate::serviceaccount::ServiceAccountController),
+        Arc::new(crate::garbage::GarbageController),
+        Arc::new(crate::podgc::PodGcController),
+        Arc::new(crate::nodelifecycle::NodeLifecycleController),
+        Arc::new(crate::nodeipam::NodeIpamController::new(&settings.cluster_cidr)),
+    ]
+}
+
+/// `pods`.
+pub fn pods() -> GroupResource {
+    GroupResource::new("", "pods")
+}
+
+/// `nodes`.
+pub fn nodes() -> GroupResource {
+    GroupResource::new("", "nodes")
+}
+
+/// The keys of the objects of `resource` that control the changed object, or, when nothing does, of all in its namespace:
+/// one of them may want to adopt it.
+pub fn controllers_or_adopters(change: &Change<'_>, world: &dyn World, resource: &GroupResource) -> Vec<ObjectKey> {
+    let owners: Vec<ObjectKey> =
+        change.controllers().filter_map(|uid| world.key_of(uid)).filter(|key| key.resource == *resource).collect();
+    let is_orphan = |record: &Record| record.owners.iter().all(|(_, controls)| !controls);
+    if owners.is_empty() && change.after.is_some_and(is_orphan) {
+        return world.keys(resource, change.key.namespace.as_deref(), &|_| true);
+    }
+    owners
 }

@@ -3,6 +3,7 @@
 //! Never touches slices that somebody else manages, nor Services without a selector. An endpoint stays in the slice that it
 //! is in, so that one pod's change rewrites one slice. IPv4. Semantics: discovery.k8s.io/v1.
 
+use crate::controller::{self, Asked, Change, Controller, World};
 use crate::plan::{Action, Plan, Precondition};
 use crate::view::{self, Viewed, resources};
 use crate::{names, owners, pods};
@@ -382,3 +383,61 @@ fn delete(slice: &Object) -> Action {
         propagation: None,
     }
 }
+
+/// Runs [`reconcile`] for every Service.
+pub struct EndpointSliceController;
+
+impl Controller for EndpointSliceController {
+    fn name(&self) -> &'static str {
+        "endpointslice"
+    }
+
+    fn keys_for(&self, change: &Change<'_>, world: &dyn World) -> Vec<ObjectKey> {
+        let namespace = change.key.namespace.as_deref();
+        if change.is_of("", "services") {
+            return vec![change.key.clone()];
+        }
+        if change.is_of("discovery.k8s.io", "endpointslices") {
+            let service = change.latest().and_then(|record| record.labels.get(SERVICE_NAME));
+            return service.map(|name| ObjectKey::new(services(), namespace, name)).into_iter().collect();
+        }
+        if !change.is_of("", "pods") {
+            return Vec::new();
+        }
+        let labels = [change.before, change.after].into_iter().flatten().map(|record| &record.labels);
+        let labels: Vec<&BTreeMap<String, String>> = labels.collect();
+        let mut keys = world.keys(&services(), namespace, &|_| true);
+        keys.retain(|key| selector_of(world, key).is_some_and(|selector| labels.iter().any(|labels| takes(&selector, labels))));
+        keys
+    }
+
+    fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
+        let Some(service) = asked.object::<Service>()? else { return Ok(Plan::nothing()) };
+        let selector = selector_of(asked.world, asked.key).unwrap_or_default();
+        let pods = asked.neighbours(&controller::pods(), &|record| !selector.is_empty() && takes(&selector, &record.labels))?;
+        let name = service.name().to_owned();
+        let is_own = |record: &controller::Record| record.labels.get(SERVICE_NAME) == Some(&name);
+        let resource = GroupResource::new("discovery.k8s.io", "endpointslices");
+        let slices = asked.world.list(&resource, asked.key.namespace.as_deref(), &is_own);
+        let zone_of = |key: ObjectKey| Some((key.name.clone(), asked.world.record(&key)?.labels.get(ZONE)?.clone()));
+        let zones = asked.world.keys(&controller::nodes(), None, &|_| true).into_iter().filter_map(zone_of).collect();
+        Ok(reconcile(&Input { service, pods, zones, slices }, asked.now))
+    }
+}
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+fn services() -> GroupResource {
+    GroupResource::new("", "services")
+}
+
+fn selector_of(world: &dyn World, key: &ObjectKey) -> Option<BTreeMap<String, String>> {
+    let service = world.get(key)?;
+    let selector = service.body.get("spec")?.get("selector")?;
+    serde_json::from_value(selector.clone()).ok()
+}
+
+fn takes(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(name, value)| labels.get(name) == Some(value))
+}
+

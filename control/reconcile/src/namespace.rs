@@ -3,6 +3,7 @@
 //! Never touches a namespace whose deletion nobody asked for. Semantics: core/v1 `Namespace`; the conditions are those of
 //! Kubernetes' namespace controller.
 
+use crate::controller::{Asked, Change, Controller, World};
 use crate::conditions::{self, Condition};
 use crate::plan::{Action, Plan, Precondition, Propagation};
 use crate::status::StatusEdit;
@@ -162,3 +163,43 @@ fn set_finalizers(all: &mut Vec<Value>, content: &[Content], now: Timestamp) {
     };
     conditions::set(all, &condition, now);
 }
+
+/// Runs [`reconcile`] for every namespace.
+pub struct NamespaceController;
+
+impl Controller for NamespaceController {
+    fn name(&self) -> &'static str {
+        "namespace"
+    }
+
+    fn keys_for(&self, change: &Change<'_>, world: &dyn World) -> Vec<ObjectKey> {
+        if change.is_of("", "namespaces") {
+            return vec![change.key.clone()];
+        }
+        let namespace = change.key.namespace.as_deref().filter(|_| change.after.is_none());
+        let key = namespace.map(|name| ObjectKey::new(GroupResource::new("", "namespaces"), None, name));
+        key.filter(|key| world.record(key).is_some_and(|record| record.deleting)).into_iter().collect()
+    }
+
+    fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
+        let Some(namespace) = asked.object::<Namespace>()? else { return Ok(Plan::nothing()) };
+        let mut content: Vec<Content> = Vec::new();
+        if namespace.is_deleting() {
+            for key in asked.world.keys_in_namespace(&asked.key.name) {
+                let Some(object) = asked.world.get(&key) else { continue };
+                let remaining = Remaining {
+                    name: key.name,
+                    uid: object.metadata.uid.clone(),
+                    is_deleting: object.metadata.is_deleting(),
+                    finalizers: object.metadata.finalizers.clone(),
+                };
+                match content.last_mut() {
+                    Some(last) if last.resource == key.resource => last.remaining.push(remaining),
+                    _ => content.push(Content { resource: key.resource, remaining: vec![remaining] }),
+                }
+            }
+        }
+        Ok(reconcile(&Input { namespace, content }, asked.now))
+    }
+}
+

@@ -3,6 +3,7 @@
 //! Runs over all nodes at once, so that no network is given twice; one that a node has is never changed or taken back.
 //! Semantics: Kubernetes' range allocator.
 
+use crate::controller::{self, Asked, Change, Controller, World};
 use crate::plan::{Action, EventType, Plan};
 use crate::view::{Viewed, resources};
 use k8s_openapi::api::core::v1::Node;
@@ -126,3 +127,34 @@ fn exhausted(node: &Viewed<Node>, cluster: Cidr) -> Action {
         ),
     }
 }
+
+/// Runs [`reconcile`] for all nodes at once, when there is a new one.
+pub struct NodeIpamController {
+    cluster_cidr: Option<Cidr>,
+}
+
+impl NodeIpamController {
+    /// Gives out parts of `cluster_cidr`; nothing when that is no network.
+    pub fn new(cluster_cidr: &str) -> Self {
+        NodeIpamController { cluster_cidr: Cidr::parse(cluster_cidr) }
+    }
+}
+
+impl Controller for NodeIpamController {
+    fn name(&self) -> &'static str {
+        "nodeipam"
+    }
+
+    fn keys_for(&self, change: &Change<'_>, _world: &dyn World) -> Vec<ObjectKey> {
+        let is_new = change.is_of("", "nodes") && change.before.is_none();
+        if is_new { vec![ObjectKey::new(controller::nodes(), None, "")] } else { Vec::new() }
+    }
+
+    fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
+        let Some(cluster_cidr) = self.cluster_cidr else { return Ok(Plan::nothing()) };
+        let nodes = asked.world.list(&controller::nodes(), None, &|_| true);
+        let nodes = nodes.iter().map(|node| Viewed::new(Object::clone(node)).map(Arc::new)).collect::<Result<_, _>>()?;
+        Ok(reconcile(&Input { cluster_cidr, nodes }, asked.now))
+    }
+}
+

@@ -5,6 +5,7 @@
 //! every node is silent nothing is evicted, since then it is more likely that nobody can be heard. Semantics: Kubernetes'
 //! node lifecycle controller and taint manager.
 
+use crate::controller::{self, Asked, Change, Controller, World};
 use crate::conditions::{self, Condition};
 use crate::plan::{Action, EventType, ObjectReference, Plan, Precondition, StatusUpdate};
 use crate::pods;
@@ -20,6 +21,8 @@ use std::time::Duration;
 pub const GRACE: Duration = Duration::from_secs(40);
 /// For how long a pod stays on a lost node when it does not say.
 pub const PATIENCE: Duration = Duration::from_secs(300);
+/// How soon to look again while every node is silent.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// The taint of a node that says that it is not ready.
 pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
 /// The taint of a node that says nothing.
@@ -93,7 +96,9 @@ pub fn reconcile(input: &Input, now: Timestamp) -> Plan {
         plan.actions
             .extend(input.pods.iter().filter_map(|pod| mark_lost(pod, now)));
     }
-    if !input.all_silent {
+    if input.all_silent {
+        plan.wake_by(now.plus(AGAIN_AFTER)); // Another node's lease does not wake this node's worker.
+    } else {
         evict(input, silent, now, &mut plan);
     }
     plan
@@ -321,3 +326,52 @@ fn reference(pod: &Pod) -> ObjectReference {
         uid: Uid::from(view::uid(&pod.metadata)),
     }
 }
+
+/// Runs [`reconcile`] for every node.
+pub struct NodeLifecycleController;
+
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+
+impl Controller for NodeLifecycleController {
+    fn name(&self) -> &'static str {
+        "nodelifecycle"
+    }
+
+    fn keys_for(&self, change: &Change<'_>, _world: &dyn World) -> Vec<ObjectKey> {
+        let node = |name: &str| vec![ObjectKey::new(controller::nodes(), None, name)];
+        if change.is_of("", "nodes") {
+            return node(&change.key.name);
+        }
+        let is_heartbeat = change.is_of("coordination.k8s.io", "leases");
+        if is_heartbeat && change.key.namespace.as_deref() == Some(LEASE_NAMESPACE) {
+            return node(&change.key.name);
+        }
+        // A pod that has just come to its node may have to leave a tainted one.
+        let bound = change.after.filter(|_| change.is_of("", "pods")).and_then(|record| record.node_name.as_deref());
+        let was_bound = change.before.is_some_and(|record| record.node_name.is_some());
+        bound.filter(|_| !was_bound).map(node).unwrap_or_default()
+    }
+
+    fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
+        let Some(node) = asked.object::<Node>()? else { return Ok(Plan::nothing()) };
+        let nodes = asked.world.keys(&controller::nodes(), None, &|_| true);
+        let is_bound = |record: &controller::Record| record.node_name.as_deref() == Some(&asked.key.name);
+        let pods = asked.world.list(&controller::pods(), None, &is_bound);
+        let input = Input {
+            node,
+            observed_since: heard_since(asked.world, &asked.key.name),
+            term_since: asked.world.began(),
+            all_silent: nodes.iter().all(|key| is_silent(heard_since(asked.world, &key.name), asked.now)),
+            pods: pods.iter().map(|pod| pod.view().map(Arc::new)).collect::<Result<_, _>>()?,
+        };
+        Ok(reconcile(&input, asked.now))
+    }
+}
+
+/// When this leader last saw the node's lease change, or, without a lease, first saw the node.
+fn heard_since(world: &dyn World, node: &str) -> Timestamp {
+    let lease = ObjectKey::new(GroupResource::new("coordination.k8s.io", "leases"), Some(LEASE_NAMESPACE), node);
+    let first_seen = || world.first_seen(&ObjectKey::new(controller::nodes(), None, node));
+    world.observed_since(&lease).or_else(first_seen).unwrap_or(world.began())
+}
+

@@ -3,6 +3,7 @@
 //!
 //! Runs over all pods at once. Never touches a pod whose node exists. Semantics: Kubernetes' pod garbage collector.
 
+use crate::controller::{self, Asked, Change, Controller, World};
 use crate::plan::{Action, Plan, Precondition};
 use crate::pods;
 use crate::view::{self, resources};
@@ -84,3 +85,33 @@ fn delete(pod: &Pod) -> Action {
         propagation: None,
     }
 }
+
+/// Runs [`reconcile`] for all pods at once, when one of them may have to go.
+pub struct PodGcController;
+
+impl Controller for PodGcController {
+    fn name(&self) -> &'static str {
+        "podgc"
+    }
+
+    fn keys_for(&self, change: &Change<'_>, world: &dyn World) -> Vec<ObjectKey> {
+        let all_pods = ObjectKey::new(controller::pods(), None, "");
+        let node_is_gone = change.is_of("", "nodes") && change.after.is_none();
+        let is_lost = |pod: &controller::Record| match &pod.node_name {
+            None => pod.deleting,
+            Some(node) => world.record(&ObjectKey::new(controller::nodes(), None, node)).is_none(),
+        };
+        let pod_is_lost = change.is_of("", "pods") && change.after.is_some_and(is_lost);
+        if node_is_gone || pod_is_lost { vec![all_pods] } else { Vec::new() }
+    }
+
+    fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
+        let pods: Vec<Arc<Pod>> = asked.neighbours(&controller::pods(), &|_| true)?;
+        let bound = pods.iter().filter_map(|pod| pods::node_name(pod));
+        let keys = bound.map(|node| ObjectKey::new(controller::nodes(), None, node));
+        let missing = keys.filter(|key| asked.world.record(key).is_none());
+        let missing_nodes = missing.map(|key| (key.name.clone(), asked.world.missing_since(&key))).collect();
+        Ok(reconcile(&Input { pods, missing_nodes, terminated_max: TERMINATED_MAX }, asked.now))
+    }
+}
+

@@ -4,6 +4,7 @@
 //! follow from the set's uid and a number, so that a create done twice conflicts. Semantics: apps/v1; surplus pods are ranked
 //! as Kubernetes' `ActivePodsWithRanks` does.
 
+use crate::controller::{self, Asked, Change, Controller, World};
 use crate::conditions::{self, Condition};
 use crate::owners::{self, Claim};
 use crate::plan::{Action, EventType, Plan, Precondition, StatusUpdate};
@@ -260,3 +261,35 @@ fn next_available_at(
         .filter_map(|pod| pods::available_at(pod, min_ready(set)));
     due.filter(|at| *at > now).min()
 }
+
+/// Runs [`reconcile`] for every ReplicaSet.
+pub struct ReplicaSetController;
+
+impl Controller for ReplicaSetController {
+    fn name(&self) -> &'static str {
+        "replicaset"
+    }
+
+    fn keys_for(&self, change: &Change<'_>, world: &dyn World) -> Vec<ObjectKey> {
+        if change.is_of("apps", "replicasets") {
+            return vec![change.key.clone()];
+        }
+        if change.is_of("", "pods") {
+            return controller::controllers_or_adopters(change, world, &GroupResource::new("apps", "replicasets"));
+        }
+        Vec::new()
+    }
+
+    fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
+        let Some(set) = asked.object::<ReplicaSet>()? else { return Ok(Plan::nothing()) };
+        let uid = set.uid().clone();
+        let is_near = |record: &controller::Record| {
+            // Its own, and those that nobody controls: it may adopt them.
+            record.owners.iter().all(|(owner, controls)| !controls || *owner == uid)
+        };
+        let pods = asked.neighbours(&controller::pods(), &is_near)?;
+        let failure = asked.failure.map(str::to_owned);
+        Ok(reconcile(&Input { set, pods, failure }, asked.now))
+    }
+}
+

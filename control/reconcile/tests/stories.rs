@@ -20,4 +20,11 @@ macro_rules! stories {
 stories! {
     deployment: surge, unavailable, rollback, pause, recreate, resize, history, deadline, adoption;
     replicaset: scale_up, scale_down, failed, release;
+    endpointslice: life, headless;
+    namespace: terminating;
+    garbage: background, namesake, foreground, orphan;
+    podgc: lost;
+    nodelifecycle: silent, new_leader, all_silent, taints;
+    nodeipam: assign;
+    serviceaccount: default_account;
 }

@@ -10,6 +10,7 @@ mod rolling;
 mod sets;
 mod status;
 
+use crate::controller::{self, Asked, Change, Controller, World};
 use crate::owners::{self, Claim};
 use crate::plan::{Action, EventType, Plan};
 use crate::pods;
@@ -318,3 +319,44 @@ fn revision_of(annotation: Option<&str>) -> i64 {
 fn set_annotation<'a>(set: &'a Viewed<ReplicaSet>, key: &str) -> Option<&'a str> {
     view::annotation(&set.view.metadata, key)
 }
+
+/// Runs [`reconcile`] for every Deployment.
+pub struct DeploymentController;
+
+impl Controller for DeploymentController {
+    fn name(&self) -> &'static str {
+        "deployment"
+    }
+
+    fn keys_for(&self, change: &Change<'_>, world: &dyn World) -> Vec<ObjectKey> {
+        if change.is_of("apps", "deployments") {
+            return vec![change.key.clone()];
+        }
+        if change.is_of("apps", "replicasets") {
+            return controller::controllers_or_adopters(change, world, &deployments());
+        }
+        if !change.is_of("", "pods") {
+            return Vec::new();
+        }
+        // A pod's Deployment is its ReplicaSet's.
+        let sets = change.controllers().filter_map(|uid| world.key_of(uid));
+        let owners = sets.filter_map(|set| world.record(&set).map(|record| record.owners.clone())).flatten();
+        owners.filter_map(|(uid, _)| world.key_of(&uid)).filter(|key| key.resource == deployments()).collect()
+    }
+
+    fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
+        let Some(deployment) = asked.object::<Deployment>()? else { return Ok(Plan::nothing()) };
+        let resource = GroupResource::new("apps", "replicasets");
+        let sets = asked.world.list(&resource, asked.key.namespace.as_deref(), &|_| true);
+        let sets: Vec<Arc<Viewed<ReplicaSet>>> =
+            sets.iter().map(|set| Viewed::new(Object::clone(set)).map(Arc::new)).collect::<Result<_, _>>()?;
+        let recreates = deployment.spec("strategy").is_some_and(|strategy| strategy["type"] == "Recreate");
+        let pods = if recreates { asked.neighbours(&controller::pods(), &|_| true)? } else { Vec::new() };
+        Ok(reconcile(&Input { deployment, sets, pods }, asked.now))
+    }
+}
+
+fn deployments() -> GroupResource {
+    GroupResource::new("apps", "deployments")
+}
+

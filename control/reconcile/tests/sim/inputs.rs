@@ -68,7 +68,11 @@ impl World {
             "nodeipam" => {
                 let nodes = self.all(&resources::nodes()).into_iter();
                 let input = nodeipam::Input {
-                    cluster_cidr: nodeipam::Cidr::parse(name).expect("a network"),
+                    cluster_cidr: nodeipam::Cidr::parse(&format!(
+                        "{}/{name}",
+                        namespace.unwrap_or("")
+                    ))
+                    .expect("a network"),
                     nodes: nodes
                         .map(|node| {
                             Arc::new(Viewed::new(node.clone()).expect("a well-formed node"))
