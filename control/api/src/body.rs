@@ -33,18 +33,18 @@ pub struct Decoded {
     pub duplicates: Vec<String>,
 }
 
-/// Reads a whole body; 413 when it is larger than [`REQUEST_BYTES_MAX`].
-pub async fn read<B>(body: B) -> Result<Bytes, Status>
+/// Reads a whole body; 413 when it is larger than `bytes_max`.
+pub async fn read<B>(body: B, bytes_max: usize) -> Result<Bytes, Status>
 where
     B: hyper::body::Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    match Limited::new(body, REQUEST_BYTES_MAX).collect().await {
+    match Limited::new(body, bytes_max).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Status::failure(
             413,
             Reason::RequestEntityTooLarge,
-            format!("Request entity too large: limit is {REQUEST_BYTES_MAX}"),
+            format!("Request entity too large: limit is {bytes_max}"),
         )),
         Err(error) => Err(Status::bad_request(format!(
             "the request's body broke off: {error}"
@@ -177,6 +177,12 @@ mod tests {
     #[tokio::test]
     async fn large_bodies_are_refused() {
         let body = http_body_util::Full::new(Bytes::from(vec![b'x'; REQUEST_BYTES_MAX + 1]));
-        assert_eq!(read(body).await.expect_err("too large").code, 413);
+        assert_eq!(
+            read(body, REQUEST_BYTES_MAX)
+                .await
+                .expect_err("too large")
+                .code,
+            413
+        );
     }
 }

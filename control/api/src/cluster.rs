@@ -5,7 +5,6 @@
 
 use crate::answer::{Answer, Body, BodyError, Content};
 use crate::auth::{MASTERS, NODES, bearer_token};
-use crate::body;
 use crate::query::Query;
 use async_trait::async_trait;
 use base64::Engine;
@@ -15,7 +14,7 @@ use futures::stream::BoxStream;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use objects::cluster::{ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberList};
 use objects::{Reason, Status, StatusDetails};
 use registry::Caller;
@@ -23,6 +22,9 @@ use serde::de::DeserializeOwned;
 
 /// The header that carries a snapshot's passphrase, base64.
 pub const PASSPHRASE_HEADER: &str = "x-trireme-passphrase";
+
+/// The most that a body may hold here: who joins is not known yet.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// An archive of the store as it is streamed.
 pub type Archive = BoxStream<'static, Result<Bytes, std::io::Error>>;
@@ -88,12 +90,12 @@ pub async fn answer(
     segments: &[String],
     parts: &Parts,
     query: &Query,
-    incoming: Incoming,
+    body: &Bytes,
 ) -> Result<Answer, Status> {
     let words: Vec<&str> = segments.iter().map(String::as_str).collect();
     if let (&Method::POST, ["join"]) = (&parts.method, &words[..]) {
         let token = bearer_token(&parts.headers).ok_or_else(Status::unauthorized)?;
-        let answer = cluster.join(token, read_json(incoming).await?).await?;
+        let answer = cluster.join(token, read_json(body)?).await?;
         return Ok(Answer::value(StatusCode::OK, &answer));
     }
     authorize(&caller?, parts, &words)?;
@@ -101,7 +103,7 @@ pub async fn answer(
         (&Method::GET, ["status"]) => Ok(ok(&cluster.status().await?)),
         (&Method::GET, ["members"]) => Ok(ok(&cluster.members().await?)),
         (&Method::POST, ["members"]) => {
-            let member = cluster.add_member(read_json(incoming).await?).await?;
+            let member = cluster.add_member(read_json(body)?).await?;
             Ok(Answer::value(StatusCode::CREATED, &member))
         }
         (&Method::DELETE, ["members", member]) => {
@@ -194,9 +196,8 @@ fn archive(archive: Archive) -> Answer {
     }
 }
 
-async fn read_json<T: DeserializeOwned>(incoming: Incoming) -> Result<T, Status> {
-    let bytes = body::read(incoming).await?;
-    serde_json::from_slice(&bytes).map_err(|error| {
+fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Status> {
+    serde_json::from_slice(body).map_err(|error| {
         Status::bad_request(format!("the request's body is not as agreed: {error}"))
     })
 }

@@ -11,14 +11,14 @@ use crate::path::Route;
 use crate::proxy::NodeAddress;
 use crate::query::Query;
 use crate::tls::NodeClientTls;
-use crate::{documents, verbs};
+use crate::{body, documents, verbs};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderName, Method, Request, Response};
 use hyper::body::Incoming;
 use objects::{Reason, Status};
 use registry::openapi::OpenApi;
-use registry::{Pipeline, Target};
+use registry::{Caller, Pipeline, Target};
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -149,11 +149,7 @@ impl ApiServer {
         }
         let caller = peer.caller(request.headers());
         if let Route::Cluster(segments) = &route {
-            let (parts, body) = request.into_parts();
-            let cluster = self.cluster();
-            let answer = cluster::answer(cluster, caller, segments, &parts, &query, body);
-            let _place = self.flow().request()?;
-            return self.within_deadline(answer).await;
+            return self.answer_cluster(segments, caller, request, &query).await;
         }
         let caller = caller?;
         match route {
@@ -163,6 +159,21 @@ impl ApiServer {
             Route::MethodNotAllowed => Err(method_not_allowed()),
             _ => Err(cluster::not_found()),
         }
+    }
+
+    async fn answer_cluster(
+        &self,
+        segments: &[String],
+        caller: Result<Caller, Status>,
+        request: Request<Incoming>,
+        query: &Query,
+    ) -> Result<Answer, Status> {
+        let (parts, body) = request.into_parts();
+        let body = body::read(body, cluster::BODY_BYTES_MAX);
+        let body = self.within_deadline(body).await?;
+        let _place = self.flow().request()?;
+        let answer = cluster::answer(self.cluster(), caller, segments, &parts, query, &body);
+        self.within_deadline(answer).await
     }
 
     pub(crate) fn pipeline(&self) -> &Pipeline {
@@ -208,7 +219,8 @@ impl ApiServer {
     ) -> Result<T, Status> {
         let deadline = self.config().request_deadline;
         tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
-            Err(Status::timeout(format!(
+            // Without a time to retry: clients would repeat a write whose outcome nobody knows.
+            Err(Status::failure(504, Reason::Timeout, format!(
                 "Timeout: request did not complete within {deadline:?}; a write may or may not have taken effect"
             )))
         })

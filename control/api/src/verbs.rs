@@ -48,8 +48,11 @@ pub async fn answer(
         let place = server.flow().stream()?;
         return watch::answer(server, target, query, request.headers(), place).await;
     }
-    let _place = server.flow().request()?;
     let (parts, body) = request.into_parts();
+    // A body that comes slowly holds no place.
+    let body = body::read(body, body::REQUEST_BYTES_MAX);
+    let body = server.within_deadline(body).await?;
+    let _place = server.flow().request()?;
     let call = Call {
         server,
         caller,
@@ -95,7 +98,7 @@ struct Call<'a> {
     target: &'a Target,
     query: &'a Query,
     parts: &'a Parts,
-    body: Incoming,
+    body: Bytes,
 }
 
 impl Call<'_> {
@@ -130,8 +133,7 @@ impl Call<'_> {
         let presenter = self.presenter()?;
         let mut options = options::write(self.query, &self.parts.headers, false)?;
         let format = body::format(&self.parts.headers)?;
-        let bytes = body::read(self.body).await?;
-        let decoded = body::decode(format, &bytes, body_kind(self.target))?;
+        let decoded = body::decode(format, &self.body, body_kind(self.target))?;
         options.duplicate_fields = decoded.duplicates;
         let pipeline = self.server.pipeline();
         let written = if verb == Verb::Create {
@@ -157,8 +159,7 @@ impl Call<'_> {
         };
         let is_apply = kind == PatchKind::Apply;
         let mut options = options::write(self.query, &self.parts.headers, is_apply)?;
-        let bytes = body::read(self.body).await?;
-        let decoded = body::decode_patch(&bytes, is_apply)?;
+        let decoded = body::decode_patch(&self.body, is_apply)?;
         options.duplicate_fields = decoded.duplicates;
         let patch = Patch {
             kind,
@@ -173,7 +174,7 @@ impl Call<'_> {
 
     async fn delete(self) -> Result<Answer, Status> {
         let presenter = self.presenter()?;
-        let body = delete_body(self.parts, self.body).await?;
+        let body = delete_body(self.parts, &self.body)?;
         let options = options::delete(self.query, body)?;
         let pipeline = self.server.pipeline();
         match pipeline.delete(self.caller, self.target, &options).await? {
@@ -185,7 +186,7 @@ impl Call<'_> {
     async fn delete_collection(self) -> Result<Answer, Status> {
         let presenter = self.presenter()?;
         let list = options::list(self.query, None)?;
-        let body = delete_body(self.parts, self.body).await?;
+        let body = delete_body(self.parts, &self.body)?;
         let options = options::delete(self.query, body)?;
         let pipeline = self.server.pipeline();
         let deleted = pipeline
@@ -221,13 +222,12 @@ fn body_kind(target: &Target) -> &str {
 }
 
 /// A delete's options; None for an empty body.
-async fn delete_body(parts: &Parts, incoming: Incoming) -> Result<Option<Value>, Status> {
-    let bytes: Bytes = body::read(incoming).await?;
+fn delete_body(parts: &Parts, bytes: &Bytes) -> Result<Option<Value>, Status> {
     if bytes.is_empty() {
         return Ok(None);
     }
     // Clients that send no options' type still send JSON.
     let format = body::format(&parts.headers).unwrap_or(Format::Json);
-    let decoded = body::decode(format, &bytes, "DeleteOptions")?;
+    let decoded = body::decode(format, bytes, "DeleteOptions")?;
     Ok(Some(decoded.value).filter(|value| !value.is_null()))
 }

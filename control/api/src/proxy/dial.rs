@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
-use objects::{NodeName, Status};
+use objects::{NodeName, Reason, Status};
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use std::time::Duration;
@@ -44,7 +44,7 @@ impl NodeAddress {
             .iter()
             .find_map(|kind| of_type(kind))
             .ok_or_else(|| {
-                Status::unavailable(format!(
+                bad_gateway(format!(
                     "node {:?} has told no address yet; check that its agent runs",
                     node.metadata.name
                 ))
@@ -97,7 +97,7 @@ impl NodeAddress {
     }
 
     pub(super) fn unreachable(&self, why: &dyn std::fmt::Display) -> Status {
-        Status::unavailable(format!(
+        bad_gateway(format!(
             "error dialing backend: node {:?} at {}: {why}; check that its agent runs and that this master can reach that address",
             self.name.0,
             self.authority()
@@ -123,6 +123,11 @@ impl NodeAddress {
         });
         Ok(sender)
     }
+}
+
+/// 502. It names no time to retry: clients would wait for a dead node again and again before they say so.
+fn bad_gateway(message: String) -> Status {
+    Status::failure(502, Reason::ServiceUnavailable, message)
 }
 
 /// Reads a node's refusal.
@@ -190,6 +195,6 @@ mod tests {
             "[fd00::1]:4194"
         );
         let silent = br#"{"metadata":{"name":"n1"}}"#;
-        assert_eq!(NodeAddress::of(silent).expect_err("none").code, 503);
+        assert_eq!(NodeAddress::of(silent).expect_err("none").code, 502);
     }
 }

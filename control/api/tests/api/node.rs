@@ -277,7 +277,7 @@ async fn a_silent_node_is_named() {
     let client = rig.admin();
     place(&client, port).await;
     let reply = client.get("/api/v1/namespaces/default/pods/p1/log").await;
-    assert_code(&reply, StatusCode::SERVICE_UNAVAILABLE);
+    assert_code(&reply, StatusCode::BAD_GATEWAY);
     let expected = format!("error dialing backend: node \"n1\" at 127.0.0.1:{port}: ");
     assert!(
         reply.message().starts_with(&expected),

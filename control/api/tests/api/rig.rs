@@ -33,6 +33,7 @@ pub struct Rig {
     pub admin: PemBundle,
     pub address: SocketAddr,
     pub cluster: Arc<FakeCluster>,
+    pub tls: ServerTls,
     pub shutdown: CancellationToken,
     pub served: JoinHandle<()>,
 }
@@ -58,12 +59,13 @@ impl Rig {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(api::serve(listener, tls, server, shutdown.clone()));
+        let served = tokio::spawn(api::serve(listener, tls.clone(), server, shutdown.clone()));
         let rig = Rig {
             pki,
             admin,
             address,
             cluster,
+            tls,
             shutdown,
             served,
         };
@@ -79,9 +81,14 @@ impl Rig {
     }
 
     pub fn client(&self, identity: Option<&PemBundle>, alpn: &'static str) -> Client {
+        self.client_of(&self.pki, identity, alpn)
+    }
+
+    /// A client that trusts another CA.
+    pub fn client_of(&self, pki: &Pki, identity: Option<&PemBundle>, alpn: &str) -> Client {
         Client {
             address: self.address,
-            tls: TlsConnector::from(Arc::new(self.pki.client(identity, alpn))),
+            tls: TlsConnector::from(Arc::new(pki.client(identity, alpn))),
             h2: alpn == "h2",
         }
     }

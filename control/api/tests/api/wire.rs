@@ -1,6 +1,7 @@
 //! The rules that hold for every client, request by request.
 
 use crate::rig::{Client, Rig, TOKEN, assert_code};
+use api::ApiConfig;
 use http::{Method, StatusCode};
 use serde_json::json;
 use std::io::Read;
@@ -341,4 +342,71 @@ async fn the_cluster_answers_whom_it_should() {
         .await
         .json();
     assert_eq!(lines["lines"][0], r#"pods Some("a") b"#);
+}
+
+/// Sends the head of a request whose body never comes.
+async fn dawdle(rig: &Rig) -> impl Sized {
+    use tokio::io::AsyncWriteExt;
+    let tls = std::sync::Arc::new(rig.pki.client(Some(&rig.admin), "http/1.1"));
+    let tcp = tokio::net::TcpStream::connect(rig.address).await;
+    let name = "127.0.0.1".try_into().expect("a name");
+    let mut stream = tokio_rustls::TlsConnector::from(tls)
+        .connect(name, tcp.expect("listens"))
+        .await
+        .expect("TLS");
+    let head = format!("POST {MAPS} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{");
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    stream
+}
+
+#[tokio::test]
+async fn slow_clients_cost_others_nothing() {
+    let config = ApiConfig {
+        requests_max: 1,
+        ..ApiConfig::default()
+    };
+    let rig = Rig::with(config).await;
+    let slow = [dawdle(&rig).await, dawdle(&rig).await, dawdle(&rig).await];
+    for _ in 0..5 {
+        assert_code(&rig.admin().get(MAPS).await, StatusCode::OK);
+    }
+    drop(slow);
+}
+
+#[tokio::test]
+async fn too_many_requests_are_turned_away() {
+    let rig = Rig::with(ApiConfig {
+        requests_max: 1,
+        ..ApiConfig::default()
+    })
+    .await;
+    let client = rig.client(Some(&rig.admin), "h2");
+    let calls = (0..100).map(|_| client.get("/api/v1/namespaces/default/pods"));
+    let replies = futures::future::join_all(calls).await;
+    for reply in &replies {
+        match reply.code {
+            200 => (),
+            429 => assert_eq!(reply.header("retry-after"), "1"),
+            other => panic!("{other}: {}", reply.text()),
+        }
+    }
+    assert!(replies.iter().any(|reply| reply.code == 200));
+}
+
+#[tokio::test]
+async fn certificates_are_replaced_while_the_server_runs() {
+    let rig = Rig::start().await;
+    let old = rig.admin();
+    assert_code(&old.get("/api").await, StatusCode::OK);
+    let broken = api::PemBundle {
+        key_pem: "none".to_owned(),
+        ..rig.admin.clone()
+    };
+    assert!(rig.tls.replace(&broken).is_err());
+    assert_code(&old.get("/api").await, StatusCode::OK);
+    let next = crate::pki::Pki::new();
+    rig.tls.replace(&next.issue("trireme", &[])).expect("PEM");
+    let admin = next.issue("trireme:admin", &["system:masters"]);
+    let new = rig.client_of(&next, Some(&admin), "h2");
+    assert_code(&new.get("/api").await, StatusCode::OK);
 }
