@@ -133,7 +133,10 @@ pub struct Asked<'a> {
 impl Asked<'_> {
     /// The object itself, typed; None when it is gone.
     pub fn object<T: for<'de> Deserialize<'de>>(&self) -> Result<Option<Viewed<T>>, ObjectError> {
-        self.world.get(self.key).map(|object| Viewed::new(Object::clone(&object))).transpose()
+        self.world
+            .get(self.key)
+            .map(|object| Viewed::new(Object::clone(&object)))
+            .transpose()
     }
 
     /// Typed objects of a resource in the key's namespace, or in all when the key has none.
@@ -142,8 +145,13 @@ impl Asked<'_> {
         resource: &GroupResource,
         wanted: &dyn Fn(&Record) -> bool,
     ) -> Result<Vec<Arc<T>>, ObjectError> {
-        let objects = self.world.list(resource, self.key.namespace.as_deref(), wanted);
-        objects.iter().map(|object| object.view().map(Arc::new)).collect()
+        let objects = self
+            .world
+            .list(resource, self.key.namespace.as_deref(), wanted);
+        objects
+            .iter()
+            .map(|object| object.view().map(Arc::new))
+            .collect()
     }
 }
 
@@ -158,7 +166,9 @@ pub fn all(settings: &objects::cluster::ClusterSettings) -> Vec<Arc<dyn Controll
         Arc::new(crate::garbage::GarbageController),
         Arc::new(crate::podgc::PodGcController),
         Arc::new(crate::nodelifecycle::NodeLifecycleController),
-        Arc::new(crate::nodeipam::NodeIpamController::new(&settings.cluster_cidr)),
+        Arc::new(crate::nodeipam::NodeIpamController::new(
+            &settings.cluster_cidr,
+        )),
     ]
 }
 
@@ -174,9 +184,16 @@ pub fn nodes() -> GroupResource {
 
 /// The keys of the objects of `resource` that control the changed object, or, when nothing does, of all in its namespace:
 /// one of them may want to adopt it.
-pub fn controllers_or_adopters(change: &Change<'_>, world: &dyn World, resource: &GroupResource) -> Vec<ObjectKey> {
-    let owners: Vec<ObjectKey> =
-        change.controllers().filter_map(|uid| world.key_of(uid)).filter(|key| key.resource == *resource).collect();
+pub fn controllers_or_adopters(
+    change: &Change<'_>,
+    world: &dyn World,
+    resource: &GroupResource,
+) -> Vec<ObjectKey> {
+    let owners: Vec<ObjectKey> = change
+        .controllers()
+        .filter_map(|uid| world.key_of(uid))
+        .filter(|key| key.resource == *resource)
+        .collect();
     let is_orphan = |record: &Record| record.owners.iter().all(|(_, controls)| !controls);
     if owners.is_empty() && change.after.is_some_and(is_orphan) {
         return world.keys(resource, change.key.namespace.as_deref(), &|_| true);

@@ -9,7 +9,10 @@ use crate::view::{self, Viewed, resources};
 use crate::{names, owners, pods};
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use objects::{GroupVersionKind, LabelSelector, Object, ObjectKey, ObjectMeta, Timestamp};
+use objects::{
+    GroupResource, GroupVersionKind, LabelSelector, Object, ObjectError, ObjectKey, ObjectMeta,
+    Timestamp,
+};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -398,30 +401,65 @@ impl Controller for EndpointSliceController {
             return vec![change.key.clone()];
         }
         if change.is_of("discovery.k8s.io", "endpointslices") {
-            let service = change.latest().and_then(|record| record.labels.get(SERVICE_NAME));
-            return service.map(|name| ObjectKey::new(services(), namespace, name)).into_iter().collect();
+            let service = change
+                .latest()
+                .and_then(|record| record.labels.get(SERVICE_NAME));
+            return service
+                .map(|name| ObjectKey::new(services(), namespace, name))
+                .into_iter()
+                .collect();
         }
         if !change.is_of("", "pods") {
             return Vec::new();
         }
-        let labels = [change.before, change.after].into_iter().flatten().map(|record| &record.labels);
+        let labels = [change.before, change.after]
+            .into_iter()
+            .flatten()
+            .map(|record| &record.labels);
         let labels: Vec<&BTreeMap<String, String>> = labels.collect();
         let mut keys = world.keys(&services(), namespace, &|_| true);
-        keys.retain(|key| selector_of(world, key).is_some_and(|selector| labels.iter().any(|labels| takes(&selector, labels))));
+        keys.retain(|key| {
+            selector_of(world, key)
+                .is_some_and(|selector| labels.iter().any(|labels| takes(&selector, labels)))
+        });
         keys
     }
 
     fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
-        let Some(service) = asked.object::<Service>()? else { return Ok(Plan::nothing()) };
+        let Some(service) = asked.object::<Service>()? else {
+            return Ok(Plan::nothing());
+        };
         let selector = selector_of(asked.world, asked.key).unwrap_or_default();
-        let pods = asked.neighbours(&controller::pods(), &|record| !selector.is_empty() && takes(&selector, &record.labels))?;
+        let pods = asked.neighbours(&controller::pods(), &|record| {
+            !selector.is_empty() && takes(&selector, &record.labels)
+        })?;
         let name = service.name().to_owned();
         let is_own = |record: &controller::Record| record.labels.get(SERVICE_NAME) == Some(&name);
         let resource = GroupResource::new("discovery.k8s.io", "endpointslices");
-        let slices = asked.world.list(&resource, asked.key.namespace.as_deref(), &is_own);
-        let zone_of = |key: ObjectKey| Some((key.name.clone(), asked.world.record(&key)?.labels.get(ZONE)?.clone()));
-        let zones = asked.world.keys(&controller::nodes(), None, &|_| true).into_iter().filter_map(zone_of).collect();
-        Ok(reconcile(&Input { service, pods, zones, slices }, asked.now))
+        let slices = asked
+            .world
+            .list(&resource, asked.key.namespace.as_deref(), &is_own);
+        let zone_of = |key: ObjectKey| {
+            Some((
+                key.name.clone(),
+                asked.world.record(&key)?.labels.get(ZONE)?.clone(),
+            ))
+        };
+        let zones = asked
+            .world
+            .keys(&controller::nodes(), None, &|_| true)
+            .into_iter()
+            .filter_map(zone_of)
+            .collect();
+        Ok(reconcile(
+            &Input {
+                service,
+                pods,
+                zones,
+                slices,
+            },
+            asked.now,
+        ))
     }
 }
 
@@ -438,6 +476,7 @@ fn selector_of(world: &dyn World, key: &ObjectKey) -> Option<BTreeMap<String, St
 }
 
 fn takes(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
-    selector.iter().all(|(name, value)| labels.get(name) == Some(value))
+    selector
+        .iter()
+        .all(|(name, value)| labels.get(name) == Some(value))
 }
-

@@ -5,7 +5,7 @@
 
 use crate::controller::{Asked, Change, Controller, World};
 use crate::plan::{Action, Plan, Precondition, Propagation};
-use objects::{Object, ObjectKey, OwnerReference, Timestamp, Uid};
+use objects::{Object, ObjectError, ObjectKey, OwnerReference, Timestamp, Uid};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -218,22 +218,35 @@ impl Controller for GarbageController {
 
     fn keys_for(&self, change: &Change<'_>, world: &dyn World) -> Vec<ObjectKey> {
         let mut keys = Vec::new();
-        if change.after.is_some_and(|record| record.deleting || !record.owners.is_empty()) {
+        if change
+            .after
+            .is_some_and(|record| record.deleting || !record.owners.is_empty())
+        {
             keys.push(change.key.clone());
         }
         if let Some(gone) = change.before.filter(|_| change.after.is_none()) {
             keys.extend(world.owned_by(&gone.uid));
         }
         // An owner that waits for its dependents may be done now.
-        let owners = change.latest().into_iter().flat_map(|record| &record.owners);
+        let owners = change
+            .latest()
+            .into_iter()
+            .flat_map(|record| &record.owners);
         let waiting = owners.filter_map(|(uid, _)| world.key_of(uid));
         keys.extend(waiting.filter(|key| world.record(key).is_some_and(|record| record.deleting)));
         keys
     }
 
     fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
-        let Some(object) = asked.world.get(asked.key) else { return Ok(Plan::nothing()) };
-        let owners = object.metadata.owner_references.iter().map(|owner| owner_state(asked.world, &owner.uid)).collect();
+        let Some(object) = asked.world.get(asked.key) else {
+            return Ok(Plan::nothing());
+        };
+        let owners = object
+            .metadata
+            .owner_references
+            .iter()
+            .map(|owner| owner_state(asked.world, &owner.uid))
+            .collect();
         let dependent = |key: ObjectKey| {
             let found = asked.world.get(&key)?;
             Some(Dependent {
@@ -244,15 +257,35 @@ impl Controller for GarbageController {
                 key,
             })
         };
-        let dependents = asked.world.owned_by(&object.metadata.uid).into_iter().filter_map(dependent).collect();
-        let input = Input { key: asked.key.clone(), object: Object::clone(&object), owners, dependents };
+        let dependents = asked
+            .world
+            .owned_by(&object.metadata.uid)
+            .into_iter()
+            .filter_map(dependent)
+            .collect();
+        let input = Input {
+            key: asked.key.clone(),
+            object: Object::clone(&object),
+            owners,
+            dependents,
+        };
         Ok(reconcile(&input, asked.now))
     }
 }
 
 fn owner_state(world: &dyn World, uid: &Uid) -> OwnerState {
-    let Some(owner) = world.key_of(uid).and_then(|key| world.get(&key)) else { return OwnerState::Absent };
-    let waits = owner.metadata.is_deleting() && owner.metadata.finalizers.iter().any(|finalizer| finalizer == FOREGROUND);
-    if waits { OwnerState::WaitsForDependents } else { OwnerState::Present }
+    let Some(owner) = world.key_of(uid).and_then(|key| world.get(&key)) else {
+        return OwnerState::Absent;
+    };
+    let waits = owner.metadata.is_deleting()
+        && owner
+            .metadata
+            .finalizers
+            .iter()
+            .any(|finalizer| finalizer == FOREGROUND);
+    if waits {
+        OwnerState::WaitsForDependents
+    } else {
+        OwnerState::Present
+    }
 }
-

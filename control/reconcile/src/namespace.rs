@@ -3,13 +3,13 @@
 //! Never touches a namespace whose deletion nobody asked for. Semantics: core/v1 `Namespace`; the conditions are those of
 //! Kubernetes' namespace controller.
 
-use crate::controller::{Asked, Change, Controller, World};
 use crate::conditions::{self, Condition};
+use crate::controller::{Asked, Change, Controller, World};
 use crate::plan::{Action, Plan, Precondition, Propagation};
 use crate::status::StatusEdit;
 use crate::view::{Viewed, resources};
 use k8s_openapi::api::core::v1::Namespace;
-use objects::{GroupResource, ObjectKey, Timestamp, Uid};
+use objects::{GroupResource, ObjectError, ObjectKey, Timestamp, Uid};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -176,17 +176,28 @@ impl Controller for NamespaceController {
         if change.is_of("", "namespaces") {
             return vec![change.key.clone()];
         }
-        let namespace = change.key.namespace.as_deref().filter(|_| change.after.is_none());
-        let key = namespace.map(|name| ObjectKey::new(GroupResource::new("", "namespaces"), None, name));
-        key.filter(|key| world.record(key).is_some_and(|record| record.deleting)).into_iter().collect()
+        let namespace = change
+            .key
+            .namespace
+            .as_deref()
+            .filter(|_| change.after.is_none());
+        let key =
+            namespace.map(|name| ObjectKey::new(GroupResource::new("", "namespaces"), None, name));
+        key.filter(|key| world.record(key).is_some_and(|record| record.deleting))
+            .into_iter()
+            .collect()
     }
 
     fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
-        let Some(namespace) = asked.object::<Namespace>()? else { return Ok(Plan::nothing()) };
+        let Some(namespace) = asked.object::<Namespace>()? else {
+            return Ok(Plan::nothing());
+        };
         let mut content: Vec<Content> = Vec::new();
         if namespace.is_deleting() {
             for key in asked.world.keys_in_namespace(&asked.key.name) {
-                let Some(object) = asked.world.get(&key) else { continue };
+                let Some(object) = asked.world.get(&key) else {
+                    continue;
+                };
                 let remaining = Remaining {
                     name: key.name,
                     uid: object.metadata.uid.clone(),
@@ -195,11 +206,13 @@ impl Controller for NamespaceController {
                 };
                 match content.last_mut() {
                     Some(last) if last.resource == key.resource => last.remaining.push(remaining),
-                    _ => content.push(Content { resource: key.resource, remaining: vec![remaining] }),
+                    _ => content.push(Content {
+                        resource: key.resource,
+                        remaining: vec![remaining],
+                    }),
                 }
             }
         }
         Ok(reconcile(&Input { namespace, content }, asked.now))
     }
 }
-

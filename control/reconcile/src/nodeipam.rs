@@ -7,7 +7,7 @@ use crate::controller::{self, Asked, Change, Controller, World};
 use crate::plan::{Action, EventType, Plan};
 use crate::view::{Viewed, resources};
 use k8s_openapi::api::core::v1::Node;
-use objects::Timestamp;
+use objects::{Object, ObjectError, ObjectKey, Timestamp};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -136,7 +136,9 @@ pub struct NodeIpamController {
 impl NodeIpamController {
     /// Gives out parts of `cluster_cidr`; nothing when that is no network.
     pub fn new(cluster_cidr: &str) -> Self {
-        NodeIpamController { cluster_cidr: Cidr::parse(cluster_cidr) }
+        NodeIpamController {
+            cluster_cidr: Cidr::parse(cluster_cidr),
+        }
     }
 }
 
@@ -147,14 +149,28 @@ impl Controller for NodeIpamController {
 
     fn keys_for(&self, change: &Change<'_>, _world: &dyn World) -> Vec<ObjectKey> {
         let is_new = change.is_of("", "nodes") && change.before.is_none();
-        if is_new { vec![ObjectKey::new(controller::nodes(), None, "")] } else { Vec::new() }
+        if is_new {
+            vec![ObjectKey::new(controller::nodes(), None, "")]
+        } else {
+            Vec::new()
+        }
     }
 
     fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
-        let Some(cluster_cidr) = self.cluster_cidr else { return Ok(Plan::nothing()) };
+        let Some(cluster_cidr) = self.cluster_cidr else {
+            return Ok(Plan::nothing());
+        };
         let nodes = asked.world.list(&controller::nodes(), None, &|_| true);
-        let nodes = nodes.iter().map(|node| Viewed::new(Object::clone(node)).map(Arc::new)).collect::<Result<_, _>>()?;
-        Ok(reconcile(&Input { cluster_cidr, nodes }, asked.now))
+        let nodes = nodes
+            .iter()
+            .map(|node| Viewed::new(Object::clone(node)).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        Ok(reconcile(
+            &Input {
+                cluster_cidr,
+                nodes,
+            },
+            asked.now,
+        ))
     }
 }
-

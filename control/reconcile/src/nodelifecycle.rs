@@ -5,14 +5,14 @@
 //! every node is silent nothing is evicted, since then it is more likely that nobody can be heard. Semantics: Kubernetes'
 //! node lifecycle controller and taint manager.
 
-use crate::controller::{self, Asked, Change, Controller, World};
 use crate::conditions::{self, Condition};
+use crate::controller::{self, Asked, Change, Controller, World};
 use crate::plan::{Action, EventType, ObjectReference, Plan, Precondition, StatusUpdate};
 use crate::pods;
 use crate::status::StatusEdit;
 use crate::view::{self, Viewed, resources};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
-use objects::{Timestamp, Uid};
+use objects::{GroupResource, ObjectError, ObjectKey, Timestamp, Uid};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -347,22 +347,35 @@ impl Controller for NodeLifecycleController {
             return node(&change.key.name);
         }
         // A pod that has just come to its node may have to leave a tainted one.
-        let bound = change.after.filter(|_| change.is_of("", "pods")).and_then(|record| record.node_name.as_deref());
-        let was_bound = change.before.is_some_and(|record| record.node_name.is_some());
+        let bound = change
+            .after
+            .filter(|_| change.is_of("", "pods"))
+            .and_then(|record| record.node_name.as_deref());
+        let was_bound = change
+            .before
+            .is_some_and(|record| record.node_name.is_some());
         bound.filter(|_| !was_bound).map(node).unwrap_or_default()
     }
 
     fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
-        let Some(node) = asked.object::<Node>()? else { return Ok(Plan::nothing()) };
+        let Some(node) = asked.object::<Node>()? else {
+            return Ok(Plan::nothing());
+        };
         let nodes = asked.world.keys(&controller::nodes(), None, &|_| true);
-        let is_bound = |record: &controller::Record| record.node_name.as_deref() == Some(&asked.key.name);
+        let is_bound =
+            |record: &controller::Record| record.node_name.as_deref() == Some(&asked.key.name);
         let pods = asked.world.list(&controller::pods(), None, &is_bound);
         let input = Input {
             node,
             observed_since: heard_since(asked.world, &asked.key.name),
             term_since: asked.world.began(),
-            all_silent: nodes.iter().all(|key| is_silent(heard_since(asked.world, &key.name), asked.now)),
-            pods: pods.iter().map(|pod| pod.view().map(Arc::new)).collect::<Result<_, _>>()?,
+            all_silent: nodes
+                .iter()
+                .all(|key| is_silent(heard_since(asked.world, &key.name), asked.now)),
+            pods: pods
+                .iter()
+                .map(|pod| pod.view().map(Arc::new))
+                .collect::<Result<_, _>>()?,
         };
         Ok(reconcile(&input, asked.now))
     }
@@ -370,8 +383,14 @@ impl Controller for NodeLifecycleController {
 
 /// When this leader last saw the node's lease change, or, without a lease, first saw the node.
 fn heard_since(world: &dyn World, node: &str) -> Timestamp {
-    let lease = ObjectKey::new(GroupResource::new("coordination.k8s.io", "leases"), Some(LEASE_NAMESPACE), node);
+    let lease = ObjectKey::new(
+        GroupResource::new("coordination.k8s.io", "leases"),
+        Some(LEASE_NAMESPACE),
+        node,
+    );
     let first_seen = || world.first_seen(&ObjectKey::new(controller::nodes(), None, node));
-    world.observed_since(&lease).or_else(first_seen).unwrap_or(world.began())
+    world
+        .observed_since(&lease)
+        .or_else(first_seen)
+        .unwrap_or(world.began())
 }
-

@@ -8,7 +8,7 @@ use crate::plan::{Action, Plan, Precondition};
 use crate::pods;
 use crate::view::{self, resources};
 use k8s_openapi::api::core::v1::Pod;
-use objects::Timestamp;
+use objects::{ObjectError, ObjectKey, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,10 +99,16 @@ impl Controller for PodGcController {
         let node_is_gone = change.is_of("", "nodes") && change.after.is_none();
         let is_lost = |pod: &controller::Record| match &pod.node_name {
             None => pod.deleting,
-            Some(node) => world.record(&ObjectKey::new(controller::nodes(), None, node)).is_none(),
+            Some(node) => world
+                .record(&ObjectKey::new(controller::nodes(), None, node))
+                .is_none(),
         };
         let pod_is_lost = change.is_of("", "pods") && change.after.is_some_and(is_lost);
-        if node_is_gone || pod_is_lost { vec![all_pods] } else { Vec::new() }
+        if node_is_gone || pod_is_lost {
+            vec![all_pods]
+        } else {
+            Vec::new()
+        }
     }
 
     fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
@@ -110,8 +116,16 @@ impl Controller for PodGcController {
         let bound = pods.iter().filter_map(|pod| pods::node_name(pod));
         let keys = bound.map(|node| ObjectKey::new(controller::nodes(), None, node));
         let missing = keys.filter(|key| asked.world.record(key).is_none());
-        let missing_nodes = missing.map(|key| (key.name.clone(), asked.world.missing_since(&key))).collect();
-        Ok(reconcile(&Input { pods, missing_nodes, terminated_max: TERMINATED_MAX }, asked.now))
+        let missing_nodes = missing
+            .map(|key| (key.name.clone(), asked.world.missing_since(&key)))
+            .collect();
+        Ok(reconcile(
+            &Input {
+                pods,
+                missing_nodes,
+                terminated_max: TERMINATED_MAX,
+            },
+            asked.now,
+        ))
     }
 }
-

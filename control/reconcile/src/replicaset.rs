@@ -4,8 +4,8 @@
 //! follow from the set's uid and a number, so that a create done twice conflicts. Semantics: apps/v1; surplus pods are ranked
 //! as Kubernetes' `ActivePodsWithRanks` does.
 
-use crate::controller::{self, Asked, Change, Controller, World};
 use crate::conditions::{self, Condition};
+use crate::controller::{self, Asked, Change, Controller, World};
 use crate::owners::{self, Claim};
 use crate::plan::{Action, EventType, Plan, Precondition, StatusUpdate};
 use crate::status::StatusEdit;
@@ -13,7 +13,10 @@ use crate::view::{self, Viewed, resources};
 use crate::{names, pods};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
-use objects::{GroupVersionKind, LabelSelector, Object, ObjectMeta, Timestamp};
+use objects::{
+    GroupResource, GroupVersionKind, LabelSelector, Object, ObjectError, ObjectKey, ObjectMeta,
+    Timestamp,
+};
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -275,21 +278,29 @@ impl Controller for ReplicaSetController {
             return vec![change.key.clone()];
         }
         if change.is_of("", "pods") {
-            return controller::controllers_or_adopters(change, world, &GroupResource::new("apps", "replicasets"));
+            return controller::controllers_or_adopters(
+                change,
+                world,
+                &GroupResource::new("apps", "replicasets"),
+            );
         }
         Vec::new()
     }
 
     fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
-        let Some(set) = asked.object::<ReplicaSet>()? else { return Ok(Plan::nothing()) };
+        let Some(set) = asked.object::<ReplicaSet>()? else {
+            return Ok(Plan::nothing());
+        };
         let uid = set.uid().clone();
         let is_near = |record: &controller::Record| {
             // Its own, and those that nobody controls: it may adopt them.
-            record.owners.iter().all(|(owner, controls)| !controls || *owner == uid)
+            record
+                .owners
+                .iter()
+                .all(|(owner, controls)| !controls || *owner == uid)
         };
         let pods = asked.neighbours(&controller::pods(), &is_near)?;
         let failure = asked.failure.map(str::to_owned);
         Ok(reconcile(&Input { set, pods, failure }, asked.now))
     }
 }
-

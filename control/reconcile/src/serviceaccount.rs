@@ -6,7 +6,9 @@ use crate::controller::{Asked, Change, Controller, World};
 use crate::plan::{Action, Plan};
 use crate::view::Viewed;
 use k8s_openapi::api::core::v1::Namespace;
-use objects::{GroupVersionKind, Object, ObjectMeta, Timestamp};
+use objects::{
+    GroupResource, GroupVersionKind, Object, ObjectError, ObjectKey, ObjectMeta, Timestamp,
+};
 use serde_json::Map;
 
 /// The name of the account that pods run under which name none.
@@ -53,16 +55,32 @@ impl Controller for ServiceAccountController {
         if change.is_of("", "namespaces") {
             return vec![change.key.clone()];
         }
-        let is_default = change.is_of("", "serviceaccounts") && change.key.name == DEFAULT && change.after.is_none();
+        let is_default = change.is_of("", "serviceaccounts")
+            && change.key.name == DEFAULT
+            && change.after.is_none();
         let namespace = change.key.namespace.as_deref().filter(|_| is_default);
-        namespace.map(|name| ObjectKey::new(namespaces, None, name)).into_iter().collect()
+        namespace
+            .map(|name| ObjectKey::new(namespaces, None, name))
+            .into_iter()
+            .collect()
     }
 
     fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
-        let Some(namespace) = asked.object::<Namespace>()? else { return Ok(Plan::nothing()) };
-        let account = ObjectKey::new(GroupResource::new("", "serviceaccounts"), Some(&asked.key.name), DEFAULT);
+        let Some(namespace) = asked.object::<Namespace>()? else {
+            return Ok(Plan::nothing());
+        };
+        let account = ObjectKey::new(
+            GroupResource::new("", "serviceaccounts"),
+            Some(&asked.key.name),
+            DEFAULT,
+        );
         let has_default = asked.world.record(&account).is_some();
-        Ok(reconcile(&Input { namespace, has_default }, asked.now))
+        Ok(reconcile(
+            &Input {
+                namespace,
+                has_default,
+            },
+            asked.now,
+        ))
     }
 }
-

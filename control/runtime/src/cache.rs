@@ -13,8 +13,10 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 /// The world, at one revision.
-#[derive(Default)]
 pub struct Cache {
+    began: Timestamp,
+    /// When each node that is gone was seen to go; pods may still be bound to it.
+    gone_nodes: BTreeMap<ObjectKey, Timestamp>,
     objects: BTreeMap<ObjectKey, Entry>,
     by_owner: HashMap<Uid, BTreeSet<ObjectKey>>,
     by_uid: HashMap<Uid, ObjectKey>,
@@ -26,6 +28,7 @@ struct Entry {
     revision: Revision,
     record: Record,
     observed_since: Timestamp,
+    first_seen: Timestamp,
 }
 
 /// A change that the cache took in.
@@ -50,6 +53,18 @@ impl Applied {
 }
 
 impl Cache {
+    /// An empty world that begins now.
+    pub fn new(began: Timestamp) -> Self {
+        Cache {
+            began,
+            gone_nodes: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            by_owner: HashMap::new(),
+            by_uid: HashMap::new(),
+            by_namespace: HashMap::new(),
+        }
+    }
+
     /// Takes in an object read from the store. None when the key is no object's or the object is unreadable (that is logged).
     pub fn set(&mut self, kv: &KeyValue, now: Timestamp) -> Option<Applied> {
         let key = ObjectKey::from_store_key(&kv.key)?;
@@ -60,7 +75,9 @@ impl Cache {
                 return None;
             }
         };
+        let first_seen = self.objects.get(&key).map_or(now, |entry| entry.first_seen);
         let before = self.forget(&key);
+        self.gone_nodes.remove(&key);
         self.by_uid.insert(record.uid.clone(), key.clone());
         for (owner, _) in &record.owners {
             self.by_owner
@@ -80,6 +97,7 @@ impl Cache {
             revision: kv.mod_revision,
             record,
             observed_since: now,
+            first_seen,
         };
         self.objects.insert(key.clone(), entry);
         Some(Applied { key, before, after })
@@ -92,6 +110,9 @@ impl Cache {
             Event::Delete { key, .. } => {
                 let key = ObjectKey::from_store_key(key)?;
                 let before = self.forget(&key)?;
+                if key.resource == reconcile::controller::nodes() {
+                    self.gone_nodes.insert(key.clone(), now);
+                }
                 Some(Applied {
                     key,
                     before: Some(before),
@@ -180,8 +201,20 @@ impl World for Cache {
             .collect()
     }
 
-    fn has_uid(&self, uid: &Uid) -> bool {
-        self.by_uid.contains_key(uid)
+    fn key_of(&self, uid: &Uid) -> Option<ObjectKey> {
+        self.by_uid.get(uid).cloned()
+    }
+
+    fn began(&self) -> Timestamp {
+        self.began
+    }
+
+    fn missing_since(&self, key: &ObjectKey) -> Timestamp {
+        self.gone_nodes.get(key).copied().unwrap_or(self.began)
+    }
+
+    fn first_seen(&self, key: &ObjectKey) -> Option<Timestamp> {
+        self.objects.get(key).map(|entry| entry.first_seen)
     }
 
     fn observed_since(&self, key: &ObjectKey) -> Option<Timestamp> {
@@ -221,8 +254,8 @@ mod tests {
     #[test]
     fn indexes_follow_every_change() {
         let pods = GroupResource::new("", "pods");
-        let mut cache = Cache::default();
         let now = Timestamp::from_unix(100);
+        let mut cache = Cache::new(now);
         let owned = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","uid":"1","ownerReferences":[{"uid":"o","controller":true}]}}"#;
         let free = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","uid":"1"}}"#;
         cache
@@ -253,6 +286,6 @@ mod tests {
             prev: None,
         };
         assert!(cache.apply(&gone, now).expect("was there").after.is_none());
-        assert!(!cache.has_uid(&Uid::from("1")) && cache.keys_in_namespace("x").is_empty());
+        assert!(cache.key_of(&Uid::from("1")).is_none() && cache.keys_in_namespace("x").is_empty());
     }
 }

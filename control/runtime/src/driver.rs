@@ -7,8 +7,9 @@ use crate::queue::Queue;
 use crate::world::SharedWorld;
 use objects::{ObjectKey, Status};
 use reconcile::Plan;
-use reconcile::controller::Controller;
-use std::sync::{Arc, Mutex};
+use reconcile::controller::{Asked, Controller};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,8 @@ const IDLE: Duration = Duration::from_secs(60);
 pub struct Driver {
     controller: Arc<dyn Controller>,
     queue: Mutex<Queue<ObjectKey>>,
+    /// Why the last plan of a key failed.
+    failures: Mutex<BTreeMap<ObjectKey, String>>,
     wake: Notify,
 }
 
@@ -31,6 +34,7 @@ impl Driver {
         Driver {
             controller,
             queue: Mutex::default(),
+            failures: Mutex::default(),
             wake: Notify::new(),
         }
     }
@@ -89,10 +93,16 @@ impl Driver {
         executor: &Executor,
     ) -> Result<Plan, Failure> {
         let now = executor.shell.now();
-        let plan = self
-            .controller
-            .plan(key, &*world.read(), now)
-            .map_err(Failure::Unreadable)?;
+        let failure = self.failures().get(key).cloned();
+        let plan = {
+            let asked = Asked {
+                key,
+                world: &*world.read(),
+                now,
+                failure: failure.as_deref(),
+            };
+            self.controller.plan(&asked).map_err(Failure::Unreadable)?
+        };
         if plan.is_nothing() {
             return Ok(plan);
         }
@@ -103,12 +113,17 @@ impl Driver {
         Ok(plan)
     }
 
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, String>> {
+        self.failures.lock().expect("no holder of this lock panics")
+    }
+
     fn settle(&self, key: &ObjectKey, outcome: Result<Plan, Failure>, executor: &Executor) {
         let controller = self.controller.name();
         let now = Instant::now();
         let mut queue = self.queue.lock().expect("no holder of this lock panics");
         match outcome {
             Ok(plan) => {
+                self.failures().remove(key);
                 queue.done(key);
                 if let Some(at) = plan.wake_at {
                     queue.add_at(key.clone(), now + at.since(executor.shell.now()));
@@ -119,6 +134,7 @@ impl Driver {
                 if status.code == 409 {
                     tracing::debug!(controller, %key, error = %status, ?wait, "somebody else wrote; trying again");
                 } else {
+                    self.failures().insert(key.clone(), status.to_string());
                     tracing::warn!(controller, %key, error = %status, ?wait, "a plan failed; trying again");
                 }
             }

@@ -5,7 +5,7 @@ use crate::leadership::looks_after;
 use crate::scheduler;
 use crate::world::SharedWorld;
 use objects::{ObjectKey, Status};
-use reconcile::controller::World;
+use reconcile::controller::{Asked, World};
 use serde_json::Value;
 
 /// Lines for a person. Nothing is written; any master can answer.
@@ -33,7 +33,12 @@ pub async fn explain(runtime: &Runtime, key: &ObjectKey) -> Result<Vec<String>, 
         if !looks_after(&**controller, key, &*cache) {
             continue;
         }
-        match controller.plan(key, &*cache, now) {
+        match controller.plan(&Asked {
+            key,
+            world: &*cache,
+            now,
+            failure: None,
+        }) {
             Ok(plan) => {
                 lines.push(format!("controller {} would do next:", controller.name()));
                 lines.extend(plan.to_string().lines().map(|line| format!("  {line}")));

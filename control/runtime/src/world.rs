@@ -29,8 +29,8 @@ impl SharedWorld {
     ) -> Result<(Self, WatchStream), StoreError> {
         let range = KeyRange::prefix(REGISTRY_ROOT.as_bytes().to_vec());
         let all = store.range(RangeRequest::new(range.clone())).await?;
-        let mut cache = Cache::default();
         let now = shell.now();
+        let mut cache = Cache::new(now);
         for kv in &all.kvs {
             cache.set(kv, now);
         }

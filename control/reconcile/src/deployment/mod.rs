@@ -18,7 +18,7 @@ use crate::view::{self, Viewed, resources};
 use bounds::Bounds;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use objects::{LabelSelector, Timestamp};
+use objects::{GroupResource, LabelSelector, Object, ObjectError, ObjectKey, Timestamp};
 use std::sync::Arc;
 
 /// Everything that the decision may depend on, taken from one snapshot.
@@ -340,23 +340,46 @@ impl Controller for DeploymentController {
         }
         // A pod's Deployment is its ReplicaSet's.
         let sets = change.controllers().filter_map(|uid| world.key_of(uid));
-        let owners = sets.filter_map(|set| world.record(&set).map(|record| record.owners.clone())).flatten();
-        owners.filter_map(|(uid, _)| world.key_of(&uid)).filter(|key| key.resource == deployments()).collect()
+        let owners = sets
+            .filter_map(|set| world.record(&set).map(|record| record.owners.clone()))
+            .flatten();
+        owners
+            .filter_map(|(uid, _)| world.key_of(&uid))
+            .filter(|key| key.resource == deployments())
+            .collect()
     }
 
     fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
-        let Some(deployment) = asked.object::<Deployment>()? else { return Ok(Plan::nothing()) };
+        let Some(deployment) = asked.object::<Deployment>()? else {
+            return Ok(Plan::nothing());
+        };
         let resource = GroupResource::new("apps", "replicasets");
-        let sets = asked.world.list(&resource, asked.key.namespace.as_deref(), &|_| true);
-        let sets: Vec<Arc<Viewed<ReplicaSet>>> =
-            sets.iter().map(|set| Viewed::new(Object::clone(set)).map(Arc::new)).collect::<Result<_, _>>()?;
-        let recreates = deployment.spec("strategy").is_some_and(|strategy| strategy["type"] == "Recreate");
-        let pods = if recreates { asked.neighbours(&controller::pods(), &|_| true)? } else { Vec::new() };
-        Ok(reconcile(&Input { deployment, sets, pods }, asked.now))
+        let sets = asked
+            .world
+            .list(&resource, asked.key.namespace.as_deref(), &|_| true);
+        let sets: Vec<Arc<Viewed<ReplicaSet>>> = sets
+            .iter()
+            .map(|set| Viewed::new(Object::clone(set)).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        let recreates = deployment
+            .spec("strategy")
+            .is_some_and(|strategy| strategy["type"] == "Recreate");
+        let pods = if recreates {
+            asked.neighbours(&controller::pods(), &|_| true)?
+        } else {
+            Vec::new()
+        };
+        Ok(reconcile(
+            &Input {
+                deployment,
+                sets,
+                pods,
+            },
+            asked.now,
+        ))
     }
 }
 
 fn deployments() -> GroupResource {
     GroupResource::new("apps", "deployments")
 }
-
