@@ -18,8 +18,9 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signa
 use nix::sys::socket::MsgFlags;
 use oci_spec::runtime::{Capability, LinuxCapabilities, LinuxSeccomp, Process, Spec};
 use prost::Message;
-use rpc::shim::{HelperResult, HelperTask};
+use rpc::shim::{HelperResult, HelperTask, TerminalSize};
 
+use crate::process::resize_terminal;
 use crate::{helper, trace};
 
 /// The role `shim oci-create`: creates and starts a container.
@@ -92,6 +93,7 @@ fn create_container(task: &HelperTask, streams: Vec<OwnedFd>) -> Result<Outcome>
     let launch = Launch {
         report: Some(report.as_raw_fd()),
         confine: None,
+        size: None,
     };
     let mut container = builder(task, streams, console.as_ref())?
         .with_executor(launch)
@@ -126,6 +128,7 @@ fn exec_in_container(task: &HelperTask, streams: Vec<OwnedFd>) -> Result<Outcome
         .with_executor(Launch {
             report: None,
             confine,
+            size: task.size,
         })
         .as_tenant()
         .with_process(Some(&task.process_path))
@@ -262,10 +265,15 @@ fn with_confining(capabilities: &LinuxCapabilities) -> LinuxCapabilities {
 struct Launch {
     report: Option<RawFd>,
     confine: Option<Confine>,
+    /// Of the terminal that is standard input by now.
+    size: Option<TerminalSize>,
 }
 
 impl Executor for Launch {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        if let Some(size) = &self.size {
+            resize_terminal(0, size);
+        }
         let result = self.confine().and_then(|()| DefaultExecutor {}.exec(spec));
         if let (Err(error), Some(report)) = (&result, self.report) {
             let text = error_text(error);

@@ -61,7 +61,6 @@ enum Purpose {
     },
     Exec {
         dir: PathBuf,
-        size: Option<rpc::shim::TerminalSize>,
     },
 }
 

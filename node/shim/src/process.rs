@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -240,15 +240,7 @@ impl Process {
         let (true, Some(file)) = (self.terminal, &self.input) else {
             return;
         };
-        let clamp = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
-        let size = nix::libc::winsize {
-            ws_row: clamp(size.height),
-            ws_col: clamp(size.width),
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        // SAFETY: the descriptor is open, and the kernel only reads the structure.
-        unsafe { nix::libc::ioctl(file.as_raw_fd(), nix::libc::TIOCSWINSZ, &size) };
+        resize_terminal(file.as_raw_fd(), size);
     }
 
     /// It ended, and its outputs are at their end or have been waited for long enough.
@@ -263,6 +255,19 @@ impl Process {
             .as_ref()
             .is_some_and(|part| part.record.state == rpc::shim::State::Exited as i32)
     }
+}
+
+/// Sets the size of the terminal behind a descriptor. One that is none stays as it is.
+pub fn resize_terminal(descriptor: RawFd, size: &TerminalSize) {
+    let clamp = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
+    let size = nix::libc::winsize {
+        ws_row: clamp(size.height),
+        ws_col: clamp(size.width),
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the kernel only reads the structure, and refuses a descriptor that is closed.
+    unsafe { nix::libc::ioctl(descriptor, nix::libc::TIOCSWINSZ, &size) };
 }
 
 fn nonblocking(descriptor: OwnedFd) -> Result<File> {

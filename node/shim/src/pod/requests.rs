@@ -133,6 +133,7 @@ impl Pod {
             state_root: state_root.to_string_lossy().into_owned(),
             terminal: run.tty,
             process_path: String::new(),
+            size: None,
         };
         let (stdin, tty) = (run.stdin, run.tty);
         self.start_helper(
@@ -194,11 +195,11 @@ impl Pod {
                 }
                 Err(error) => self.fail(client, Some(request_id), format!("{error:#}")),
             },
-            Purpose::Exec { dir, size } => {
+            Purpose::Exec { dir } => {
                 let _ = fs::remove_dir_all(dir);
                 let added = result
                     .map_err(anyhow::Error::msg)
-                    .and_then(|started| self.add_exec(client, ends, started, size));
+                    .and_then(|started| self.add_exec(client, ends, started));
                 if let Err(error) = added {
                     self.fail(client, None, format!("{error:#}"));
                 }
@@ -241,21 +242,12 @@ impl Pod {
         Ok(record)
     }
 
-    fn add_exec(
-        &mut self,
-        client: u64,
-        ends: Ends,
-        started: Started,
-        size: Option<rpc::shim::TerminalSize>,
-    ) -> Result<()> {
+    fn add_exec(&mut self, client: u64, ends: Ends, started: Started) -> Result<()> {
         let mut process = Process::new(started.pid, ends, started.terminal, None)?;
         process.ended = self
             .early
             .remove(&started.pid)
             .and_then(|status| Ended::from_wait(status, now_ns()));
-        if let Some(size) = size {
-            process.resize(&size);
-        }
         let key = self.key();
         match self.clients.get_mut(&client) {
             Some(connection) => {
@@ -341,6 +333,7 @@ impl Pod {
             state_root: dir.to_string_lossy().into_owned(),
             terminal: exec.tty,
             process_path: process_path.to_string_lossy().into_owned(),
+            size: exec.size,
         };
         self.start_helper(
             client,
@@ -348,10 +341,7 @@ impl Pod {
             &task,
             exec.stdin,
             exec.tty,
-            Purpose::Exec {
-                dir,
-                size: exec.size,
-            },
+            Purpose::Exec { dir },
         )
     }
 
