@@ -31,6 +31,8 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 const H2_STREAMS_MAX: u32 = 250;
 /// What may wait for one slow client, a connection of HTTP/1.1 or a stream of HTTP/2.
 const SEND_BUFFER_BYTES_MAX: usize = 128 * 1024;
+/// Selectors and commands travel in the path.
+const HEADER_BYTES_MAX: u32 = 128 * 1024;
 /// How long bytes may stay unacknowledged before a connection counts as dead.
 const UNACKNOWLEDGED_MS_MAX: u32 = 60_000;
 
@@ -165,6 +167,7 @@ fn h2_builder() -> http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(H2_STREAMS_MAX)
         .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_DEADLINE);
     builder

@@ -171,3 +171,40 @@ async fn too_many_watches_are_turned_away() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+#[tokio::test]
+async fn a_watcher_that_does_not_read_misses_nothing_and_stops_nobody() {
+    const COUNT: usize = 25;
+    let rig = Rig::start().await;
+    for alpn in ["http/1.1", "h2"] {
+        let client = rig.client(Some(&rig.admin), alpn);
+        let list = client.get(MAPS).await.json();
+        let version = list["metadata"]["resourceVersion"]
+            .as_str()
+            .expect("a revision");
+        let query = format!("resourceVersion={version}");
+        let mut lines = Lines::open(&client, &query, "*/*").await;
+        let data = "x".repeat(300_000);
+        for index in 0..COUNT {
+            let name = format!("{}-{index}", alpn.replace(['/', '.'], "-").to_lowercase());
+            let body = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}, "data": {"x": data}});
+            assert_eq!(client.post(MAPS, &body.to_string()).await.code, 201);
+        }
+        // What it reads now is without a gap, up to where the server gave up on it.
+        let mut read = 0;
+        while read < COUNT {
+            let Some(event) = lines.next().await else {
+                break;
+            };
+            let name = event["object"]["metadata"]["name"]
+                .as_str()
+                .unwrap_or_default();
+            assert!(
+                name.ends_with(&format!("-{read}")),
+                "{name} after {read} events"
+            );
+            read += 1;
+        }
+        assert!(read > 0);
+    }
+}
