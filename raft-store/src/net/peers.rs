@@ -90,6 +90,14 @@ impl Peers {
             .remove(&(to, purpose));
     }
 
+    /// Closes every connection.
+    pub fn close(&self) {
+        self.channels
+            .lock()
+            .expect("no holder of the lock panics")
+            .clear();
+    }
+
     fn connect(&self, address: &str, purpose: Purpose) -> Channel {
         let (address, tls, limit) = (
             Arc::<str>::from(address),

@@ -13,7 +13,7 @@ use rpc::raft as proto;
 use rpc::raft::raft_server::{Raft, RaftServer};
 use std::fs::File;
 use std::io::{BufReader, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tempfile::{NamedTempFile, TempPath};
 use tokio::sync::mpsc;
@@ -31,9 +31,11 @@ pub(crate) async fn run(
     incoming: Incoming,
     connections: mpsc::Receiver<std::io::Result<PeerIo>>,
 ) {
-    let service = RaftServer::new(Service { inner })
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let service = RaftServer::new(Service {
+        inner: Arc::downgrade(&inner),
+    })
+    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let service = tonic::service::interceptor::InterceptedService::new(service, incoming);
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(1)))
@@ -43,13 +45,16 @@ pub(crate) async fn run(
         .max_concurrent_streams(CALLS_A_CONNECTION)
         .add_service(service)
         .serve_with_incoming(ReceiverStream::new(connections));
+    // The task that serves must not keep the member alive either.
+    drop(inner);
     if let Err(err) = server.await {
         tracing::error!(error = %err, "the members' port is served no longer");
     }
 }
 
+/// A connection outlives the member that it was made to; it then answers that nobody is there.
 struct Service {
-    inner: Arc<Inner>,
+    inner: Weak<Inner>,
 }
 
 #[tonic::async_trait]
@@ -60,6 +65,7 @@ impl Raft for Service {
         &self,
         request: Request<Streaming<proto::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
+        let inner = self.inner()?;
         // A request that is not understood ends the stream; the leader then starts a new one.
         let requests = request
             .into_inner()
@@ -71,15 +77,14 @@ impl Raft for Service {
             std::future::ready(request.is_ok())
         });
         let requests = requests.filter_map(|request| std::future::ready(request.ok()));
-        let responses = self
-            .inner
+        let responses = inner
             .raft
             .stream_append(requests)
             .map(|result| match result {
                 Ok(result) => Ok(wire::from_append_result(&result)),
                 Err(fatal) => Err(Status::unavailable(fatal.to_string())),
             });
-        let stopped = self.inner.stop.clone().cancelled_owned();
+        let stopped = inner.stop.clone().cancelled_owned();
         Ok(Response::new(responses.take_until(stopped).boxed()))
     }
 
@@ -87,13 +92,13 @@ impl Raft for Service {
         &self,
         request: Request<proto::AppendRequest>,
     ) -> Result<Response<proto::AppendResponse>, Status> {
+        let inner = self.inner()?;
         let request = wire::to_append(request.into_inner())?;
         let (previous, last) = (
             request.prev_log_id,
             request.entries.last().map(|entry| entry.log_id),
         );
-        let response = self
-            .inner
+        let response = inner
             .raft
             .append_entries(request)
             .await
@@ -106,8 +111,9 @@ impl Raft for Service {
         &self,
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteResponse>, Status> {
+        let inner = self.inner()?;
         let request = wire::to_vote_request(request.into_inner())?;
-        let response = self.inner.raft.vote(request).await.map_err(unavailable)?;
+        let response = inner.raft.vote(request).await.map_err(unavailable)?;
         Ok(Response::new(wire::from_vote_response(&response)))
     }
 
@@ -115,13 +121,9 @@ impl Raft for Service {
         &self,
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteResponse>, Status> {
+        let inner = self.inner()?;
         let request = wire::to_vote_request(request.into_inner())?;
-        let response = self
-            .inner
-            .raft
-            .pre_vote(request)
-            .await
-            .map_err(unavailable)?;
+        let response = inner.raft.pre_vote(request).await.map_err(unavailable)?;
         Ok(Response::new(wire::from_vote_response(&response)))
     }
 
@@ -129,11 +131,12 @@ impl Raft for Service {
         &self,
         request: Request<Streaming<proto::SnapshotChunk>>,
     ) -> Result<Response<proto::SnapshotResponse>, Status> {
+        let inner = self.inner()?;
         let (vote, path) = self.receive(request.into_inner()).await?;
         let (header, path) = tokio::task::spawn_blocking(move || check(path))
             .await
             .map_err(unavailable)??;
-        if header.cluster_id != self.inner.identity.cluster_id {
+        if header.cluster_id != inner.identity.cluster_id {
             return Err(Status::permission_denied(
                 "the snapshot is of another cluster",
             ));
@@ -146,8 +149,7 @@ impl Raft for Service {
             meta,
             snapshot: SnapshotData::Received(path),
         };
-        let response = self
-            .inner
+        let response = inner
             .raft
             .install_full_snapshot(vote, snapshot)
             .await
@@ -161,9 +163,9 @@ impl Raft for Service {
         &self,
         request: Request<proto::TransferRequest>,
     ) -> Result<Response<proto::TransferResponse>, Status> {
+        let inner = self.inner()?;
         let request = wire::to_transfer(request.into_inner())?;
-        let refused = match self
-            .inner
+        let refused = match inner
             .raft
             .handle_transfer_leader(request)
             .await
@@ -179,14 +181,15 @@ impl Raft for Service {
         &self,
         request: Request<proto::ProposeRequest>,
     ) -> Result<Response<proto::ProposeResponse>, Status> {
+        let inner = self.inner()?;
         use proto::propose_response::Result as Outcome;
-        let result = match self.inner.propose_here(request.into_inner().batch).await {
+        let result = match inner.propose_here(request.into_inner().batch).await {
             Forwarded::Replies(replies) => match mvcc::codec::encode(&replies) {
                 Ok(frame) => Outcome::Replies(frame),
                 Err(err) => Outcome::Unknown(format!("the replies cannot be sent: {err}")),
             },
             Forwarded::NotLeader => {
-                Outcome::NotLeader(self.inner.raft.current_leader().await.unwrap_or(0))
+                Outcome::NotLeader(inner.raft.current_leader().await.unwrap_or(0))
             }
             Forwarded::Unknown(reason) => Outcome::Unknown(reason),
         };
@@ -199,8 +202,9 @@ impl Raft for Service {
         &self,
         _: Request<proto::ReadIndexRequest>,
     ) -> Result<Response<proto::ReadIndexResponse>, Status> {
+        let inner = self.inner()?;
         use proto::read_index_response::Result as Outcome;
-        let result = match self.inner.read_index_here().await {
+        let result = match inner.read_index_here().await {
             Ok(log_id) => Outcome::LogId(wire::from_log_id(&log_id)),
             Err(reason) => Outcome::Unavailable(reason),
         };
@@ -213,7 +217,8 @@ impl Raft for Service {
         &self,
         _: Request<proto::StatusRequest>,
     ) -> Result<Response<proto::StatusResponse>, Status> {
-        let json = serde_json::to_vec(&membership::own_status(&self.inner)).map_err(unavailable)?;
+        let inner = self.inner()?;
+        let json = serde_json::to_vec(&membership::own_status(&inner)).map_err(unavailable)?;
         Ok(Response::new(proto::StatusResponse { json: json.into() }))
     }
 
@@ -221,18 +226,27 @@ impl Raft for Service {
         &self,
         request: Request<proto::ChangeRequest>,
     ) -> Result<Response<proto::ChangeResponse>, Status> {
-        let json = membership::change_from(&self.inner, &request.into_inner().json).await;
+        let inner = self.inner()?;
+        let json = membership::change_from(&inner, &request.into_inner().json).await;
         Ok(Response::new(proto::ChangeResponse { json: json.into() }))
     }
 }
 
 impl Service {
+    fn inner(&self) -> Result<Arc<Inner>, Status> {
+        let inner = self
+            .inner
+            .upgrade()
+            .filter(|inner| !inner.stop.is_cancelled());
+        inner.ok_or_else(|| Status::unavailable("this member is shutting down"))
+    }
+
     /// Writes the chunks to a file; nothing of it is used before the whole was checked.
     async fn receive(
         &self,
         mut chunks: Streaming<proto::SnapshotChunk>,
     ) -> Result<(Vote, TempPath), Status> {
-        let tmp_dir = crate::identity::tmp_dir(&self.inner.config.data_dir);
+        let tmp_dir = crate::identity::tmp_dir(&self.inner()?.config.data_dir);
         let mut file = NamedTempFile::new_in(tmp_dir).map_err(unavailable)?;
         let mut vote = None;
         loop {

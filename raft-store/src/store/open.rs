@@ -143,6 +143,7 @@ impl Inner {
         }
         self.tasks.close();
         self.tasks.wait().await;
+        self.peers.close();
     }
 
     fn serve(self: &Arc<Self>, listener: TcpListener) {
