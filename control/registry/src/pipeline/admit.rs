@@ -15,11 +15,13 @@ const IMMORTAL_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public",
 /// What marks a pod that a node made of its own files.
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
-/// Whether the object's namespace takes new objects, and what the commit must demand of it.
+/// Whether the object's namespace takes new objects, and what the commit must demand of it. A refusal always rests on a
+/// quorum's word; a yes may rest on the local replica, since the commit demands that the namespace is still the same.
 pub async fn into_namespace(
     pipeline: &Pipeline,
     target: &Target,
     object: &Object,
+    consistency: Consistency,
 ) -> Result<Demands, Status> {
     let Some(namespace) = target
         .namespace
@@ -29,23 +31,30 @@ pub async fn into_namespace(
         return Ok(Demands::default());
     };
     let key = ObjectKey::new(GroupResource::new("", "namespaces"), None, namespace);
-    let stored = store::read(pipeline, &key, Consistency::Linearizable).await?;
-    let Some(stored) = stored else {
-        return Err(Status::not_found(&key.resource, namespace));
-    };
-    let phase = stored
-        .object
+    let mut answer = Err(Status::not_found(&key.resource, namespace));
+    for consistency in [consistency, Consistency::Linearizable] {
+        answer = match store::read(pipeline, &key, consistency).await? {
+            None => Err(Status::not_found(&key.resource, namespace)),
+            Some(stored) if is_ending(&stored.object) => {
+                Err(terminating(target, namespace, &object.metadata.name))
+            }
+            Some(stored) => Ok(Demands {
+                namespace: Some((key.to_store_key(), stored.revision)),
+            }),
+        };
+        if answer.is_ok() || consistency == Consistency::Linearizable {
+            break;
+        }
+    }
+    answer
+}
+
+fn is_ending(namespace: &Object) -> bool {
+    let phase = namespace
         .body
         .get("status")
         .and_then(|status| status.get("phase"));
-    let ending = stored.object.metadata.is_deleting()
-        || phase.and_then(Value::as_str) == Some("Terminating");
-    if ending {
-        return Err(terminating(target, namespace, &object.metadata.name));
-    }
-    Ok(Demands {
-        namespace: Some((key.to_store_key(), stored.kv.create_revision)),
-    })
+    namespace.metadata.is_deleting() || phase.and_then(Value::as_str) == Some("Terminating")
 }
 
 fn terminating(target: &Target, namespace: &str, name: &str) -> Status {

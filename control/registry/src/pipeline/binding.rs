@@ -1,13 +1,12 @@
 //! The `binding` subresource of pods: the scheduler's decision, written once. A pod that has a node never gets another.
 
-use super::store::{self, Stored};
-use super::{Pipeline, commit, write};
+use super::shape::busy;
+use super::store::{self, Stored, Try, tries};
+use super::{Pipeline, commit};
 use crate::{Caller, Target, WriteOptions, Written};
 use mvcc::Consistency;
-use objects::{GroupResource, Object, ObjectKey, Revision, Status};
+use objects::{GroupResource, Object, ObjectKey, Status};
 use serde_json::{Map, Value, json};
-
-const TRIES_MAX: usize = 16;
 
 /// Gives the pod its node.
 pub async fn bind(
@@ -31,27 +30,37 @@ pub async fn bind(
             "a binding needs target.name, the name of a Node",
         ));
     }
-    for _ in 0..TRIES_MAX {
-        let stored = store::read(pipeline, &key, Consistency::Linearizable).await?;
-        let stored = stored.ok_or_else(|| Status::not_found(&key.resource, &key.name))?;
-        check(&key, &binding, &stored)?;
-        let bound = bound(pipeline, &stored.object, &binding, node);
-        let bytes = commit::encode(&bound)?;
-        let committed = if options.dry_run {
-            Some(Revision(0))
-        } else {
-            commit::replace(pipeline, caller, &key, stored.revision, bytes, &[], &[]).await?
+    for consistency in tries() {
+        let stored = store::read(pipeline, &key, consistency).await?;
+        let stored = stored.ok_or_else(|| Status::not_found(&key.resource, &key.name));
+        let tried = match stored.and_then(|stored| check(&key, &binding, &stored).map(|()| stored))
+        {
+            Err(refused) => Try::Seen(Err(refused)),
+            Ok(_) if options.dry_run => Try::Seen(Ok(success())),
+            Ok(stored) => {
+                let bytes = commit::encode(&bound(pipeline, &stored.object, &binding, node))?;
+                let old = stored.revision;
+                let committed =
+                    commit::replace(pipeline, caller, &key, old, bytes, &[], &[]).await?;
+                committed.map_or(Try::Lost, |_| Try::Done(success()))
+            }
         };
-        if committed.is_some() {
-            let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-            return Ok(Written {
-                json: status.to_string().into(),
-                created: true,
-                warnings: Vec::new(),
-            });
+        match tried {
+            Try::Done(written) => return Ok(written),
+            Try::Seen(answer) if consistency == Consistency::Linearizable => return answer,
+            Try::Seen(_) | Try::Lost => {}
         }
     }
-    Err(write::busy(&key))
+    Err(busy(&key))
+}
+
+fn success() -> Written {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Written {
+        json: status.to_string().into(),
+        created: true,
+        warnings: Vec::new(),
+    }
 }
 
 /// 409 when the pod is not the one that was meant, is ending, or has a node.
@@ -104,7 +113,6 @@ fn bound(pipeline: &Pipeline, pod: &Object, binding: &Value, node: &str) -> Obje
     let condition = json!({
         "type": "PodScheduled",
         "status": "True",
-        "lastProbeTime": null,
         "lastTransitionTime": pipeline.shell.now(),
     });
     let status = member(&mut pod.body, "status");

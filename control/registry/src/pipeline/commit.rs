@@ -6,7 +6,7 @@ use super::store::status_of;
 use crate::strategy::{Claim, Context, Strategy, Taken};
 use crate::{Caller, Faults};
 use bytes::Bytes;
-use mvcc::{Compare, CompareOp, CompareTarget, KeyRange, Op, RangeRequest, Txn};
+use mvcc::{Compare, KeyRange, Op, RangeRequest, Txn};
 use objects::{Object, ObjectKey, Reason, Revision, Status};
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ pub const OBJECT_BYTES_MAX: usize = 1536 << 10;
 /// What a commit demands of the world, beside that its object is as it was.
 #[derive(Default)]
 pub struct Demands {
-    /// The namespace's key and when it came into being.
+    /// The namespace's key and the revision at which it was seen to take new objects.
     pub namespace: Option<(String, Revision)>,
 }
 
@@ -52,12 +52,9 @@ pub async fn create(
         ..Txn::default()
     };
     txn.compare.push(Compare::absent(key.clone()));
-    if let Some((namespace, since)) = &demands.namespace {
-        txn.compare.push(Compare {
-            range: KeyRange::key(namespace.clone()),
-            op: CompareOp::Equal,
-            target: CompareTarget::CreateRevision(*since),
-        });
+    if let Some((namespace, seen)) = &demands.namespace {
+        txn.compare
+            .push(Compare::unchanged(namespace.clone(), *seen));
     }
     take(&mut txn, claims, &key);
     txn.success.push(Op::put(key, bytes));

@@ -6,14 +6,14 @@
 //!     └── nothing to wait for ────────────────▶ removed
 //! ```
 
-use super::store::{self, Stored};
-use super::{Pipeline, admit, commit, write};
+use super::shape::{busy, is_released, not_served};
+use super::store::{self, Stored, Try, tries};
+use super::{Pipeline, admit, commit};
 use crate::{Caller, DeleteOptions, Deleted, List, ListOptions, Propagation, Target, Verb};
 use mvcc::Consistency;
 use objects::{Object, ObjectKey, Reason, Status, StatusDetails, splice_revision};
 use std::time::Duration;
 
-const TRIES_MAX: usize = 16;
 /// How many objects of a collection are read at a time.
 const PAGE: usize = 500;
 const ORPHAN: &str = "orphan";
@@ -27,30 +27,23 @@ pub async fn delete(
     options: &DeleteOptions,
 ) -> Result<Deleted, Status> {
     if !target.subresource_name().is_empty() {
-        return Err(write::not_served(
-            Verb::Delete,
-            target,
-            target.subresource_name(),
-        ));
+        return Err(not_served(Verb::Delete, target, target.subresource_name()));
     }
     let key = target.key()?;
-    for _ in 0..TRIES_MAX {
-        let stored = store::read(pipeline, &key, Consistency::Linearizable).await?;
-        let stored = stored.ok_or_else(|| Status::not_found(&key.resource, &key.name))?;
-        check_preconditions(&key, options, &stored)?;
-        admit::caller_may(caller, Verb::Delete, target, &stored.object)?;
-        let marked = mark(pipeline, target, options, &stored.object);
-        let step = Step {
-            caller,
-            target,
-            options,
-            key: &key,
-        };
-        if let Some(deleted) = step.take(pipeline, stored, marked).await? {
-            return Ok(deleted);
+    let step = Step {
+        caller,
+        target,
+        options,
+        key: &key,
+    };
+    for consistency in tries() {
+        match step.once(pipeline, consistency).await? {
+            Try::Done(deleted) => return Ok(deleted),
+            Try::Seen(answer) if consistency == Consistency::Linearizable => return answer,
+            Try::Seen(_) | Try::Lost => {}
         }
     }
-    Err(write::busy(&key))
+    Err(busy(&key))
 }
 
 /// Deletes all objects that a list would show, and answers with them.
@@ -98,42 +91,49 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Removes the object, or stores it as marked; None when somebody else was faster.
-    async fn take(
+    async fn once(
         &self,
         pipeline: &Pipeline,
-        stored: Stored,
-        marked: Object,
-    ) -> Result<Option<Deleted>, Status> {
-        let strategy = self.target.resource.strategy;
-        let held = strategy.claims(&stored.object);
-        let revision = stored.revision;
-        if write::is_released(strategy, &marked) {
-            let committed = if self.options.dry_run {
-                Some(revision)
-            } else {
-                commit::remove(pipeline, self.caller, self.key, revision, &held).await?
-            };
-            return Ok(committed.map(|revision| self.removed(&marked, &stored, revision)));
+        consistency: Consistency,
+    ) -> Result<Try<Deleted>, Status> {
+        let key = self.key;
+        let stored = store::read(pipeline, key, consistency).await?;
+        let stored = stored.ok_or_else(|| Status::not_found(&key.resource, &key.name));
+        match stored.and_then(|stored| self.may(&stored).map(|()| stored)) {
+            Err(refused) => Ok(Try::Seen(Err(refused))),
+            Ok(stored) => self.take(pipeline, stored).await,
         }
-        if marked == stored.object || self.options.dry_run {
-            return Ok(Some(Deleted::Object(splice_revision(
-                &marked.to_stored(),
-                revision,
-            ))));
+    }
+
+    fn may(&self, stored: &Stored) -> Result<(), Status> {
+        check_preconditions(self.key, self.options, stored)?;
+        admit::caller_may(self.caller, Verb::Delete, self.target, &stored.object)
+    }
+
+    /// Removes the object, or stores it as marked.
+    async fn take(&self, pipeline: &Pipeline, stored: Stored) -> Result<Try<Deleted>, Status> {
+        let strategy = self.target.resource.strategy;
+        let marked = mark(pipeline, self.target, self.options, &stored.object);
+        let held = strategy.claims(&stored.object);
+        let (caller, key, old) = (self.caller, self.key, stored.revision);
+        if is_released(strategy, &marked) {
+            if self.options.dry_run {
+                return Ok(Try::Seen(Ok(self.removed(&marked, &stored, old))));
+            }
+            let committed = commit::remove(pipeline, caller, key, old, &held).await?;
+            return Ok(committed.map_or(Try::Lost, |revision| {
+                Try::Done(self.removed(&marked, &stored, revision))
+            }));
         }
         let bytes = commit::encode(&marked)?;
-        let committed = commit::replace(
-            pipeline,
-            self.caller,
-            self.key,
-            revision,
-            bytes.clone(),
-            &held,
-            &held,
-        )
-        .await?;
-        Ok(committed.map(|revision| Deleted::Object(splice_revision(&bytes, revision))))
+        if marked == stored.object || self.options.dry_run {
+            return Ok(Try::Seen(Ok(Deleted::Object(splice_revision(&bytes, old)))));
+        }
+        let committed =
+            commit::replace(pipeline, caller, key, old, bytes.clone(), &held, &held).await?;
+        Ok(committed.map_or(Try::Lost, |revision| {
+            Try::Done(Deleted::Object(splice_revision(&bytes, revision)))
+        }))
     }
 
     fn removed(&self, marked: &Object, stored: &Stored, revision: objects::Revision) -> Deleted {

@@ -6,15 +6,17 @@
 mod admit;
 mod binding;
 mod body;
+mod change;
 mod commit;
+mod create;
 mod delete;
 mod page;
 mod read;
 mod scale;
 mod select;
+mod shape;
 mod store;
 mod watch;
-mod write;
 
 use crate::{
     Caller, DeleteOptions, Deleted, List, ListOptions, Patch, Registry, Shell, Target, WatchEvent,
@@ -104,7 +106,7 @@ impl Pipeline {
         body: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        write::create(self, caller, target, body, options).await
+        create::create(self, caller, target, body, options).await
     }
 
     /// Replaces an object, its `status`, its `scale`, or a namespace's finalizers (`finalize`).
@@ -115,7 +117,7 @@ impl Pipeline {
         body: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        write::update(self, caller, target, body, options).await
+        change::update(self, caller, target, body, options).await
     }
 
     /// Changes an object, its `status` or its `scale`.
@@ -126,7 +128,7 @@ impl Pipeline {
         patch: &Patch,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        write::patch(self, caller, target, patch, options).await
+        change::patch(self, caller, target, patch, options).await
     }
 
     /// Deletes an object, or begins to.

@@ -20,12 +20,20 @@ pub async fn get(
     resource_version: Option<Revision>,
 ) -> Result<Bytes, Status> {
     let key = target.key()?;
-    let stored = super::store::read(pipeline, &key, consistency(resource_version)).await?;
-    let stored = stored.ok_or_else(|| Status::not_found(&key.resource, &key.name))?;
+    let request = RangeRequest::new(KeyRange::key(key.to_store_key()));
+    let response = read_not_older(pipeline, request, resource_version).await;
+    let kv = response
+        .map_err(ReadError::into_status)?
+        .kvs
+        .into_iter()
+        .next();
+    let kv = kv.ok_or_else(|| Status::not_found(&key.resource, &key.name))?;
     if target.subresource_name() == "scale" {
-        return Ok(scale::of_object(&stored.object).to_string().into());
+        return Ok(scale::of_object(&super::store::parse(kv)?.object)
+            .to_string()
+            .into());
     }
-    Ok(splice_revision(&stored.kv.value, stored.revision))
+    Ok(splice_revision(&kv.value, kv.mod_revision))
 }
 
 /// A page of objects.
@@ -197,6 +205,16 @@ pub enum ReadError {
     Store(StoreError),
     /// The store has not seen the revision that the client knows.
     Behind(Status),
+}
+
+impl ReadError {
+    /// The error as an answer.
+    pub fn into_status(self) -> Status {
+        match self {
+            ReadError::Store(error) => status_of(error),
+            ReadError::Behind(status) => status,
+        }
+    }
 }
 
 /// Reads so that the answer is not older than `resource_version`: unset asks a quorum; otherwise the local replica answers,

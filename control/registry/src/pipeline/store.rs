@@ -45,6 +45,26 @@ pub fn consistency(resource_version: Option<Revision>) -> Consistency {
     }
 }
 
+/// How often a lost race is run again before the client is told.
+pub const TRIES_MAX: usize = 64;
+
+/// How fresh the read of each try of a write must be: first the local replica answers, since the commit compares anyway; what
+/// was not committed on its word is asked again of a quorum.
+pub fn tries() -> impl Iterator<Item = Consistency> {
+    let later = std::iter::repeat_n(Consistency::Linearizable, TRIES_MAX);
+    std::iter::once(Consistency::Stale).chain(later)
+}
+
+/// What one try of a write came to.
+pub enum Try<T> {
+    /// It was committed.
+    Done(T),
+    /// Nothing was committed: this is the answer, if what was read is up to date.
+    Seen(Result<T, Status>),
+    /// Somebody else was faster.
+    Lost,
+}
+
 /// An object with the revision of its last change.
 pub struct Stored {
     /// The object, its resource version set.

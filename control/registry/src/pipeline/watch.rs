@@ -75,10 +75,7 @@ async fn initial_events(
     let mut request = RangeRequest::new(range.clone());
     request.count_only = !wanted;
     let response = read_not_older(pipeline, request, options.resource_version).await;
-    let response = response.map_err(|error| match error {
-        ReadError::Store(error) => status_of(error),
-        ReadError::Behind(status) => status,
-    })?;
+    let response = response.map_err(ReadError::into_status)?;
     let mut events: Vec<WatchEvent> = response
         .kvs
         .iter()

@@ -1,0 +1,319 @@
+//! Update and patch: what becomes of a body or a patch on its way to a key that exists.
+//! Semantics: Kubernetes' generic registry: status and spec are written apart, the generation counts changes of the spec, a
+//! write that changes nothing commits nothing, and a client without a precondition never sees a lost race.
+
+use super::shape::{
+    busy, check_preconditions, context, copy_member, is_released, keep_all_but_finalizers,
+    keep_all_but_status, not_served, refuse_invalid, spec_differs,
+};
+use super::store::{self, Stored, Try, tries};
+use super::{Pipeline, admit, body, commit, scale};
+use crate::strategy::Claim;
+use crate::{
+    Caller, Faults, Patch, PatchKind, Target, Verb, WriteOptions, Written, metadata, schema,
+};
+use mvcc::Consistency;
+use objects::{GroupVersionKind, Object, ObjectKey, Reason, Status, patch};
+use serde_json::Value;
+
+/// Replaces an object or a part of it.
+pub async fn update(
+    pipeline: &Pipeline,
+    caller: &Caller,
+    target: &Target,
+    value: Value,
+    options: &WriteOptions,
+) -> Result<Written, Status> {
+    let change = Change {
+        caller,
+        target,
+        options,
+        verb: Verb::Update,
+    };
+    match target.subresource_name() {
+        "" | "status" | "finalize" => {
+            let read = body::read(pipeline, target, value, options)?;
+            let mut object = read.object;
+            body::check_place(&mut object, target)?;
+            let made = |_: &Stored| {
+                Ok(Draft {
+                    object: object.clone(),
+                    warnings: read.warnings.clone(),
+                })
+            };
+            change.run(pipeline, made).await
+        }
+        "scale" => {
+            let made = |stored: &Stored| Ok(draft_of(scale::put(target, &stored.object, &value)?));
+            scale::answer(change.run(pipeline, made).await?)
+        }
+        other => Err(not_served(Verb::Update, target, other)),
+    }
+}
+
+/// Changes an object or a part of it.
+pub async fn patch(
+    pipeline: &Pipeline,
+    caller: &Caller,
+    target: &Target,
+    patch: &Patch,
+    options: &WriteOptions,
+) -> Result<Written, Status> {
+    if patch.kind == PatchKind::Apply {
+        return Err(Status::failure(
+            415,
+            Reason::UnsupportedMediaType,
+            "this server does not serve server-side apply (application/apply-patch+yaml); use kubectl apply without --server-side, or a strategic merge, merge or JSON patch",
+        ));
+    }
+    let change = Change {
+        caller,
+        target,
+        options,
+        verb: Verb::Patch,
+    };
+    match target.subresource_name() {
+        "" | "status" => {
+            let made = |stored: &Stored| {
+                let mut value = stored.object.to_value();
+                apply(target, patch, &mut value)?;
+                let read = body::read(pipeline, target, value, options)?;
+                let mut object = read.object;
+                body::check_place(&mut object, target)?;
+                Ok(Draft {
+                    object,
+                    warnings: read.warnings,
+                })
+            };
+            change.run(pipeline, made).await
+        }
+        "scale" => {
+            let made = |stored: &Stored| {
+                let mut value = scale::of_object(&stored.object);
+                apply(target, patch, &mut value)?;
+                Ok(draft_of(scale::put(target, &stored.object, &value)?))
+            };
+            scale::answer(change.run(pipeline, made).await?)
+        }
+        other => Err(not_served(Verb::Patch, target, other)),
+    }
+}
+
+fn apply(target: &Target, patch: &Patch, value: &mut Value) -> Result<(), Status> {
+    match patch.kind {
+        PatchKind::Json => Ok(patch::json_patch(value, &patch.value)?),
+        PatchKind::Merge => Ok(patch::merge_patch(value, &patch.value)?),
+        PatchKind::Strategic | PatchKind::Apply => {
+            let kind = match target.subresource_name() {
+                "scale" => GroupVersionKind::new("autoscaling", "v1", "Scale"),
+                _ => target.resource.kind(),
+            };
+            merge_by_type(&kind, value, &patch.value)
+        }
+    }
+}
+
+/// A strategic merge; a kind without a schema has no merge keys, which Kubernetes answers with 415.
+fn merge_by_type(kind: &GroupVersionKind, value: &mut Value, patch: &Value) -> Result<(), Status> {
+    let schemas = schema::Schemas::builtin();
+    let Some(r#type) = schemas.kind(kind) else {
+        return Err(Status::failure(
+            415,
+            Reason::UnsupportedMediaType,
+            format!(
+                "{} takes no strategic merge patch; use a merge or JSON patch",
+                kind.kind
+            ),
+        ));
+    };
+    let merged = schema::strategic_merge(schemas, r#type, value.take(), patch.clone());
+    *value = merged.map_err(|error| {
+        let reason = match error.code() {
+            400 => Reason::BadRequest,
+            422 => Reason::Invalid,
+            _ => Reason::InternalError,
+        };
+        Status::failure(error.code(), reason, error.to_string())
+    })?;
+    Ok(())
+}
+
+/// An object as a write makes it, before it has been checked.
+#[derive(Clone)]
+struct Draft {
+    object: Object,
+    warnings: Vec<String>,
+}
+
+fn draft_of(object: Object) -> Draft {
+    Draft {
+        object,
+        warnings: Vec::new(),
+    }
+}
+
+/// An update or patch on its way.
+struct Change<'a> {
+    caller: &'a Caller,
+    target: &'a Target,
+    options: &'a WriteOptions,
+    verb: Verb,
+}
+
+impl Change<'_> {
+    /// Reads, makes the new object out of the stored one, commits; again when somebody else was faster.
+    async fn run(
+        &self,
+        pipeline: &Pipeline,
+        made: impl Fn(&Stored) -> Result<Draft, Status>,
+    ) -> Result<Written, Status> {
+        let key = self.target.key()?;
+        for consistency in tries() {
+            match self.once(pipeline, &key, &made, consistency).await? {
+                Try::Done(written) => return Ok(written),
+                Try::Seen(answer) if consistency == Consistency::Linearizable => return answer,
+                Try::Seen(_) | Try::Lost => {}
+            }
+        }
+        Err(busy(&key))
+    }
+
+    async fn once(
+        &self,
+        pipeline: &Pipeline,
+        key: &ObjectKey,
+        made: impl Fn(&Stored) -> Result<Draft, Status>,
+        consistency: Consistency,
+    ) -> Result<Try<Written>, Status> {
+        let stored = store::read(pipeline, key, consistency).await?;
+        let prepared = match stored {
+            None => Err(Status::not_found(&key.resource, &key.name)),
+            Some(stored) => self.prepare(pipeline, key, made, stored).await,
+        };
+        match prepared {
+            Err(refused) => Ok(Try::Seen(Err(refused))),
+            Ok(prepared) => self.commit(pipeline, key, prepared).await,
+        }
+    }
+
+    /// Makes the new object and checks it.
+    async fn prepare(
+        &self,
+        pipeline: &Pipeline,
+        key: &ObjectKey,
+        made: impl Fn(&Stored) -> Result<Draft, Status>,
+        stored: Stored,
+    ) -> Result<Prepared, Status> {
+        admit::caller_may(self.caller, self.verb, self.target, &stored.object)?;
+        let Draft {
+            mut object,
+            mut warnings,
+        } = made(&stored)?;
+        check_preconditions(key, &object, &stored)?;
+        self.shape(&mut object, &stored.object, pipeline);
+        let held = self.target.resource.strategy.claims(&stored.object);
+        let claims = self
+            .check(pipeline, &mut object, &stored.object, &held)
+            .await?;
+        warnings.extend(self.target.resource.strategy.warnings(&object));
+        object.metadata.resource_version = stored.revision.to_string();
+        Ok(Prepared {
+            object,
+            warnings,
+            stored,
+            held,
+            claims,
+        })
+    }
+
+    /// Keeps what this request may not change, and fills in what it left out.
+    fn shape(&self, object: &mut Object, old: &Object, pipeline: &Pipeline) {
+        let strategy = self.target.resource.strategy;
+        body::keep_server_fields(&mut object.metadata, &old.metadata);
+        match self.target.subresource_name() {
+            "status" => keep_all_but_status(object, old),
+            "finalize" => keep_all_but_finalizers(object, old),
+            _ => {
+                if self.target.resource.subresource("status").is_some() {
+                    copy_member(object, old, "status");
+                }
+                strategy.default_fields(object);
+                strategy.prepare_update(object, old, &context(pipeline, old));
+                if strategy.has_generation() && spec_differs(object, old) {
+                    object.metadata.generation = old.metadata.generation + 1;
+                }
+            }
+        }
+    }
+
+    /// Says what is wrong with the new object; answers with the pool values that it holds.
+    async fn check(
+        &self,
+        pipeline: &Pipeline,
+        object: &mut Object,
+        old: &Object,
+        held: &[Claim],
+    ) -> Result<Vec<Claim>, Status> {
+        let strategy = self.target.resource.strategy;
+        let mut faults = Faults::default();
+        metadata::validate(&self.target.resource, object, &mut faults);
+        metadata::validate_update(object, old, &mut faults);
+        let mut claims = held.to_vec();
+        if self.target.subresource_name() == "status" {
+            strategy.validate_status(object, old, &mut faults);
+        } else {
+            strategy.validate(object, &mut faults);
+            strategy.validate_update(object, old, &mut faults);
+            let context = context(pipeline, old);
+            claims =
+                commit::allocate(pipeline, strategy, object, held, &context, &mut faults).await?;
+        }
+        refuse_invalid(self.target, object, faults)?;
+        Ok(claims)
+    }
+
+    /// Stores the new object, unless it is as it was.
+    async fn commit(
+        &self,
+        pipeline: &Pipeline,
+        key: &ObjectKey,
+        prepared: Prepared,
+    ) -> Result<Try<Written>, Status> {
+        let Prepared {
+            object,
+            warnings,
+            stored,
+            held,
+            claims,
+        } = prepared;
+        let written = |json| Written {
+            json,
+            created: false,
+            warnings,
+        };
+        if object == stored.object || self.options.dry_run {
+            let json = object.to_value().to_string().into();
+            return Ok(Try::Seen(Ok(written(json))));
+        }
+        let bytes = commit::encode(&object)?;
+        let (caller, old, new) = (self.caller, stored.revision, bytes.clone());
+        let committed = if is_released(self.target.resource.strategy, &object) {
+            commit::remove(pipeline, caller, key, old, &held).await?
+        } else {
+            commit::replace(pipeline, caller, key, old, new, &held, &claims).await?
+        };
+        Ok(match committed {
+            Some(revision) => Try::Done(written(objects::splice_revision(&bytes, revision))),
+            None => Try::Lost,
+        })
+    }
+}
+
+/// A change that may be committed.
+struct Prepared {
+    object: Object,
+    warnings: Vec<String>,
+    stored: Stored,
+    held: Vec<Claim>,
+    claims: Vec<Claim>,
+}

@@ -1,0 +1,145 @@
+//! Create: what becomes of a body on its way to a new key.
+//! Semantics: Kubernetes' generic registry; a generated name that is taken is made anew.
+
+use super::shape::{busy, context, not_served, refuse_invalid};
+use super::store::{self, tries};
+use super::{Pipeline, admit, binding, body, commit};
+use crate::{Caller, Faults, Target, Verb, WriteOptions, Written, metadata};
+use mvcc::Consistency;
+use objects::{Object, ObjectKey, Reason, Status};
+use serde_json::Value;
+
+/// How often a taken generated name is made anew.
+const NAME_TRIES_MAX: usize = 8;
+/// The letters of a name that a generated suffix may follow.
+const GENERATE_NAME_MAX: usize = 58;
+
+/// Creates an object.
+pub async fn create(
+    pipeline: &Pipeline,
+    caller: &Caller,
+    target: &Target,
+    value: Value,
+    options: &WriteOptions,
+) -> Result<Written, Status> {
+    match target.subresource_name() {
+        "" => {}
+        "binding" => return binding::bind(pipeline, caller, target, value, options).await,
+        other => return Err(not_served(Verb::Create, target, other)),
+    }
+    let read = body::read(pipeline, target, value, options)?;
+    let mut object = read.object;
+    body::check_place(&mut object, target)?;
+    if !object.metadata.resource_version.is_empty() {
+        return Err(Status::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
+    }
+    body::clear_server_fields(&mut object.metadata);
+    let strategy = target.resource.strategy;
+    if target.resource.subresource("status").is_some() && !strategy.keeps_status_on_create() {
+        object.body.shift_remove("status");
+    }
+    object.metadata.uid = pipeline.shell.uid();
+    object.metadata.creation_timestamp = Some(pipeline.shell.now());
+    object.metadata.generation = i64::from(strategy.has_generation());
+    let draft = Draft {
+        object,
+        warnings: read.warnings,
+    };
+    let prefix = draft.object.metadata.generate_name.clone();
+    if !draft.object.metadata.name.is_empty() || prefix.is_empty() {
+        return create_named(pipeline, caller, target, draft, options).await;
+    }
+    for _ in 0..NAME_TRIES_MAX {
+        let mut draft = draft.clone();
+        draft.object.metadata.name = generated_name(&prefix, &pipeline.shell.name_suffix());
+        match create_named(pipeline, caller, target, draft, options).await {
+            Err(status) if status.is(Reason::AlreadyExists) => {}
+            answer => return answer,
+        }
+    }
+    Err(Status::failure(
+        409,
+        Reason::AlreadyExists,
+        format!("no free name was found for generateName {prefix:?}; try again"),
+    ))
+}
+
+/// A new object before it has been checked.
+#[derive(Clone)]
+struct Draft {
+    object: Object,
+    warnings: Vec<String>,
+}
+
+async fn create_named(
+    pipeline: &Pipeline,
+    caller: &Caller,
+    target: &Target,
+    mut draft: Draft,
+    options: &WriteOptions,
+) -> Result<Written, Status> {
+    let strategy = target.resource.strategy;
+    let name = draft.object.metadata.name.clone();
+    strategy.default_fields(&mut draft.object);
+    let context = context(pipeline, &draft.object);
+    strategy.prepare_create(&mut draft.object, &context);
+    admit::caller_may(caller, Verb::Create, target, &draft.object)?;
+    let namespace = draft.object.metadata.namespace.clone();
+    let key = ObjectKey::new(target.group_resource(), namespace.as_deref(), &name);
+    let mut faults = Faults::default();
+    metadata::validate(&target.resource, &draft.object, &mut faults);
+    strategy.validate(&draft.object, &mut faults);
+    let mut warnings = draft.warnings;
+    warnings.extend(strategy.warnings(&draft.object));
+    for consistency in tries() {
+        let mut object = draft.object.clone();
+        let mut faults = faults.clone();
+        let demands = admit::into_namespace(pipeline, target, &object, consistency).await?;
+        let claims =
+            commit::allocate(pipeline, strategy, &mut object, &[], &context, &mut faults).await?;
+        refuse_invalid(target, &object, faults)?;
+        let bytes = commit::encode(&object)?;
+        if options.dry_run {
+            check_free(pipeline, &key).await?;
+            let json = object.to_value().to_string().into();
+            return Ok(Written {
+                json,
+                created: true,
+                warnings,
+            });
+        }
+        let committed =
+            commit::create(pipeline, caller, &key, bytes.clone(), &claims, &demands).await?;
+        if let Some(revision) = committed {
+            let json = objects::splice_revision(&bytes, revision);
+            return Ok(Written {
+                json,
+                created: true,
+                warnings,
+            });
+        }
+        check_free(pipeline, &key).await?;
+    }
+    Err(busy(&key))
+}
+
+/// 409 when the key exists.
+async fn check_free(pipeline: &Pipeline, key: &ObjectKey) -> Result<(), Status> {
+    match store::read(pipeline, key, Consistency::Linearizable).await? {
+        Some(_) => Err(Status::already_exists(&key.resource, &key.name)),
+        None => Ok(()),
+    }
+}
+
+fn generated_name(prefix: &str, suffix: &str) -> String {
+    let end = prefix
+        .char_indices()
+        .map(|(at, letter)| at + letter.len_utf8());
+    let end = end
+        .take_while(|end| *end <= GENERATE_NAME_MAX)
+        .last()
+        .unwrap_or(0);
+    format!("{}{suffix}", &prefix[..end])
+}
