@@ -1,3 +1,45 @@
-//! A master: configuration, wiring, clock, shutdown.
+//! `control`: a master. This crate is the only place that knows everyone: it reads the configuration, opens the store, puts
+//! API server, controllers and scheduler on top of it, and ends them in order.
 
-fn main() {}
+mod boot;
+mod cli;
+mod clock;
+mod cluster;
+mod create;
+mod pki;
+mod restore;
+mod run;
+mod settings;
+mod shell;
+mod tokens;
+mod vault;
+
+use clap::{CommandFactory, Parser};
+use cli::{Cli, Command};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let done = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Restore(args) => restore::restore(&args),
+        Command::SnapshotStatus(args) => restore::status(&args),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "control", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What every cluster has from its first minute: the namespaces that Kubernetes' clients expect, and the service through which
+//! pods reach the API. Written by whoever leads, and only where it is missing.
+
+use anyhow::Result;
+use mvcc::{LeaderState, Store};
+use futures::StreamExt;
+use objects::{GroupVersionKind, Reason, Status};
+use raft_store::RaftStore;
+use registry::{Caller, Patch, PatchKind, Pipeline, Registry, Target, WriteOptions};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// The masters behind the service are looked at this often.
+const REFRESH: Duration = Duration::from_secs(10);
+
+/// Keeps the objects while this master leads, until `stop`.
+pub async fn run(store: RaftStore, pipeline: Arc<Pipeline>, registry: Arc<Registry>, api_address: String, stop: CancellationToken) {
+    let boot = Boot { store, pipeline, registry, api_address };
+    let mut leader = boot.store.leader();
+    let mut state = LeaderState::default();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            change = leader.next() => match change {
+                Some(change) => state = change,
+                None => return,
+            },
+            () = boot.keep(), if state.is_leader => {}
+        }
+    }
+}
+
+struct Boot {
+    store: RaftStore,
+    pipeline: Arc<Pipeline>,
+    registry: Arc<Registry>,
+    api_address: String,
+}
+
+impl Boot {
+    async fn keep(&self) {
+        loop {
+            let wait = match self.ensure().await {
+                Ok(()) => REFRESH,
+                Err(error) => {
+                    tracing::warn!(%error, "the cluster's first objects could not be written; trying again");
+                    Duration::from_millis(500)
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn ensure(&self) -> Result<(), Status> {
+        for name in NAMESPACES {
+            let namespace = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
+            self.create("", "Namespace", None, namespace).await?;
+        }
+        self.create("", "Service", Some("default"), self.service()).await?;
+        let slice = self.endpoint_slice();
+        if !self.create("discovery.k8s.io", "EndpointSlice", Some("default"), slice.clone()).await? {
+            let patch = Patch { kind: PatchKind::Merge, value: json!({"endpoints": slice["endpoints"], "ports": slice["ports"]}) };
+            let mut target = self.target("discovery.k8s.io", "EndpointSlice", Some("default"))?;
+            target.name = Some("kubernetes".to_owned());
+            // Nothing is written where nothing differs.
+            self.pipeline.patch(&Caller::master(), &target, &patch, &WriteOptions::default()).await?;
+        }
+        Ok(())
+    }
+
+    fn service(&self) -> Value {
+        json!({
+            "kind": "Service", "apiVersion": "v1",
+            "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+            "spec": {
+                "clusterIP": self.api_address, "type": "ClusterIP", "sessionAffinity": "None",
+                "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
+            },
+        })
+    }
+
+    /// The masters, of which each answers the API.
+    fn endpoint_slice(&self) -> Value {
+        let urls: Vec<String> = self.store.members().into_iter().map(|member| member.api_url).collect();
+        let parsed = urls.iter().filter_map(|url| url.trim_start_matches("https://").parse::<std::net::SocketAddr>().ok());
+        let (addresses, ports): (Vec<_>, Vec<_>) = parsed.map(|address| (address.ip(), address.port())).unzip();
+        let endpoints: Vec<Value> = addresses
+            .iter()
+            .map(|address| json!({"addresses": [address.to_string()], "conditions": {"ready": true}}))
+            .collect();
+        json!({
+            "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "addressType": "IPv4",
+            "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+            "endpoints": endpoints,
+            "ports": [{"name": "https", "port": ports.first().copied().unwrap_or(6443), "protocol": "TCP"}],
+        })
+    }
+
+    /// Creates an object where it is missing; tells whether it was.
+    async fn create(&self, group: &str, kind: &str, namespace: Option<&str>, object: Value) -> Result<bool, Status> {
+        let target = self.target(group, kind, namespace)?;
+        match self.pipeline.create(&Caller::master(), &target, object, &WriteOptions::default()).await {
+            Err(status) if status.is(Reason::AlreadyExists) => Ok(false),
+            created => created.map(|_| true),
+        }
+    }
+
+    fn target(&self, group: &str, kind: &str, namespace: Option<&str>) -> Result<Target, Status> {
+        let kind = GroupVersionKind::new(group, "v1", kind);
+        let row = self.registry.by_kind(&kind).ok_or_else(|| Status::internal(format_args!("there is no kind {kind:?}")))?;
+        Ok(Target::collection(row, namespace))
+    }
+}

@@ -1,0 +1,120 @@
+//! What can be typed.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// A master of a Trireme cluster: store, API server, controllers and scheduler in one program.
+#[derive(Parser)]
+#[command(name = "control", version, propagate_version = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run a master: the first of a new cluster (--init), one that joins (--join), or one that was here before
+    Run(Run),
+    /// Make a new cluster of a snapshot, in an empty data directory; then `control run` it
+    Restore(Restore),
+    /// Check a snapshot and tell what it holds
+    SnapshotStatus(SnapshotStatus),
+    /// Print a completion script for a shell
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `control run`.
+#[derive(Args, Clone)]
+pub struct Run {
+    /// Where everything of this master lies
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/trireme/control")]
+    pub data_dir: PathBuf,
+    /// The master's name; default: the host's
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The address at which clients, nodes and the other masters reach this one
+    #[arg(long)]
+    pub address: IpAddr,
+    /// Make a new cluster, unless the data directory holds a master already
+    #[arg(long, conflicts_with = "join")]
+    pub init: bool,
+    /// Join the cluster of these masters, unless the data directory holds a master already
+    #[arg(long, value_name = "URL", value_delimiter = ',', requires = "token_file")]
+    pub join: Vec<String>,
+    /// A file with the join token; a master keeps one in its data directory, as `join-token`
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The port of the API
+    #[arg(long, default_value_t = 6443)]
+    pub api_port: u16,
+    /// The port for the other masters
+    #[arg(long, default_value_t = 2380)]
+    pub peer_port: u16,
+    /// The network of all pods; fixed when the cluster is made
+    #[arg(long, value_name = "CIDR", requires = "init")]
+    pub cluster_cidr: Option<String>,
+    /// The network of services' addresses; fixed when the cluster is made
+    #[arg(long, value_name = "CIDR", requires = "init")]
+    pub service_cidr: Option<String>,
+}
+
+/// `control restore`.
+#[derive(Args)]
+pub struct Restore {
+    /// The snapshot
+    pub file: PathBuf,
+    /// The master's data directory; it must be empty or absent
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/trireme/control")]
+    pub data_dir: PathBuf,
+    /// The master's name
+    #[arg(long)]
+    pub name: String,
+    /// The address at which this master is reached
+    #[arg(long)]
+    pub address: IpAddr,
+    /// The port of the API
+    #[arg(long, default_value_t = 6443)]
+    pub api_port: u16,
+    /// The port for the other masters
+    #[arg(long, default_value_t = 2380)]
+    pub peer_port: u16,
+    /// A file with the passphrase that seals the snapshot's keys
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: PathBuf,
+}
+
+/// `control snapshot-status`.
+#[derive(Args)]
+pub struct SnapshotStatus {
+    /// The snapshot
+    pub file: PathBuf,
+    /// How to print
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+}
+
+/// How to print.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For machines
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
