@@ -1,6 +1,7 @@
 //! Filters: may the pod run on the node at all? One function each, in Kubernetes' order and with its words; the first that
 //! refuses gives the node's reasons.
 
+use crate::interpod::Refusal;
 use crate::needs::Needs;
 use crate::snapshot::NodeState;
 use crate::spread::Standing;
@@ -14,7 +15,7 @@ pub type Refuse<'r> = &'r mut dyn FnMut(Arguments<'_>);
 pub type Filter = fn(&Needs<'_>, &NodeState, Refuse<'_>);
 
 /// All filters, in the order in which they are asked.
-pub const FILTERS: [Filter; 7] = [
+pub const FILTERS: [Filter; 8] = [
     node_unschedulable,
     node_name,
     taint_toleration,
@@ -22,6 +23,7 @@ pub const FILTERS: [Filter; 7] = [
     node_ports,
     node_resources_fit,
     topology_spread,
+    inter_pod_affinity,
 ];
 
 /// Whether every filter lets the pod onto the node.
@@ -145,5 +147,18 @@ fn topology_spread(needs: &Needs<'_>, node: &NodeState, refuse: Refuse<'_>) {
             )),
         }
         return;
+    }
+}
+
+fn inter_pod_affinity(needs: &Needs<'_>, node: &NodeState, refuse: Refuse<'_>) {
+    match needs.inter_pod.refusal(node) {
+        None => {}
+        Some(Refusal::Affinity) => refuse(format_args!("node(s) didn't match pod affinity rules")),
+        Some(Refusal::AntiAffinity) => {
+            refuse(format_args!("node(s) didn't match pod anti-affinity rules"));
+        }
+        Some(Refusal::Existing) => refuse(format_args!(
+            "node(s) didn't satisfy existing pods anti-affinity rules"
+        )),
     }
 }

@@ -7,6 +7,7 @@
 mod affinity;
 mod decide;
 mod filter;
+mod interpod;
 mod needs;
 mod resources;
 mod score;

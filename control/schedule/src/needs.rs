@@ -1,6 +1,7 @@
 //! What one pod asks of a node, read once for a decision so that no node costs an allocation.
 
 use crate::affinity::NodeTerms;
+use crate::interpod::InterPod;
 use crate::resources::Resources;
 use crate::snapshot::Snapshot;
 use crate::spread::Spread;
@@ -27,6 +28,8 @@ pub struct Needs<'a> {
     pub owner: Option<&'a str>,
     /// Its topology spread constraints, counted over the snapshot.
     pub spreads: Vec<Spread<'a>>,
+    /// What the other pods mean for it.
+    pub inter_pod: InterPod<'a>,
 }
 
 /// A port on the node itself.
@@ -73,6 +76,7 @@ impl<'a> Needs<'a> {
                 .collect(),
             owner: owner_of(pod),
             spreads: Vec::new(),
+            inter_pod: InterPod::of(pod, snapshot),
         };
         needs.spreads = Spread::all_of(pod, &needs, snapshot);
         needs

@@ -13,6 +13,7 @@ const WEIGHT_BALANCED: i64 = 1;
 const WEIGHT_AFFINITY: i64 = 2;
 const WEIGHT_TAINTS: i64 = 3;
 const WEIGHT_SPREAD: i64 = 2;
+const WEIGHT_NEIGHBOURS: i64 = 2;
 
 /// A node that passed, with what only makes sense beside the other nodes.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,7 @@ pub struct Candidate<'a> {
     preferred: i64,
     shunned: i64,
     crowd: i64,
+    liking: i64,
 }
 
 impl<'a> Candidate<'a> {
@@ -36,6 +38,7 @@ impl<'a> Candidate<'a> {
             preferred: preferred(needs, node),
             shunned: shunned(needs, node),
             crowd: crowd(needs, node),
+            liking: needs.inter_pod.liking(node),
         }
     }
 }
@@ -46,11 +49,15 @@ pub fn best<'a>(candidates: &[Candidate<'a>], seed: u64) -> Option<&'a NodeState
     let preferred_max = most(|candidate| candidate.preferred);
     let shunned_max = most(|candidate| candidate.shunned);
     let crowd_max = most(|candidate| candidate.crowd);
+    let liking_max = most(|candidate| candidate.liking);
+    let disliking_max = most(|candidate| -candidate.liking);
     let score = |candidate: &Candidate<'_>| {
         candidate.alone
             + WEIGHT_AFFINITY * share(candidate.preferred, preferred_max)
             + WEIGHT_TAINTS * (SCORE_MAX - share(candidate.shunned, shunned_max))
             + WEIGHT_SPREAD * (SCORE_MAX - share(candidate.crowd, crowd_max))
+            + WEIGHT_NEIGHBOURS
+                * share(candidate.liking + disliking_max, liking_max + disliking_max)
     };
     let best = candidates
         .iter()

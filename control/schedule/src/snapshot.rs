@@ -2,6 +2,7 @@
 //!
 //! Pods and nodes may come in any order: a pod on a node that is not known yet counts as soon as the node is.
 
+use crate::interpod::{Identity, Namespaces, Term, anti_terms};
 use crate::needs::{HostPort, host_ports, owner_of};
 use crate::resources::Resources;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
@@ -21,6 +22,7 @@ pub struct Snapshot {
     index: HashMap<String, usize>,
     /// On which node each counted pod is.
     places: HashMap<Uid, String>,
+    namespaces: Namespaces,
 }
 
 /// One node.
@@ -48,6 +50,8 @@ pub struct NodeState {
     pub weighed_memory: i64,
     /// How many of its pods each controller has, by the controller's uid.
     pub owners: HashMap<String, u32>,
+    /// How many of its pods keep others away by a required anti-affinity.
+    pub repelling: u32,
     /// Its pods.
     pub pods: HashMap<Uid, Placed>,
 }
@@ -65,6 +69,7 @@ pub struct Placed {
     pub is_deleting: bool,
     pub(crate) requests: Resources,
     pub(crate) ports: Vec<HostPort>,
+    pub(crate) anti_terms: Vec<Term>,
     owner: Option<String>,
     /// Whether the binding was decided but not yet seen.
     assumed: bool,
@@ -119,6 +124,20 @@ impl Snapshot {
             state.place(uid, pod);
         }
         self.drop_if_empty(at);
+    }
+
+    /// Takes in a new or changed namespace: affinity terms may select namespaces by label.
+    pub fn set_namespace(&mut self, name: &str, labels: &BTreeMap<String, String>) {
+        self.namespaces.insert(name.to_owned(), labels.clone());
+    }
+
+    /// Forgets a namespace.
+    pub fn remove_namespace(&mut self, name: &str) {
+        self.namespaces.remove(name);
+    }
+
+    pub(crate) fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
     }
 
     /// Takes in a new or changed pod. It counts where it is bound, unless it has ended. A pod that is assumed somewhere and
@@ -210,6 +229,7 @@ impl NodeState {
         if let Some(owner) = &pod.owner {
             *self.owners.entry(owner.clone()).or_default() += 1;
         }
+        self.repelling += u32::from(!pod.anti_terms.is_empty());
         self.pods.insert(uid, pod);
     }
 
@@ -220,6 +240,7 @@ impl NodeState {
         self.requested.subtract(&pod.requests);
         self.weighed_milli_cpu -= pod.weighed_milli_cpu();
         self.weighed_memory -= pod.weighed_memory();
+        self.repelling -= u32::from(!pod.anti_terms.is_empty());
         if let Some(owner) = &pod.owner
             && let Some(count) = self.owners.get_mut(owner)
         {
@@ -250,8 +271,16 @@ impl Placed {
             is_deleting: pod.metadata.deletion_timestamp.is_some(),
             requests: Resources::requested_by(pod),
             ports: host_ports(pod),
+            anti_terms: anti_terms(pod),
             owner: owner_of(pod).map(str::to_owned),
             assumed,
+        }
+    }
+
+    pub(crate) fn identity(&self) -> Identity<'_> {
+        Identity {
+            namespace: &self.namespace,
+            labels: &self.labels,
         }
     }
 

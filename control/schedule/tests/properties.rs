@@ -100,6 +100,8 @@ fn facts(snapshot: &Snapshot) -> BTreeMap<NodeName, String> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn never_over_commits(nodes in nodes(), pods in pods(), seed: u64) {
         let mut snapshot = Snapshot::new();

@@ -20,6 +20,11 @@ fn constraints() {
 }
 
 #[test]
+fn neighbours() {
+    check("testdata/neighbours.txt");
+}
+
+#[test]
 fn spreading() {
     check("testdata/spreading.txt");
 }
