@@ -3,15 +3,24 @@
 //! Never looks into the object beyond its syntax: schema and kind are the registry's. An absent `Content-Type` is JSON.
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use objects::{Reason, Status};
 use registry::schema::Schemas;
 use serde_json::Value;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// The most that a request may hold, as in apiserver.
 pub const REQUEST_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// How much of an unwanted body is read, and how long.
+const LINGER_BYTES_MAX: usize = 256 * 1024 * 1024;
+const LINGER_MAX: Duration = Duration::from_secs(5);
 
 /// How an object is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +42,70 @@ pub struct Decoded {
     pub duplicates: Vec<String>,
 }
 
+/// A request's body as it comes. What is left of it when nobody wants it any more is read for a while and thrown away:
+/// a client that is still sending would otherwise see a broken connection instead of its answer.
+pub struct Upload(Option<Incoming>);
+
+impl Upload {
+    /// The request with its body so wrapped.
+    pub fn of(request: Request<Incoming>) -> Request<Upload> {
+        request.map(|body| Upload(Some(body)))
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(body) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(body).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) {
+            self.0 = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let left = self.0.take().filter(|body| !body.is_end_stream());
+        if let (Some(body), Ok(runtime)) = (left, Handle::try_current()) {
+            runtime.spawn(tokio::time::timeout(LINGER_MAX, discard(body)));
+        }
+    }
+}
+
+async fn discard(mut body: Incoming) {
+    let mut bytes_left = LINGER_BYTES_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        let count = frame.data_ref().map_or(0, Bytes::len);
+        if count > bytes_left {
+            return;
+        }
+        bytes_left -= count;
+    }
+}
+
 /// Reads a whole body; 413 when it is larger than `bytes_max`.
 pub async fn read<B>(body: B, bytes_max: usize) -> Result<Bytes, Status>
 where
-    B: hyper::body::Body<Data = Bytes>,
+    B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     match Limited::new(body, bytes_max).collect().await {

@@ -5,13 +5,14 @@
 
 use crate::answer::{Answer, Body};
 use crate::auth::Peer;
+use crate::body::{self, Upload};
 use crate::cluster::{self, Cluster};
 use crate::flow::Flow;
 use crate::path::Route;
 use crate::proxy::NodeAddress;
 use crate::query::Query;
 use crate::tls::NodeClientTls;
-use crate::{body, documents, verbs};
+use crate::{documents, verbs};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderName, Method, Request, Response};
@@ -121,7 +122,7 @@ impl ApiServer {
         let started = Instant::now();
         let headers = request.headers().clone();
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let outcome = AssertUnwindSafe(self.route(request, peer))
+        let outcome = AssertUnwindSafe(self.route(Upload::of(request), peer))
             .catch_unwind()
             .await;
         let mut answer = match outcome {
@@ -139,7 +140,7 @@ impl ApiServer {
         Ok(answer.finish(&headers, method == Method::HEAD).await)
     }
 
-    async fn route(&self, request: Request<Incoming>, peer: &Peer) -> Result<Answer, Status> {
+    async fn route(&self, request: Request<Upload>, peer: &Peer) -> Result<Answer, Status> {
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let route = Route::parse(request.method(), request.uri(), &query);
         match &route {
@@ -165,15 +166,15 @@ impl ApiServer {
         &self,
         segments: &[String],
         caller: Result<Caller, Status>,
-        request: Request<Incoming>,
+        request: Request<Upload>,
         query: &Query,
     ) -> Result<Answer, Status> {
         let (parts, body) = request.into_parts();
         let body = body::read(body, cluster::BODY_BYTES_MAX);
         let body = self.within_deadline(body).await?;
         let _place = self.flow().request()?;
-        let answer = cluster::answer(self.cluster(), caller, segments, &parts, query, &body);
-        self.within_deadline(answer).await
+        // Each call has its own deadline: feeding a new member may take longer than a request.
+        cluster::answer(self.cluster(), caller, segments, &parts, query, &body).await
     }
 
     pub(crate) fn pipeline(&self) -> &Pipeline {

@@ -4,7 +4,7 @@
 //! caller may, the verb is served.
 
 use crate::answer::Answer;
-use crate::body::{self, Format};
+use crate::body::{self, Format, Upload};
 use crate::handler::method_not_allowed;
 use crate::negotiate::object_view;
 use crate::path::ResourcePath;
@@ -14,7 +14,6 @@ use crate::{ApiServer, cluster, options, proxy, watch};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, StatusCode};
-use hyper::body::Incoming;
 use objects::Status;
 use registry::{
     Caller, Deleted, Patch, PatchKind, Registry, Target, Verb, Written, authorize,
@@ -30,7 +29,7 @@ pub async fn answer(
     caller: &Caller,
     path: &ResourcePath,
     query: &Query,
-    request: Request<Incoming>,
+    request: Request<Upload>,
 ) -> Result<Answer, Status> {
     let target = target(server.pipeline().registry(), path)?;
     authorize(caller, path.verb, &target)?;

@@ -11,12 +11,12 @@ pub use dial::NodeAddress;
 
 use crate::ApiServer;
 use crate::answer::Answer;
+use crate::body::Upload;
 use crate::flow::Place;
 use crate::path::ResourcePath;
 use crate::query::Query;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
-use hyper::body::Incoming;
 use objects::{Reason, Status};
 
 /// Subresources that are answered by a node.
@@ -34,7 +34,7 @@ pub async fn answer(
     server: &ApiServer,
     path: &ResourcePath,
     query: &Query,
-    request: Request<Incoming>,
+    request: Request<Upload>,
     place: Place,
 ) -> Result<Answer, Status> {
     let name = path.name.as_deref().unwrap_or_default();

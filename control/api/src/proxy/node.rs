@@ -4,12 +4,12 @@ use super::pod::{bounded, set_host};
 use super::{remove_hop_headers, tunnel};
 use crate::ApiServer;
 use crate::answer::{Answer, Content};
+use crate::body::Upload;
 use crate::flow::Place;
 use crate::path::ResourcePath;
 use crate::query::Query;
 use http::Request;
 use http::header::{AUTHORIZATION, EXPECT, UPGRADE};
-use hyper::body::Incoming;
 use objects::Status;
 
 /// Passes the request on and the answer back, whatever it is.
@@ -17,7 +17,7 @@ pub async fn proxy(
     server: &ApiServer,
     path: &ResourcePath,
     query: &Query,
-    mut request: Request<Incoming>,
+    mut request: Request<Upload>,
     place: Place,
 ) -> Result<Answer, Status> {
     // Kubernetes also takes `NAME:PORT`; a node of ours has one port.

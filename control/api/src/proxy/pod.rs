@@ -6,6 +6,7 @@ use super::dial::{self, NodeAddress};
 use super::tunnel;
 use crate::ApiServer;
 use crate::answer::{Answer, Body, BodyError};
+use crate::body::Upload;
 use crate::flow::Place;
 use crate::query::{Query, encode_component};
 use bytes::Bytes;
@@ -61,7 +62,7 @@ pub async fn stream(
     name: &str,
     verb: &str,
     query: &Query,
-    request: Request<Incoming>,
+    request: Request<Upload>,
     place: Place,
 ) -> Result<Answer, Status> {
     let pod = PodView::read(server, namespace, name).await?;

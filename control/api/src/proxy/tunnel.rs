@@ -5,13 +5,13 @@
 
 use super::dial::{self, NodeAddress};
 use crate::answer::{Answer, Content};
+use crate::body::Upload;
 use crate::flow::Place;
 use crate::tls::NodeClientTls;
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::Empty;
-use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use objects::Status;
@@ -30,7 +30,7 @@ pub async fn open(
     node: &NodeAddress,
     tls: &NodeClientTls,
     uri: &str,
-    mut request: Request<Incoming>,
+    mut request: Request<Upload>,
     place: Place,
     cut: CancellationToken,
 ) -> Result<Answer, Status> {

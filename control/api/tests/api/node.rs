@@ -132,7 +132,11 @@ async fn kubelet(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>
     {
         Some("websocket") => Ok(web_socket(request)),
         Some("SPDY/3.1") => Ok(spdy(request)),
-        _ => text(404, format!("no {path} here")),
+        _ => {
+            // As the agent does: a refusal waits for the rest of the upload, or it would be lost on its way.
+            while request.body_mut().frame().await.is_some() {}
+            text(404, format!("no {path} here"))
+        }
     }
 }
 
@@ -262,6 +266,12 @@ async fn the_node_proxy_streams_any_size() {
         let headers = [("authorization", "Bearer secret")];
         let reply = client.call(Method::POST, path, &headers, archive).await;
         assert_eq!(reply.text(), "POST 20971520 bytes, authorization None");
+        let refused = "/api/v1/nodes/n1/proxy/refused";
+        let reply = client
+            .call(Method::POST, refused, &[], vec![0_u8; 20 * 1024 * 1024])
+            .await;
+        assert_code(&reply, StatusCode::NOT_FOUND);
+        assert_eq!(reply.text(), "no /refused here");
     }
     let absent = rig.admin().get("/api/v1/nodes/n1/proxy/other").await;
     assert_code(&absent, StatusCode::NOT_FOUND);

@@ -410,3 +410,17 @@ async fn certificates_are_replaced_while_the_server_runs() {
     let new = rig.client_of(&next, Some(&admin), "h2");
     assert_code(&new.get("/api").await, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let rig = Rig::start().await;
+    let upload = vec![0_u8; 20 * 1024 * 1024];
+    for alpn in ["http/1.1", "h2"] {
+        let nobody = rig.client(None, alpn);
+        let refused = nobody.call(Method::POST, MAPS, &[], upload.clone()).await;
+        assert_code(&refused, StatusCode::UNAUTHORIZED);
+        let admin = rig.client(Some(&rig.admin), alpn);
+        let large = admin.call(Method::POST, MAPS, &[], upload.clone());
+        assert_code(&large.await, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+}
