@@ -93,12 +93,6 @@ impl Faults {
         self.push("FieldValueTooLong", field, message);
     }
 
-    /// A field has the wrong type.
-    pub fn wrong_type(&mut self, field: impl Display, value: &Value, detail: &str) {
-        let message = with_detail(&format!("Invalid value: {}", shown(value)), detail);
-        self.push("FieldValueTypeInvalid", field, message);
-    }
-
     fn push(&mut self, reason: &str, field: impl Display, message: String) {
         self.causes.push(Cause {
             reason: reason.to_owned(),

@@ -2,7 +2,7 @@
 
 use super::shape::busy;
 use super::store::{self, Stored, Try, tries};
-use super::{Pipeline, commit};
+use super::{Pipeline, body, commit};
 use crate::{Caller, Target, WriteOptions, Written};
 use mvcc::Consistency;
 use objects::{GroupResource, Object, ObjectKey, Status};
@@ -13,10 +13,11 @@ pub async fn bind(
     pipeline: &Pipeline,
     caller: &Caller,
     target: &Target,
-    binding: Value,
+    mut binding: Value,
     options: &WriteOptions,
 ) -> Result<Written, Status> {
     let key = target.key()?;
+    body::conform_subresource(pipeline, target, &mut binding, options)?;
     let node = binding
         .pointer("/target/name")
         .and_then(Value::as_str)

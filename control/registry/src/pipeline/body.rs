@@ -22,21 +22,47 @@ pub fn read(
     mut value: Value,
     options: &WriteOptions,
 ) -> Result<Body, Status> {
-    let kind = target.resource.kind();
-    check_type(pipeline, &mut value, &kind)?;
-    let duplicates = &options.duplicate_fields;
-    let warnings = schema::accept(&kind, &mut value, duplicates, options.field_validation)?;
+    let warnings = conform(pipeline, &target.resource.kind(), &mut value, options)?;
     let object = Object::from_value(value).map_err(unreadable)?;
     Ok(Body { object, warnings })
 }
 
+/// Brings a body into the form of its kind; answers with warnings.
+pub fn conform(
+    pipeline: &Pipeline,
+    kind: &GroupVersionKind,
+    value: &mut Value,
+    options: &WriteOptions,
+) -> Result<Vec<String>, Status> {
+    check_type(pipeline, value, kind)?;
+    schema::accept(
+        kind,
+        value,
+        &options.duplicate_fields,
+        options.field_validation,
+    )
+}
+
+/// Brings the body of a subresource into the form of the subresource's own kind.
+pub fn conform_subresource(
+    pipeline: &Pipeline,
+    target: &Target,
+    value: &mut Value,
+    options: &WriteOptions,
+) -> Result<Vec<String>, Status> {
+    match target.resource.subresource(target.subresource_name()) {
+        Some(subresource) => conform(pipeline, &subresource.kind, value, options),
+        None => Ok(Vec::new()),
+    }
+}
+
 /// The 400 for an object that cannot be read at all.
-pub fn unreadable(error: ObjectError) -> Status {
+fn unreadable(error: ObjectError) -> Status {
     Status::bad_request(format!("the object provided is unrecognized: {error}"))
 }
 
 /// Sets `apiVersion` and `kind` where the client left them out, and refuses others than the path's.
-pub fn check_type(
+fn check_type(
     pipeline: &Pipeline,
     value: &mut Value,
     expected: &GroupVersionKind,

@@ -21,7 +21,7 @@ pub async fn update(
     pipeline: &Pipeline,
     caller: &Caller,
     target: &Target,
-    value: Value,
+    mut value: Value,
     options: &WriteOptions,
 ) -> Result<Written, Status> {
     let change = Change {
@@ -44,6 +44,7 @@ pub async fn update(
             change.run(pipeline, made).await
         }
         "scale" => {
+            body::conform_subresource(pipeline, target, &mut value, options)?;
             let made = |stored: &Stored| Ok(draft_of(scale::put(target, &stored.object, &value)?));
             scale::answer(change.run(pipeline, made).await?)
         }
@@ -91,6 +92,7 @@ pub async fn patch(
             let made = |stored: &Stored| {
                 let mut value = scale::of_object(&stored.object);
                 apply(target, patch, &mut value)?;
+                body::conform_subresource(pipeline, target, &mut value, options)?;
                 Ok(draft_of(scale::put(target, &stored.object, &value)?))
             };
             scale::answer(change.run(pipeline, made).await?)

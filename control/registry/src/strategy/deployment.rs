@@ -3,7 +3,8 @@
 use super::Strategy;
 use super::edit::{Members, default, default_text, map_at, read_map, read_number, read_text};
 use super::template::{
-    default_workload, not_negative, quarter, validate_workload, validate_workload_update,
+    default_workload, not_negative, quarter, template_warnings, validate_workload,
+    validate_workload_update,
 };
 use crate::Faults;
 use objects::Object;
@@ -52,6 +53,10 @@ impl Strategy for Deployments {
 
     fn validate_update(&self, object: &Object, old: &Object, faults: &mut Faults) {
         validate_workload_update(object, old, faults);
+    }
+
+    fn warnings(&self, object: &Object) -> Vec<String> {
+        template_warnings(object)
     }
 
     fn has_generation(&self) -> bool {

@@ -19,6 +19,12 @@ const NODE_TROUBLES: [&str; 2] = [
     "node.kubernetes.io/unreachable",
 ];
 const NODE_TROUBLE_SECONDS: i64 = 300;
+/// The classes that every cluster has; a pod without one has none.
+const PRIORITY_CLASSES: [(&str, i64); 3] = [
+    ("", 0),
+    ("system-cluster-critical", 2_000_000_000),
+    ("system-node-critical", 2_000_001_000),
+];
 const GRACE_SECONDS: i64 = 30;
 
 impl Strategy for Pods {
@@ -30,7 +36,7 @@ impl Strategy for Pods {
         pod_spec::default_requests(spec);
         default(spec, "enableServiceLinks", true);
         default(spec, "preemptionPolicy", "PreemptLowerPriority");
-        default(spec, "priority", 0);
+        default(spec, "priority", priority_of(spec).unwrap_or_default());
         default_text(spec, "serviceAccountName", "default");
         let account = spec["serviceAccountName"].clone();
         spec.insert("serviceAccount".to_owned(), account);
@@ -55,7 +61,10 @@ impl Strategy for Pods {
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
         match read_map(&object.body, "spec") {
-            Some(spec) => pod_spec::validate_spec(spec, "spec", faults),
+            Some(spec) => {
+                pod_spec::validate_spec(spec, "spec", faults);
+                check_priority(spec, faults);
+            }
             None => faults.required("spec", ""),
         }
     }
@@ -94,6 +103,12 @@ impl Strategy for Pods {
         }
     }
 
+    fn warnings(&self, object: &Object) -> Vec<String> {
+        let spec = read_map(&object.body, "spec");
+        spec.map(|spec| pod_spec::warnings(spec, "spec"))
+            .unwrap_or_default()
+    }
+
     fn has_generation(&self) -> bool {
         true
     }
@@ -112,6 +127,29 @@ impl Strategy for Pods {
 
     fn returns_deleted(&self) -> bool {
         true
+    }
+}
+
+/// The priority of the class that the pod names; None for a class that does not exist.
+fn priority_of(spec: &Members) -> Option<i64> {
+    let name = read_text(spec, "priorityClassName");
+    PRIORITY_CLASSES
+        .iter()
+        .find(|(class, _)| *class == name)
+        .map(|(_, priority)| *priority)
+}
+
+fn check_priority(spec: &Members, faults: &mut Faults) {
+    match priority_of(spec) {
+        None => faults.not_found(
+            "spec.priorityClassName",
+            read_text(spec, "priorityClassName"),
+        ),
+        Some(priority) if read_number(spec, "priority") != Some(priority) => {
+            let detail = format!("must be the priority of its class, {priority}");
+            faults.forbidden("spec.priority", &detail);
+        }
+        Some(_) => {}
     }
 }
 

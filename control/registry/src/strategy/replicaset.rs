@@ -2,7 +2,9 @@
 
 use super::Strategy;
 use super::edit::read_map;
-use super::template::{default_workload, validate_workload, validate_workload_update};
+use super::template::{
+    default_workload, template_warnings, validate_workload, validate_workload_update,
+};
 use crate::Faults;
 use objects::Object;
 
@@ -22,6 +24,10 @@ impl Strategy for ReplicaSets {
 
     fn validate_update(&self, object: &Object, old: &Object, faults: &mut Faults) {
         validate_workload_update(object, old, faults);
+    }
+
+    fn warnings(&self, object: &Object) -> Vec<String> {
+        template_warnings(object)
     }
 
     fn has_generation(&self) -> bool {

@@ -94,6 +94,14 @@ pub fn validate_workload_update(new: &Object, old: &Object, faults: &mut Faults)
     }
 }
 
+/// Warnings about the template.
+pub fn template_warnings(object: &Object) -> Vec<String> {
+    let template = read_map(&object.body, "spec").and_then(|spec| read_map(spec, "template"));
+    let pod = template.and_then(|template| read_map(template, "spec"));
+    pod.map(|pod| pod_spec::warnings(pod, "spec.template.spec"))
+        .unwrap_or_default()
+}
+
 /// Checks that a number is not below zero.
 pub fn not_negative(spec: &Members, name: &str, faults: &mut Faults) {
     if let Some(value) = spec

@@ -8,10 +8,12 @@ mod probe;
 mod resources;
 mod validate;
 mod volume;
+mod warn;
 
 pub use default::default_spec;
 pub use resources::{default_requests, quality_of_service};
 pub use validate::validate_spec;
+pub use warn::warnings;
 
 use super::edit::Members;
 use crate::Faults;
