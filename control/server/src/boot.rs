@@ -2,8 +2,8 @@
 //! pods reach the API. Written by whoever leads, and only where it is missing.
 
 use anyhow::Result;
-use mvcc::{LeaderState, Store};
 use futures::StreamExt;
+use mvcc::{LeaderState, Store};
 use objects::{GroupVersionKind, Reason, Status};
 use raft_store::RaftStore;
 use registry::{Caller, Patch, PatchKind, Pipeline, Registry, Target, WriteOptions};
@@ -17,8 +17,19 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 const REFRESH: Duration = Duration::from_secs(10);
 
 /// Keeps the objects while this master leads, until `stop`.
-pub async fn run(store: RaftStore, pipeline: Arc<Pipeline>, registry: Arc<Registry>, api_address: String, stop: CancellationToken) {
-    let boot = Boot { store, pipeline, registry, api_address };
+pub async fn run(
+    store: RaftStore,
+    pipeline: Arc<Pipeline>,
+    registry: Arc<Registry>,
+    api_address: String,
+    stop: CancellationToken,
+) {
+    let boot = Boot {
+        store,
+        pipeline,
+        registry,
+        api_address,
+    };
     let mut leader = boot.store.leader();
     let mut state = LeaderState::default();
     loop {
@@ -56,17 +67,32 @@ impl Boot {
 
     async fn ensure(&self) -> Result<(), Status> {
         for name in NAMESPACES {
-            let namespace = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
+            let namespace =
+                json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
             self.create("", "Namespace", None, namespace).await?;
         }
-        self.create("", "Service", Some("default"), self.service()).await?;
+        self.create("", "Service", Some("default"), self.service())
+            .await?;
         let slice = self.endpoint_slice();
-        if !self.create("discovery.k8s.io", "EndpointSlice", Some("default"), slice.clone()).await? {
-            let patch = Patch { kind: PatchKind::Merge, value: json!({"endpoints": slice["endpoints"], "ports": slice["ports"]}) };
+        if !self
+            .create(
+                "discovery.k8s.io",
+                "EndpointSlice",
+                Some("default"),
+                slice.clone(),
+            )
+            .await?
+        {
+            let patch = Patch {
+                kind: PatchKind::Merge,
+                value: json!({"endpoints": slice["endpoints"], "ports": slice["ports"]}),
+            };
             let mut target = self.target("discovery.k8s.io", "EndpointSlice", Some("default"))?;
             target.name = Some("kubernetes".to_owned());
             // Nothing is written where nothing differs.
-            self.pipeline.patch(&Caller::master(), &target, &patch, &WriteOptions::default()).await?;
+            self.pipeline
+                .patch(&Caller::master(), &target, &patch, &WriteOptions::default())
+                .await?;
         }
         Ok(())
     }
@@ -84,9 +110,19 @@ impl Boot {
 
     /// The masters, of which each answers the API.
     fn endpoint_slice(&self) -> Value {
-        let urls: Vec<String> = self.store.members().into_iter().map(|member| member.api_url).collect();
-        let parsed = urls.iter().filter_map(|url| url.trim_start_matches("https://").parse::<std::net::SocketAddr>().ok());
-        let (addresses, ports): (Vec<_>, Vec<_>) = parsed.map(|address| (address.ip(), address.port())).unzip();
+        let urls: Vec<String> = self
+            .store
+            .members()
+            .into_iter()
+            .map(|member| member.api_url)
+            .collect();
+        let parsed = urls.iter().filter_map(|url| {
+            url.trim_start_matches("https://")
+                .parse::<std::net::SocketAddr>()
+                .ok()
+        });
+        let (addresses, ports): (Vec<_>, Vec<_>) =
+            parsed.map(|address| (address.ip(), address.port())).unzip();
         let endpoints: Vec<Value> = addresses
             .iter()
             .map(|address| json!({"addresses": [address.to_string()], "conditions": {"ready": true}}))
@@ -100,9 +136,19 @@ impl Boot {
     }
 
     /// Creates an object where it is missing; tells whether it was.
-    async fn create(&self, group: &str, kind: &str, namespace: Option<&str>, object: Value) -> Result<bool, Status> {
+    async fn create(
+        &self,
+        group: &str,
+        kind: &str,
+        namespace: Option<&str>,
+        object: Value,
+    ) -> Result<bool, Status> {
         let target = self.target(group, kind, namespace)?;
-        match self.pipeline.create(&Caller::master(), &target, object, &WriteOptions::default()).await {
+        match self
+            .pipeline
+            .create(&Caller::master(), &target, object, &WriteOptions::default())
+            .await
+        {
             Err(status) if status.is(Reason::AlreadyExists) => Ok(false),
             created => created.map(|_| true),
         }
@@ -110,7 +156,10 @@ impl Boot {
 
     fn target(&self, group: &str, kind: &str, namespace: Option<&str>) -> Result<Target, Status> {
         let kind = GroupVersionKind::new(group, "v1", kind);
-        let row = self.registry.by_kind(&kind).ok_or_else(|| Status::internal(format_args!("there is no kind {kind:?}")))?;
+        let row = self
+            .registry
+            .by_kind(&kind)
+            .ok_or_else(|| Status::internal(format_args!("there is no kind {kind:?}")))?;
         Ok(Target::collection(row, namespace))
     }
 }

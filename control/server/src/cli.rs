@@ -6,7 +6,12 @@ use std::path::PathBuf;
 
 /// A master of a Trireme cluster: store, API server, controllers and scheduler in one program.
 #[derive(Parser)]
-#[command(name = "control", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(
+    name = "control",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]
@@ -45,7 +50,12 @@ pub struct Run {
     #[arg(long, conflicts_with = "join")]
     pub init: bool,
     /// Join the cluster of these masters, unless the data directory holds a master already
-    #[arg(long, value_name = "URL", value_delimiter = ',', requires = "token_file")]
+    #[arg(
+        long,
+        value_name = "URL",
+        value_delimiter = ',',
+        requires = "token_file"
+    )]
     pub join: Vec<String>,
     /// A file with the join token; a master keeps one in its data directory, as `join-token`
     #[arg(long, value_name = "FILE")]

@@ -23,7 +23,9 @@ pub fn new_uid() -> Uid {
 /// Five letters that end a generated name.
 pub fn name_suffix() -> String {
     let mut random = rand::rng();
-    (0..SUFFIX_LEN).map(|_| char::from(SAFE_LETTERS[random.random_range(0..SAFE_LETTERS.len())])).collect()
+    (0..SUFFIX_LEN)
+        .map(|_| char::from(SAFE_LETTERS[random.random_range(0..SAFE_LETTERS.len())]))
+        .collect()
 }
 
 /// So many random bytes, as hexadecimal digits.

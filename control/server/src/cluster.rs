@@ -35,7 +35,10 @@ impl Cluster for Masters {
     }
 
     async fn members(&self) -> Result<MemberList, Status> {
-        Ok(MemberList { cluster_id: self.identity.cluster_id.clone(), members: self.store.members() })
+        Ok(MemberList {
+            cluster_id: self.identity.cluster_id.clone(),
+            members: self.store.members(),
+        })
     }
 
     async fn add_member(&self, add: MemberAdd) -> Result<Member, Status> {
@@ -49,11 +52,18 @@ impl Cluster for Masters {
 
     async fn join(&self, token: &str, request: JoinRequest) -> Result<JoinResponse, Status> {
         let token: JoinToken = token.parse().map_err(|_| Status::unauthorized())?;
-        if !tokens::is_known(&self.store, &token).await.map_err(unavailable)? {
+        if !tokens::is_known(&self.store, &token)
+            .await
+            .map_err(unavailable)?
+        {
             return Err(Status::unauthorized());
         }
         match request {
-            JoinRequest::Node { name, address, csr_pem } => self.join_node(&name, &address, &csr_pem),
+            JoinRequest::Node {
+                name,
+                address,
+                csr_pem,
+            } => self.join_node(&name, &address, &csr_pem),
             JoinRequest::Master { member } => self.join_master(member).await,
         }
     }
@@ -71,39 +81,78 @@ impl Cluster for Masters {
         self.store.transfer_leadership(to).await.map_err(refused)
     }
 
-    async fn explain(&self, resource: &str, namespace: Option<&str>, name: &str) -> Result<Vec<String>, Status> {
-        let unknown = || Status::bad_request(format!("the server doesn't have a resource type {resource:?}"));
-        let row = self.runtime.registry.by_name(resource).ok_or_else(unknown)?;
+    async fn explain(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Vec<String>, Status> {
+        let unknown = || {
+            Status::bad_request(format!(
+                "the server doesn't have a resource type {resource:?}"
+            ))
+        };
+        let row = self
+            .runtime
+            .registry
+            .by_name(resource)
+            .ok_or_else(unknown)?;
         let namespace = namespace.filter(|_| row.namespaced);
-        runtime::explain(&self.runtime, &ObjectKey::new(row.group_resource(), namespace, name)).await
+        runtime::explain(
+            &self.runtime,
+            &ObjectKey::new(row.group_resource(), namespace, name),
+        )
+        .await
     }
 
     fn readiness(&self) -> Vec<Check> {
-        let leader = self.store.leader().next().now_or_never().flatten().unwrap_or_default();
-        let problem = (!leader.has_leader).then(|| "no leader is known: a majority of the masters is needed".to_owned());
-        vec![Check { name: "store", problem }]
+        let leader = self
+            .store
+            .leader()
+            .next()
+            .now_or_never()
+            .flatten()
+            .unwrap_or_default();
+        let problem = (!leader.has_leader)
+            .then(|| "no leader is known: a majority of the masters is needed".to_owned());
+        vec![Check {
+            name: "store",
+            problem,
+        }]
     }
 }
 
 impl Masters {
     fn join_node(&self, name: &str, address: &str, csr_pem: &str) -> Result<JoinResponse, Status> {
         check_name("the node's name", name)?;
-        let address: IpAddr = address
-            .parse()
-            .map_err(|_| Status::bad_request(format!("the node's address {address:?} is no IP address")))?;
+        let address: IpAddr = address.parse().map_err(|_| {
+            Status::bad_request(format!("the node's address {address:?} is no IP address"))
+        })?;
         let user = format!("system:node:{name}");
-        let subject = Subject { user: &user, groups: &[NODES_GROUP], addresses: &[address], names: &[name] };
+        let subject = Subject {
+            user: &user,
+            groups: &[NODES_GROUP],
+            addresses: &[address],
+            names: &[name],
+        };
         let certificate_pem = self
             .authority
             .sign_request(csr_pem, &subject)
-            .map_err(|error| Status::bad_request(format!("no certificate can be issued: {error:#}")))?;
+            .map_err(|error| {
+                Status::bad_request(format!("no certificate can be issued: {error:#}"))
+            })?;
         tracing::info!(node = name, %address, "a node joined");
         let settings = self.identity.settings.clone();
         Ok(JoinResponse::Node {
             cluster_id: self.identity.cluster_id.clone(),
             ca_pem: self.authority.certificate_pem.clone(),
             certificate_pem,
-            masters: self.store.members().into_iter().map(|member| member.api_url).collect(),
+            masters: self
+                .store
+                .members()
+                .into_iter()
+                .map(|member| member.api_url)
+                .collect(),
             cluster_cidr: settings.cluster_cidr,
             service_cidr: settings.service_cidr,
             dns_address: settings.dns_address,
@@ -114,7 +163,9 @@ impl Masters {
     async fn join_master(&self, add: MemberAdd) -> Result<JoinResponse, Status> {
         check_name("the master's name", &add.name)?;
         let member = match self.store.add_member(add.clone()).await {
-            Err(MembershipError::NameTaken(_) | MembershipError::AddressTaken(..)) => self.take_back(add).await?,
+            Err(MembershipError::NameTaken(_) | MembershipError::AddressTaken(..)) => {
+                self.take_back(add).await?
+            }
             added => added.map_err(refused)?,
         };
         tracing::info!(master = member.name, id = member.id, "a master joined");
@@ -131,26 +182,40 @@ impl Masters {
     /// A master of that name was a member and is gone: it lost its disk and comes anew. A live one keeps its name.
     async fn take_back(&self, add: MemberAdd) -> Result<Member, Status> {
         let status = self.store.status().await;
-        let former = status
-            .members
-            .iter()
-            .find(|former| former.member.name == add.name || former.member.peer_address == add.peer_address);
+        let former = status.members.iter().find(|former| {
+            former.member.name == add.name || former.member.peer_address == add.peer_address
+        });
         if let Some(former) = former {
             if former.healthy {
-                return Err(refused(MembershipError::NameTaken(former.member.name.clone())));
+                return Err(refused(MembershipError::NameTaken(
+                    former.member.name.clone(),
+                )));
             }
-            tracing::warn!(master = former.member.name, id = former.member.id, "taking a lost master back as a new member");
-            self.store.remove_member(&former.member.id.to_string()).await.map_err(refused)?;
+            tracing::warn!(
+                master = former.member.name,
+                id = former.member.id,
+                "taking a lost master back as a new member"
+            );
+            self.store
+                .remove_member(&former.member.id.to_string())
+                .await
+                .map_err(refused)?;
         }
         self.store.add_member(add).await.map_err(refused)
     }
 
     /// Sealing takes a good part of a second by design, so it is kept off the threads that serve.
     async fn sealed_keys(&self, passphrase: Vec<u8>) -> Result<Bytes, Status> {
-        let passphrase = String::from_utf8(passphrase).map_err(|_| Status::bad_request("the passphrase is not UTF-8"))?;
-        let keys = Keys { authority: self.authority.clone(), settings: self.identity.settings.clone() };
+        let passphrase = String::from_utf8(passphrase)
+            .map_err(|_| Status::bad_request("the passphrase is not UTF-8"))?;
+        let keys = Keys {
+            authority: self.authority.clone(),
+            settings: self.identity.settings.clone(),
+        };
         let sealed = tokio::task::spawn_blocking(move || vault::lock(&keys, &passphrase)).await;
-        let sealed = sealed.map_err(Status::internal)?.map_err(|error| Status::bad_request(error.to_string()))?;
+        let sealed = sealed
+            .map_err(Status::internal)?
+            .map_err(|error| Status::bad_request(error.to_string()))?;
         Ok(Bytes::from(sealed))
     }
 }
@@ -158,7 +223,9 @@ impl Masters {
 fn check_name(what: &str, name: &str) -> Result<(), Status> {
     match names::dns1123_subdomain(name).first() {
         None => Ok(()),
-        Some(fault) => Err(Status::bad_request(format!("{what} {name:?} is not valid: {fault}"))),
+        Some(fault) => Err(Status::bad_request(format!(
+            "{what} {name:?} is not valid: {fault}"
+        ))),
     }
 }
 
@@ -166,7 +233,9 @@ fn refused(error: MembershipError) -> Status {
     let message = error.to_string();
     match error {
         MembershipError::Unknown(_) => Status::failure(404, Reason::NotFound, message),
-        MembershipError::Unavailable(_) | MembershipError::NotTransferred(_) => Status::unavailable(message),
+        MembershipError::Unavailable(_) | MembershipError::NotTransferred(_) => {
+            Status::unavailable(message)
+        }
         _ => Status::failure(409, Reason::Conflict, message),
     }
 }

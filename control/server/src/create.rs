@@ -15,8 +15,12 @@ pub const MASTER_USER: &str = "system:trireme:control";
 /// The name by which masters know one another in TLS, whatever their addresses.
 pub const MASTER_NAME: &str = "trireme-control";
 /// The service through which pods reach the API.
-const API_NAMES: [&str; 4] =
-    [MASTER_NAME, "kubernetes", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+const API_NAMES: [&str; 4] = [
+    MASTER_NAME,
+    "kubernetes",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
 /// The user of the kubeconfig that a master writes.
 const ADMIN_USER: &str = "trireme:admin";
 /// How long a joining master keeps asking; the others may still be starting.
@@ -55,15 +59,25 @@ fn found(dir: &DataDir, args: &Run, name: &str) -> Result<MasterIdentity> {
     })?;
     let cluster_id = clock::new_uid().0;
     let authority = Authority::generate(&cluster_id)?;
-    let identity = MasterIdentity { cluster_id, member_id: 1, name: name.to_owned(), founder: true, settings };
+    let identity = MasterIdentity {
+        cluster_id,
+        member_id: 1,
+        name: name.to_owned(),
+        founder: true,
+        settings,
+    };
     establish(dir, &authority, &identity, args.address)?;
     Ok(identity)
 }
 
 /// A member of a cluster that runs.
 async fn join(dir: &DataDir, args: &Run, name: &str) -> Result<MasterIdentity> {
-    let path = args.token_file.as_deref().context("--join needs --token-file")?;
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the token file {}", path.display()))?;
+    let path = args
+        .token_file
+        .as_deref()
+        .context("--join needs --token-file")?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the token file {}", path.display()))?;
     let token: JoinToken = text.parse()?;
     let member = MemberAdd {
         name: name.to_owned(),
@@ -72,25 +86,53 @@ async fn join(dir: &DataDir, args: &Run, name: &str) -> Result<MasterIdentity> {
     };
     let request = JoinRequest::Master { member };
     let response = ask_to_join(&args.join, &token, &request).await?;
-    let JoinResponse::Master { cluster_id, member_id, ca_pem, ca_key_pem, settings, .. } = response else {
-        bail!("the cluster answered the join as though this were a node; is it of another version?");
+    let JoinResponse::Master {
+        cluster_id,
+        member_id,
+        ca_pem,
+        ca_key_pem,
+        settings,
+        ..
+    } = response
+    else {
+        bail!(
+            "the cluster answered the join as though this were a node; is it of another version?"
+        );
     };
-    let authority = Authority { certificate_pem: ca_pem, key_pem: ca_key_pem };
-    ensure!(authority.sha256()? == token.ca_sha256, "the cluster's CA is not the one that the join token names");
-    let identity = MasterIdentity { cluster_id, member_id, name: name.to_owned(), founder: false, settings };
+    let authority = Authority {
+        certificate_pem: ca_pem,
+        key_pem: ca_key_pem,
+    };
+    ensure!(
+        authority.sha256()? == token.ca_sha256,
+        "the cluster's CA is not the one that the join token names"
+    );
+    let identity = MasterIdentity {
+        cluster_id,
+        member_id,
+        name: name.to_owned(),
+        founder: false,
+        settings,
+    };
     establish(dir, &authority, &identity, args.address)?;
     Ok(identity)
 }
 
 /// Asks until some master can answer; a refusal is final.
-async fn ask_to_join(servers: &[String], token: &JoinToken, request: &JoinRequest) -> Result<JoinResponse> {
+async fn ask_to_join(
+    servers: &[String],
+    token: &JoinToken,
+    request: &JoinRequest,
+) -> Result<JoinResponse> {
     let mut attempt = 1;
     loop {
         let error = match client::join(servers, token, request).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
-        let refused = error.status().is_some_and(|status| !matches!(status.code, 409 | 429 | 500..));
+        let refused = error
+            .status()
+            .is_some_and(|status| !matches!(status.code, 409 | 429 | 500..));
         if refused || attempt == JOIN_ATTEMPTS {
             return Err(error).context("this master could not join");
         }
@@ -101,24 +143,42 @@ async fn ask_to_join(servers: &[String], token: &JoinToken, request: &JoinReques
 }
 
 /// Writes what a master keeps: the CA, its own certificate, a kubeconfig, and at last who it is.
-pub fn establish(dir: &DataDir, authority: &Authority, identity: &MasterIdentity, address: IpAddr) -> Result<()> {
+pub fn establish(
+    dir: &DataDir,
+    authority: &Authority,
+    identity: &MasterIdentity,
+    address: IpAddr,
+) -> Result<()> {
     dir.keep_authority(authority)?;
     dir.keep_certificate(&master_certificate(authority, identity, address)?)?;
     dir.keep_identity(identity)
 }
 
 /// A certificate for serving, for the other masters, and for the nodes.
-pub fn master_certificate(authority: &Authority, identity: &MasterIdentity, address: IpAddr) -> Result<Identity> {
+pub fn master_certificate(
+    authority: &Authority,
+    identity: &MasterIdentity,
+    address: IpAddr,
+) -> Result<Identity> {
     let service = settings::api_service_address(&identity.settings)?;
     let addresses = [address, service, IpAddr::from([127, 0, 0, 1])];
     let mut names = API_NAMES.to_vec();
     names.extend(["localhost", identity.name.as_str()]);
-    authority.issue(&Subject { user: MASTER_USER, groups: &[MASTERS_GROUP], addresses: &addresses, names: &names })
+    authority.issue(&Subject {
+        user: MASTER_USER,
+        groups: &[MASTERS_GROUP],
+        addresses: &addresses,
+        names: &names,
+    })
 }
 
 /// A kubeconfig that may do everything.
 pub fn admin_kubeconfig(authority: &Authority, servers: Vec<String>) -> Result<String> {
-    let subject = Subject { user: ADMIN_USER, groups: &[MASTERS_GROUP], ..Subject::default() };
+    let subject = Subject {
+        user: ADMIN_USER,
+        groups: &[MASTERS_GROUP],
+        ..Subject::default()
+    };
     let config = client::Config {
         servers,
         ca_pem: authority.certificate_pem.clone(),

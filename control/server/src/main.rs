@@ -6,6 +6,7 @@ mod cli;
 mod clock;
 mod cluster;
 mod create;
+mod operator;
 mod pki;
 mod restore;
 mod run;
@@ -16,6 +17,7 @@ mod vault;
 
 use clap::{CommandFactory, Parser};
 use cli::{Cli, Command};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -24,14 +26,26 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // openraft warns of every retry to a member that is down; what matters of that, the store tells itself.
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=error"));
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .init();
     let done = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Restore(args) => restore::restore(&args),
         Command::SnapshotStatus(args) => restore::status(&args),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "control", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "control",
+                &mut std::io::stdout(),
+            );
             Ok(())
         }
     };

@@ -7,8 +7,8 @@ use crate::clock;
 use anyhow::{Context, Result, anyhow};
 use client::Identity;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -54,13 +54,21 @@ impl Authority {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages =
-            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, format!("trireme-ca-{cluster_id}"));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("trireme-ca-{cluster_id}"));
         valid_for(&mut params, CA_DAYS)?;
         let certificate = params.self_signed(&key)?;
-        Ok(Authority { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+        Ok(Authority {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        })
     }
 
     /// SHA-256 of the certificate in DER: what a join token pins.
@@ -74,13 +82,16 @@ impl Authority {
     pub fn issue(&self, subject: &Subject) -> Result<Identity> {
         let key = KeyPair::generate()?;
         let certificate = params_for(subject)?.signed_by(&key, &self.issuer()?)?;
-        Ok(Identity { certificate_pem: self.chain(&certificate.pem()), key_pem: key.serialize_pem() })
+        Ok(Identity {
+            certificate_pem: self.chain(&certificate.pem()),
+            key_pem: key.serialize_pem(),
+        })
     }
 
     /// A certificate for somebody else's key: what the request says of its subject does not count.
     pub fn sign_request(&self, csr_pem: &str, subject: &Subject) -> Result<String> {
-        let mut request =
-            CertificateSigningRequestParams::from_pem(csr_pem).context("the certificate signing request is unusable")?;
+        let mut request = CertificateSigningRequestParams::from_pem(csr_pem)
+            .context("the certificate signing request is unusable")?;
         request.params = params_for(subject)?;
         let certificate = request.signed_by(&self.issuer()?)?;
         Ok(self.chain(&certificate.pem()))
@@ -92,25 +103,35 @@ impl Authority {
 
     fn issuer(&self) -> Result<Issuer<'static, KeyPair>> {
         let key = KeyPair::from_pem(&self.key_pem).context("the CA's key is unusable")?;
-        Issuer::from_ca_cert_pem(&self.certificate_pem, key).context("the CA's certificate is unusable")
+        Issuer::from_ca_cert_pem(&self.certificate_pem, key)
+            .context("the CA's certificate is unusable")
     }
 }
 
 fn params_for(subject: &Subject) -> Result<CertificateParams> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, subject.user);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, subject.user);
     for group in subject.groups {
-        params.distinguished_name.push(DnType::OrganizationName, *group);
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, *group);
     }
     for address in subject.addresses {
         params.subject_alt_names.push(SanType::IpAddress(*address));
     }
     for name in subject.names {
-        params.subject_alt_names.push(SanType::DnsName((*name).try_into()?));
+        params
+            .subject_alt_names
+            .push(SanType::DnsName((*name).try_into()?));
     }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ClientAuth,
+        ExtendedKeyUsagePurpose::ServerAuth,
+    ];
     valid_for(&mut params, CERTIFICATE_DAYS)?;
     Ok(params)
 }
@@ -130,17 +151,36 @@ mod tests {
     fn issues_what_was_asked_and_ignores_what_a_request_claims() {
         let authority = Authority::generate("c1").expect("generates");
         let address = [IpAddr::from([10, 0, 0, 7])];
-        let subject = Subject { user: "system:node:n1", groups: &[NODES_GROUP], addresses: &address, names: &["n1"] };
+        let subject = Subject {
+            user: "system:node:n1",
+            groups: &[NODES_GROUP],
+            addresses: &address,
+            names: &["n1"],
+        };
         let key = KeyPair::generate().expect("a key");
         let mut claim = CertificateParams::new(Vec::new()).expect("params");
-        claim.distinguished_name.push(DnType::OrganizationName, MASTERS_GROUP);
-        let csr = claim.serialize_request(&key).expect("a request").pem().expect("PEM");
+        claim
+            .distinguished_name
+            .push(DnType::OrganizationName, MASTERS_GROUP);
+        let csr = claim
+            .serialize_request(&key)
+            .expect("a request")
+            .pem()
+            .expect("PEM");
         let chain = authority.sign_request(&csr, &subject).expect("signs");
-        let ders: Vec<_> = CertificateDer::pem_slice_iter(chain.as_bytes()).map(|der| der.expect("PEM")).collect();
-        assert_eq!(<[u8; 32]>::from(Sha256::digest(&ders[1])), authority.sha256().expect("hash"));
+        let ders: Vec<_> = CertificateDer::pem_slice_iter(chain.as_bytes())
+            .map(|der| der.expect("PEM"))
+            .collect();
+        assert_eq!(
+            <[u8; 32]>::from(Sha256::digest(&ders[1])),
+            authority.sha256().expect("hash")
+        );
         let (_, certificate) = x509_parser::parse_x509_certificate(&ders[0]).expect("parses");
         let text = certificate.subject().to_string();
-        assert!(text.contains("system:node:n1") && text.contains(NODES_GROUP), "{text}");
+        assert!(
+            text.contains("system:node:n1") && text.contains(NODES_GROUP),
+            "{text}"
+        );
         assert!(!text.contains(MASTERS_GROUP), "{text}");
     }
 }

@@ -17,7 +17,11 @@ use std::path::Path;
 /// Checks every byte and tells what the snapshot holds.
 pub fn status(args: &SnapshotStatus) -> Result<()> {
     let summary = verified(&args.file)?;
-    let keys = if summary.extra.is_some() { "sealed under a passphrase" } else { "left out" };
+    let keys = if summary.extra.is_some() {
+        "sealed under a passphrase"
+    } else {
+        "left out"
+    };
     let header = &summary.header;
     match args.output {
         Output::Json => {
@@ -45,8 +49,12 @@ pub fn restore(args: &Restore) -> Result<()> {
         "the snapshot was saved without the cluster's keys, so no node and no client would trust what is restored; \
          use one that was saved with --passphrase-file",
     )?;
-    let passphrase = std::fs::read_to_string(&args.passphrase_file)
-        .with_context(|| format!("cannot read the passphrase file {}", args.passphrase_file.display()))?;
+    let passphrase = std::fs::read_to_string(&args.passphrase_file).with_context(|| {
+        format!(
+            "cannot read the passphrase file {}",
+            args.passphrase_file.display()
+        )
+    })?;
     let keys = vault::unlock(&sealed, passphrase.trim_end_matches(['\n', '\r']))?;
     ensure!(
         DataDir::is_vacant(&args.data_dir)?,
@@ -61,8 +69,13 @@ pub fn restore(args: &Restore) -> Result<()> {
         api_url: format!("https://{}", create::host_port(args.address, args.api_port)),
     };
     let archive = BufReader::new(File::open(&args.file)?);
-    let (header, _) = archive::restore(archive, &dir.store(), &cluster_id, node)
-        .with_context(|| format!("the restore failed; remove {} before the next try", args.data_dir.display()))?;
+    let (header, _) =
+        archive::restore(archive, &dir.store(), &cluster_id, node).with_context(|| {
+            format!(
+                "the restore failed; remove {} before the next try",
+                args.data_dir.display()
+            )
+        })?;
     let identity = MasterIdentity {
         cluster_id,
         member_id: header.member_id_max + 1,
@@ -71,13 +84,25 @@ pub fn restore(args: &Restore) -> Result<()> {
         settings: keys.settings,
     };
     create::establish(&dir, &keys.authority, &identity, args.address)?;
-    println!("restored revision {} of cluster {} as the new cluster {}", header.revision, header.cluster_id, identity.cluster_id);
-    println!("next: control run --data-dir {} --name {} --address {}", args.data_dir.display(), args.name, args.address);
-    println!("then let the other masters join it with empty data directories: control run --join ... --token-file ...");
+    println!(
+        "restored revision {} of cluster {} as the new cluster {}",
+        header.revision, header.cluster_id, identity.cluster_id
+    );
+    println!(
+        "next: control run --data-dir {} --name {} --address {}",
+        args.data_dir.display(),
+        args.name,
+        args.address
+    );
+    println!(
+        "then let the other masters join it with empty data directories: control run --join ... --token-file ..."
+    );
     Ok(())
 }
 
 fn verified(file: &Path) -> Result<archive::Summary> {
-    let opened = File::open(file).with_context(|| format!("cannot read the snapshot {}", file.display()))?;
-    archive::verify(BufReader::new(opened)).with_context(|| format!("the snapshot {} cannot be used", file.display()))
+    let opened =
+        File::open(file).with_context(|| format!("cannot read the snapshot {}", file.display()))?;
+    archive::verify(BufReader::new(opened))
+        .with_context(|| format!("the snapshot {} cannot be used", file.display()))
 }

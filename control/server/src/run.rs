@@ -1,12 +1,13 @@
 //! A master's life: make or find it, open the store, serve, and leave in order.
 
+use crate::boot;
 use crate::cli::Run;
 use crate::cluster::Masters;
 use crate::create::{self, host_port};
+use crate::operator::OperatorFiles;
 use crate::pki::Authority;
 use crate::settings::{self, DataDir, MasterIdentity};
 use crate::shell::MachineShell;
-use crate::{boot, tokens};
 use anyhow::{Context, Result};
 use api::{ApiConfig, ApiServer, NodeClientTls, PemBundle, ServerTls};
 use client::Identity;
@@ -22,7 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: Run) -> Result<()> {
-    let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads can be started")?;
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("no threads can be started")?;
     tokio.block_on(master(args))
 }
 
@@ -40,14 +44,28 @@ async fn master(args: Run) -> Result<()> {
     let certificate = create::master_certificate(&authority, &identity, args.address)?;
     dir.keep_certificate(&certificate)?;
 
-    let store = RaftStore::open(store_config(&args, &dir, &identity, &authority, &certificate)?).await?;
+    let store = RaftStore::open(store_config(
+        &args,
+        &dir,
+        &identity,
+        &authority,
+        &certificate,
+    )?)
+    .await?;
     if identity.founder {
         match store.bootstrap().await {
             Ok(()) | Err(MembershipError::AlreadyBegun) => {}
             Err(error) => return Err(error).context("the new cluster could not begin"),
         }
     }
-    let master = Master { args, dir, identity, authority, certificate, store };
+    let master = Master {
+        args,
+        dir,
+        identity,
+        authority,
+        certificate,
+        store,
+    };
     master.serve(api_listener).await
 }
 
@@ -65,8 +83,12 @@ impl Master {
         let shell: Arc<dyn Shell> = Arc::new(MachineShell);
         let registry = Arc::new(Registry::builtin());
         let store: Arc<dyn Store> = Arc::new(self.store.clone());
-        let pipeline =
-            Arc::new(Pipeline::new(store.clone(), registry.clone(), shell.clone(), self.identity.settings.clone()));
+        let pipeline = Arc::new(Pipeline::new(
+            store.clone(),
+            registry.clone(),
+            shell.clone(),
+            self.identity.settings.clone(),
+        ));
         let runtime = Runtime {
             store,
             pipeline: pipeline.clone(),
@@ -85,42 +107,54 @@ impl Master {
             key_pem: self.certificate.key_pem.clone(),
             ca_pem: self.authority.certificate_pem.clone(),
         };
-        let server = ApiServer::new(pipeline.clone(), Arc::new(masters), NodeClientTls::new(&pem)?, ApiConfig::default());
+        let server = ApiServer::new(
+            pipeline.clone(),
+            Arc::new(masters),
+            NodeClientTls::new(&pem)?,
+            ApiConfig::default(),
+        );
 
         let stop = CancellationToken::new();
         let api_address = settings::api_service_address(&self.identity.settings)?.to_string();
-        let api = tokio::spawn(api::serve(listener, ServerTls::new(&pem)?, server, stop.clone()));
+        let api = tokio::spawn(api::serve(
+            listener,
+            ServerTls::new(&pem)?,
+            server,
+            stop.clone(),
+        ));
         let controllers = tokio::spawn(runtime.run(stop.clone()));
-        let objects = tokio::spawn(boot::run(self.store.clone(), pipeline, registry, api_address, stop.clone()));
-        tracing::info!(name = self.identity.name, member = self.identity.member_id, cluster = self.identity.cluster_id,
-            api = host_port(self.args.address, self.args.api_port), "this master serves");
-        self.write_for_operator().await?;
+        let objects = tokio::spawn(boot::run(
+            self.store.clone(),
+            pipeline,
+            registry,
+            api_address,
+            stop.clone(),
+        ));
+        tracing::info!(
+            name = self.identity.name,
+            member = self.identity.member_id,
+            cluster = self.identity.cluster_id,
+            api = host_port(self.args.address, self.args.api_port),
+            "this master serves"
+        );
+        let files = OperatorFiles {
+            store: self.store.clone(),
+            dir: self.dir.clone(),
+            authority: self.authority.clone(),
+            own_url: format!(
+                "https://{}",
+                host_port(self.args.address, self.args.api_port)
+            ),
+        };
+        let files = tokio::spawn(files.keep(stop.clone()));
 
         wait_for_signal().await?;
         tracing::info!("stopping: handing leadership over, then letting requests finish");
         stop.cancel();
-        for task in [api, controllers, objects] {
+        for task in [api, controllers, objects, files] {
             task.await.context("a part of the master ended badly")?;
         }
         self.store.shutdown().await;
-        Ok(())
-    }
-
-    /// The kubeconfig and a join token, for the person who runs this master; made once.
-    async fn write_for_operator(&self) -> Result<()> {
-        if self.dir.read_if_there("admin.kubeconfig").is_none() {
-            let own = format!("https://{}", host_port(self.args.address, self.args.api_port));
-            let others = self.store.members().into_iter().map(|member| member.api_url).filter(|url| *url != own);
-            let servers = std::iter::once(own.clone()).chain(others).collect();
-            let text = create::admin_kubeconfig(&self.authority, servers)?;
-            let path = self.dir.keep_for_operator("admin.kubeconfig", &text)?;
-            tracing::info!(path = %path.display(), "wrote a kubeconfig that may do everything");
-        }
-        if self.dir.read_if_there("join-token").is_none() {
-            let token = tokens::create(&self.store, self.authority.sha256()?).await?;
-            let path = self.dir.keep_for_operator("join-token", &format!("{token}\n"))?;
-            tracing::info!(path = %path.display(), "wrote a token with which masters and nodes join");
-        }
         Ok(())
     }
 }
@@ -132,7 +166,11 @@ fn store_config(
     authority: &Authority,
     certificate: &Identity,
 ) -> Result<Config> {
-    let tls = Tls::from_pem(&authority.certificate_pem, &certificate.certificate_pem, &certificate.key_pem)?;
+    let tls = Tls::from_pem(
+        &authority.certificate_pem,
+        &certificate.certificate_pem,
+        &certificate.key_pem,
+    )?;
     Ok(Config {
         data_dir: dir.store(),
         cluster_id: identity.cluster_id.clone(),
@@ -155,7 +193,8 @@ async fn listen(args: &Run, port: u16, what: &str) -> Result<TcpListener> {
 }
 
 fn host_name() -> Result<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").context("this machine has no name; give one with --name")?;
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .context("this machine has no name; give one with --name")?;
     Ok(text.trim().to_lowercase())
 }
 

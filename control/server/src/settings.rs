@@ -31,8 +31,13 @@ pub fn defaults() -> ClusterSettings {
 /// The settings, if they can be used: two networks apart from one another, and the DNS address in that of the services.
 pub fn checked(mut settings: ClusterSettings) -> Result<ClusterSettings> {
     let network = |what: &str, text: &str| {
-        let parsed: ipnet::Ipv4Net = text.parse().with_context(|| format!("{what} {text:?} is no IPv4 network, as 10.96.0.0/16 is one"))?;
-        anyhow::ensure!(parsed.prefix_len() <= 24, "{what} {text} is too small: it needs at least a /24");
+        let parsed: ipnet::Ipv4Net = text.parse().with_context(|| {
+            format!("{what} {text:?} is no IPv4 network, as 10.96.0.0/16 is one")
+        })?;
+        anyhow::ensure!(
+            parsed.prefix_len() <= 24,
+            "{what} {text} is too small: it needs at least a /24"
+        );
         Ok(parsed.trunc())
     };
     let pods = network("--cluster-cidr", &settings.cluster_cidr)?;
@@ -49,7 +54,10 @@ pub fn checked(mut settings: ClusterSettings) -> Result<ClusterSettings> {
 
 /// The address of the service `kubernetes`: the first of the services' network.
 pub fn api_service_address(settings: &ClusterSettings) -> Result<IpAddr> {
-    let services: ipnet::Ipv4Net = settings.service_cidr.parse().context("the services' network is malformed")?;
+    let services: ipnet::Ipv4Net = settings
+        .service_cidr
+        .parse()
+        .context("the services' network is malformed")?;
     Ok(Ipv4Addr::from(u32::from(services.network()) + 1).into())
 }
 
@@ -84,14 +92,19 @@ impl DataDir {
                 .create(&folder)
                 .with_context(|| format!("cannot make the data directory {}", folder.display()))?;
         }
-        Ok(DataDir { root: root.to_path_buf() })
+        Ok(DataDir {
+            root: root.to_path_buf(),
+        })
     }
 
     /// Whether nothing lies there: it is absent or empty.
     pub fn is_vacant(root: &Path) -> Result<bool> {
         match fs::read_dir(root) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-            read => Ok(read.with_context(|| format!("cannot read {}", root.display()))?.next().is_none()),
+            read => Ok(read
+                .with_context(|| format!("cannot read {}", root.display()))?
+                .next()
+                .is_none()),
         }
     }
 
@@ -113,7 +126,10 @@ impl DataDir {
             read => read.with_context(|| format!("cannot read {}", path.display()))?,
         };
         let identity = serde_json::from_str(&text).with_context(|| {
-            format!("{} is damaged; remove the data directory and let this master join again", path.display())
+            format!(
+                "{} is damaged; remove the data directory and let this master join again",
+                path.display()
+            )
         })?;
         Ok(Some(identity))
     }
@@ -131,7 +147,10 @@ impl DataDir {
 
     /// The CA.
     pub fn authority(&self) -> Result<Authority> {
-        Ok(Authority { certificate_pem: self.read("pki/ca.crt")?, key_pem: self.read("pki/ca.key")? })
+        Ok(Authority {
+            certificate_pem: self.read("pki/ca.crt")?,
+            key_pem: self.read("pki/ca.key")?,
+        })
     }
 
     /// Keeps this master's certificate.
@@ -160,13 +179,17 @@ impl DataDir {
     fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.root.join(name);
         let beside = path.with_extension("new");
-        let written = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).and_then(
-            |mut file| {
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)
+            .and_then(|mut file| {
                 file.write_all(text.as_bytes())?;
                 file.sync_all()?;
                 fs::rename(&beside, &path)
-            },
-        );
+            });
         written.with_context(|| format!("cannot write {}", path.display()))
     }
 }
@@ -178,10 +201,22 @@ mod tests {
     #[test]
     fn networks_must_be_usable_together() {
         let with = |pods: &str, services: &str| {
-            checked(ClusterSettings { cluster_cidr: pods.into(), service_cidr: services.into(), ..defaults() })
+            checked(ClusterSettings {
+                cluster_cidr: pods.into(),
+                service_cidr: services.into(),
+                ..defaults()
+            })
         };
-        assert_eq!(checked(defaults()).expect("the defaults are good"), defaults());
-        assert_eq!(with("10.0.0.0/16", "10.1.2.3/16").expect("good").dns_address, "10.1.0.10");
+        assert_eq!(
+            checked(defaults()).expect("the defaults are good"),
+            defaults()
+        );
+        assert_eq!(
+            with("10.0.0.0/16", "10.1.2.3/16")
+                .expect("good")
+                .dns_address,
+            "10.1.0.10"
+        );
         assert!(with("10.0.0.0/8", "10.96.0.0/16").is_err());
         assert!(with("10.0.0.0/16", "10.1.0.0/30").is_err());
         assert!(with("x", "10.1.0.0/16").is_err());
@@ -192,11 +227,21 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = DataDir::open(&folder.path().join("m1")).expect("opens");
         assert_eq!(dir.identity().expect("reads"), None);
-        let identity =
-            MasterIdentity { cluster_id: "c".into(), member_id: 3, name: "m1".into(), founder: true, settings: defaults() };
+        let identity = MasterIdentity {
+            cluster_id: "c".into(),
+            member_id: 3,
+            name: "m1".into(),
+            founder: true,
+            settings: defaults(),
+        };
         dir.keep_identity(&identity).expect("writes");
         assert_eq!(dir.identity().expect("reads"), Some(identity));
         fs::write(dir.root().join("identity.json"), "{").expect("writes");
-        assert!(dir.identity().expect_err("damaged").to_string().contains("is damaged"));
+        assert!(
+            dir.identity()
+                .expect_err("damaged")
+                .to_string()
+                .contains("is damaged")
+        );
     }
 }

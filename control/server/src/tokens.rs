@@ -11,16 +11,27 @@ const SECRET_BYTES: usize = 24;
 
 /// Makes a token and remembers it.
 pub async fn create(store: &dyn Store, ca_sha256: [u8; 32]) -> Result<JoinToken> {
-    let token = JoinToken { ca_sha256, secret: clock::secret(SECRET_BYTES) };
+    let token = JoinToken {
+        ca_sha256,
+        secret: clock::secret(SECRET_BYTES),
+    };
     let created = format!("{{\"created\":\"{}\"}}", clock::now());
     let put = Op::put(key_of(&token.secret), created.into_bytes());
-    store.txn(Txn { success: vec![put], ..Txn::default() }).await.context("the join token could not be stored")?;
+    store
+        .txn(Txn {
+            success: vec![put],
+            ..Txn::default()
+        })
+        .await
+        .context("the join token could not be stored")?;
     Ok(token)
 }
 
 /// Whether the store remembers the token's secret.
 pub async fn is_known(store: &dyn Store, token: &JoinToken) -> Result<bool, StoreError> {
-    let found = store.range(RangeRequest::new(KeyRange::key(key_of(&token.secret)))).await?;
+    let found = store
+        .range(RangeRequest::new(KeyRange::key(key_of(&token.secret))))
+        .await?;
     Ok(!found.kvs.is_empty())
 }
 

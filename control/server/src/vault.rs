@@ -42,8 +42,14 @@ pub fn lock(keys: &Keys, passphrase: &str) -> Result<Vec<u8>> {
 
 /// Unlocks them; a wrong passphrase and a changed byte look alike.
 pub fn unlock(locked: &[u8], passphrase: &str) -> Result<Keys> {
-    ensure!(locked.first() == Some(&FORMAT), "the snapshot's keys have an unknown format; use the version that saved it");
-    ensure!(locked.len() > 1 + SALT_BYTES + NONCE_BYTES, "the snapshot's keys are cut short");
+    ensure!(
+        locked.first() == Some(&FORMAT),
+        "the snapshot's keys have an unknown format; use the version that saved it"
+    );
+    ensure!(
+        locked.len() > 1 + SALT_BYTES + NONCE_BYTES,
+        "the snapshot's keys are cut short"
+    );
     let (salt, rest) = locked[1..].split_at(SALT_BYTES);
     let (nonce, data) = rest.split_at(NONCE_BYTES);
     let plain = cipher(passphrase, salt)?
@@ -67,7 +73,13 @@ mod tests {
     #[test]
     fn opens_only_with_its_passphrase_and_only_unharmed() {
         let settings = crate::settings::defaults();
-        let keys = Keys { authority: Authority { certificate_pem: "C".into(), key_pem: "K".into() }, settings };
+        let keys = Keys {
+            authority: Authority {
+                certificate_pem: "C".into(),
+                key_pem: "K".into(),
+            },
+            settings,
+        };
         let mut locked = lock(&keys, "correct horse").expect("locks");
         assert!(unlock(&locked, "correct horse").expect("unlocks") == keys);
         assert!(unlock(&locked, "wrong horse").is_err());
