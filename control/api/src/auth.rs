@@ -12,10 +12,10 @@ use std::net::SocketAddr;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// The group of administrators, who may do everything.
-pub const MASTERS: &str = "system:masters";
+const MASTERS: &str = "system:masters";
 
 /// The group of node agents.
-pub const NODES: &str = "system:nodes";
+const NODES: &str = "system:nodes";
 
 const AUTHENTICATED: &str = "system:authenticated";
 
@@ -48,6 +48,11 @@ impl Peer {
 /// Whether the caller is an administrator.
 pub fn is_master(caller: &Caller) -> bool {
     caller.groups.iter().any(|group| group == MASTERS)
+}
+
+/// Whether the caller is a node's agent.
+pub fn is_node(caller: &Caller) -> bool {
+    caller.groups.iter().any(|group| group == NODES)
 }
 
 /// The token of `Authorization: Bearer …`.

@@ -3,13 +3,16 @@
 //! Rule: apiserver's max-in-flight. A watch or tunnel holds a stream's place for its life, a request until it is answered.
 
 use crate::ApiConfig;
+use crate::auth::is_node;
 use objects::{Reason, Status, StatusDetails};
+use registry::Caller;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The server's places.
 pub struct Flow {
     requests: Arc<Semaphore>,
+    node_requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
 }
 
@@ -21,13 +24,17 @@ impl Flow {
     pub fn new(config: &ApiConfig) -> Self {
         Flow {
             requests: Arc::new(Semaphore::new(config.requests_max)),
+            node_requests: Arc::new(Semaphore::new(config.node_requests_max)),
             streams: Arc::new(Semaphore::new(config.streams_max)),
         }
     }
 
-    /// A place for a request that will be answered soon.
-    pub fn request(&self) -> Result<Place, Status> {
-        take(&self.requests)
+    /// A place for a request that will be answered soon; nodes have places of their own.
+    pub fn request(&self, caller: Option<&Caller>) -> Result<Place, Status> {
+        match caller {
+            Some(caller) if is_node(caller) => take(&self.node_requests),
+            _ => take(&self.requests),
+        }
     }
 
     /// A place for a watch, a followed log, or a tunnel.

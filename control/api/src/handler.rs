@@ -33,8 +33,10 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// The server's bounds and what it says of itself.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
-    /// Requests in flight, streams apart.
+    /// Requests in flight, streams and those of nodes apart.
     pub requests_max: usize,
+    /// Requests of nodes in flight: nobody's load shall silence their heartbeats.
+    pub node_requests_max: usize,
     /// Watches, followed logs and tunnels at once.
     pub streams_max: usize,
     /// Connections at once.
@@ -52,9 +54,9 @@ pub struct ApiConfig {
 pub struct ServedVersion {
     /// `1`
     pub major: String,
-    /// `35`
+    /// `34`
     pub minor: String,
-    /// `v1.35.0+trireme-0.1.0`
+    /// `v1.34.0+trireme-0.1.0`
     pub git_version: String,
 }
 
@@ -62,14 +64,15 @@ impl Default for ApiConfig {
     fn default() -> Self {
         ApiConfig {
             requests_max: 400,
+            node_requests_max: 200,
             streams_max: 10_000,
             connections_max: 10_000,
             request_deadline: Duration::from_secs(60),
             drain_deadline: Duration::from_secs(10),
             version: ServedVersion {
                 major: "1".to_owned(),
-                minor: "35".to_owned(),
-                git_version: concat!("v1.35.0+trireme-", env!("CARGO_PKG_VERSION")).to_owned(),
+                minor: "34".to_owned(),
+                git_version: concat!("v1.34.0+trireme-", env!("CARGO_PKG_VERSION")).to_owned(),
             },
         }
     }
@@ -172,7 +175,7 @@ impl ApiServer {
         let (parts, body) = request.into_parts();
         let body = body::read(body, cluster::BODY_BYTES_MAX);
         let body = self.within_deadline(body).await?;
-        let _place = self.flow().request()?;
+        let _place = self.flow().request(caller.as_ref().ok())?;
         // Each call has its own deadline: feeding a new member may take longer than a request.
         cluster::answer(self.cluster(), caller, segments, &parts, query, &body).await
     }

@@ -51,7 +51,7 @@ pub async fn answer(
     // A body that comes slowly holds no place.
     let body = body::read(body, body::REQUEST_BYTES_MAX);
     let body = server.within_deadline(body).await?;
-    let _place = server.flow().request()?;
+    let _place = server.flow().request(Some(caller))?;
     let call = Call {
         server,
         caller,
