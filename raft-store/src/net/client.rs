@@ -166,12 +166,16 @@ impl Link {
     }
 
     /// Sends appends without waiting for the answers of those before.
-    async fn pipeline<S>(&mut self, input: S) -> Result<AppendStream<'_>, RPCError<TypeConfig>>
+    async fn pipeline<S>(&mut self, mut input: S) -> Result<AppendStream<'_>, RPCError<TypeConfig>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
+        // openraft waits out its backoff within this stream, so it must be asked before a call that may fail at once.
+        let Some(first) = input.next().await else {
+            return Ok(Box::pin(futures::stream::empty()));
+        };
         let sent = Arc::new(AtomicU64::new(0));
-        let requests = input.map({
+        let requests = futures::stream::iter([first]).chain(input).map({
             let sent = sent.clone();
             move |request| {
                 sent.fetch_add(1, Ordering::Relaxed);

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 /// Unacknowledged bytes end a connection after so long.
@@ -89,8 +90,20 @@ impl Tls {
 trait Duplex: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
 
-/// A connection, with TLS or without.
-pub struct PeerIo(Pin<Box<dyn Duplex>>);
+/// A connection, with TLS or without. One that was accepted breaks when the member stops.
+pub struct PeerIo {
+    io: Pin<Box<dyn Duplex>>,
+    stopped: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+impl PeerIo {
+    fn new(io: impl Duplex + 'static) -> Self {
+        PeerIo {
+            io: Box::pin(io),
+            stopped: None,
+        }
+    }
+}
 
 impl AsyncRead for PeerIo {
     fn poll_read(
@@ -98,7 +111,15 @@ impl AsyncRead for PeerIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.0.as_mut().poll_read(cx, buf)
+        if let Some(stopped) = &mut self.stopped
+            && stopped.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the member stopped",
+            )));
+        }
+        self.io.as_mut().poll_read(cx, buf)
     }
 }
 
@@ -108,15 +129,15 @@ impl AsyncWrite for PeerIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.0.as_mut().poll_write(cx, buf)
+        self.io.as_mut().poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.as_mut().poll_flush(cx)
+        self.io.as_mut().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.as_mut().poll_shutdown(cx)
+        self.io.as_mut().poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -124,11 +145,11 @@ impl AsyncWrite for PeerIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.as_mut().poll_write_vectored(cx, bufs)
+        self.io.as_mut().poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.io.is_write_vectored()
     }
 }
 
@@ -144,7 +165,7 @@ pub async fn connect(address: &str, tls: Option<&Tls>, limit: Duration) -> io::R
         let tcp = TcpStream::connect(address).await?;
         prepare(&tcp)?;
         let Some(tls) = tls else {
-            return Ok(PeerIo(Box::pin(tcp)));
+            return Ok(PeerIo::new(tcp));
         };
         let host = address
             .rsplit_once(':')
@@ -154,7 +175,7 @@ pub async fn connect(address: &str, tls: Option<&Tls>, limit: Duration) -> io::R
         let stream = TlsConnector::from(tls.client.clone())
             .connect(name, tcp)
             .await?;
-        Ok(PeerIo(Box::pin(stream)))
+        Ok(PeerIo::new(stream))
     };
     tokio::time::timeout(limit, connecting)
         .await
@@ -167,7 +188,11 @@ pub async fn connect(address: &str, tls: Option<&Tls>, limit: Duration) -> io::R
 }
 
 /// Accepts connections until the receiver is dropped; a peer that fails its handshake is logged and forgotten.
-pub fn accept(listener: TcpListener, tls: Option<Tls>) -> mpsc::Receiver<io::Result<PeerIo>> {
+pub fn accept(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    stop: CancellationToken,
+) -> mpsc::Receiver<io::Result<PeerIo>> {
     let (sender, receiver) = mpsc::channel(ACCEPTED);
     tokio::spawn(async move {
         while let Ok(permit) = sender.clone().reserve_owned().await {
@@ -177,9 +202,10 @@ pub fn accept(listener: TcpListener, tls: Option<Tls>) -> mpsc::Receiver<io::Res
             };
             match accepted {
                 Ok((tcp, peer)) => {
-                    let tls = tls.clone();
+                    let (tls, stop) = (tls.clone(), stop.clone());
                     tokio::spawn(async move {
-                        if let Some(io) = handshake(tcp, peer, tls).await {
+                        if let Some(mut io) = handshake(tcp, peer, tls).await {
+                            io.stopped = Some(Box::pin(stop.cancelled_owned()));
                             permit.send(Ok(io));
                         }
                     });
@@ -199,8 +225,8 @@ async fn handshake(tcp: TcpStream, peer: SocketAddr, tls: Option<Tls>) -> Option
     let done = async {
         prepare(&tcp)?;
         Ok::<_, io::Error>(match tls {
-            None => PeerIo(Box::pin(tcp)),
-            Some(tls) => PeerIo(Box::pin(TlsAcceptor::from(tls.server).accept(tcp).await?)),
+            None => PeerIo::new(tcp),
+            Some(tls) => PeerIo::new(TlsAcceptor::from(tls.server).accept(tcp).await?),
         })
     };
     match tokio::time::timeout(HANDSHAKE_MAX, done).await {

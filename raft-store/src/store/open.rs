@@ -147,7 +147,7 @@ impl Inner {
     }
 
     fn serve(self: &Arc<Self>, listener: TcpListener) {
-        let connections = net::accept(listener, self.config.tls.clone());
+        let connections = net::accept(listener, self.config.tls.clone(), self.stop.clone());
         let incoming = Incoming::new(&self.identity.cluster_id, self.identity.member_id);
         self.spawn(net::server::run(self.clone(), incoming, connections));
     }

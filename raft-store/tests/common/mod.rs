@@ -45,6 +45,12 @@ impl Cluster {
     }
 
     pub async fn with_limits(count: usize, limits: Limits) -> Self {
+        // Shown with `RUST_LOG`, when a test fails.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_test_writer()
+            .try_init();
         let dir = tempfile::tempdir().expect("a temporary folder");
         let mut cluster = Cluster {
             members: vec![],
