@@ -65,6 +65,13 @@ pub fn is_silent(observed_since: Timestamp, now: Timestamp) -> bool {
     now >= observed_since.plus(GRACE)
 }
 
+/// Whether the decision depends on the node's pods: those of a node in good order need not be read at every heartbeat.
+pub fn asks_for_pods(node: &Viewed<Node>, observed_since: Timestamp, now: Timestamp) -> bool {
+    let spec = node.view.spec.as_ref();
+    let taints = spec.and_then(|spec| spec.taints.as_deref()).unwrap_or(&[]);
+    is_silent(observed_since, now) || taints.iter().any(|taint| taint.effect == NO_EXECUTE)
+}
+
 /// Returns the node's conditions and taints, and the pods whose patience has ended. One write to the node a plan.
 pub fn reconcile(input: &Input, now: Timestamp) -> Plan {
     let node = &input.node;
@@ -364,10 +371,15 @@ impl Controller for NodeLifecycleController {
         let nodes = asked.world.keys(&controller::nodes(), None, &|_| true);
         let is_bound =
             |record: &controller::Record| record.node_name.as_deref() == Some(&asked.key.name);
-        let pods = asked.world.list(&controller::pods(), None, &is_bound);
+        let observed_since = heard_since(asked.world, &asked.key.name);
+        let pods = if asks_for_pods(&node, observed_since, asked.now) {
+            asked.world.list(&controller::pods(), None, &is_bound)
+        } else {
+            Vec::new()
+        };
         let input = Input {
             node,
-            observed_since: heard_since(asked.world, &asked.key.name),
+            observed_since,
             term_since: asked.world.began(),
             all_silent: nodes
                 .iter()

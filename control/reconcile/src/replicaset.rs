@@ -59,9 +59,13 @@ pub fn reconcile(input: &Input, now: Timestamp) -> Plan {
             }
         }
     }
+    let status = status(input, &active, now);
+    if input.failure.is_some() && status.is_some() {
+        actions.clear(); // They would fail again, and the status that tells of it would never be written.
+    }
     Plan {
         actions,
-        status: status(input, &active, now),
+        status,
         wake_at: next_available_at(set, &active, now),
     }
 }

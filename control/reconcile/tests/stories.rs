@@ -19,7 +19,7 @@ macro_rules! stories {
 
 stories! {
     deployment: surge, unavailable, rollback, pause, recreate, resize, history, deadline, adoption;
-    replicaset: scale_up, scale_down, failed, release;
+    replicaset: scale_up, scale_down, failed, release, refused;
     endpointslice: life, headless;
     namespace: terminating;
     garbage: background, namesake, foreground, orphan;

@@ -55,7 +55,7 @@ impl World {
                 let input = replicaset::Input {
                     set: self.viewed(&key(resources::replicasets())),
                     pods: self.views(&resources::pods(), namespace),
-                    failure: None,
+                    failure: self.failures.get(name).cloned(),
                 };
                 replicaset::reconcile(&input, self.now)
             }
@@ -155,9 +155,11 @@ impl World {
             seen.unwrap_or(self.term_since).max(self.term_since)
         };
         let mut pods: Vec<Arc<Pod>> = self.views(&resources::pods(), None);
-        pods.retain(|pod| reconcile::pods::node_name(pod) == Some(name));
+        let node = self.viewed(&ObjectKey::new(resources::nodes(), None, name));
+        let asks = nodelifecycle::asks_for_pods(&node, observed_since(name), self.now);
+        pods.retain(|pod| asks && reconcile::pods::node_name(pod) == Some(name));
         nodelifecycle::Input {
-            node: self.viewed(&ObjectKey::new(resources::nodes(), None, name)),
+            node,
             observed_since: observed_since(name),
             term_since: self.term_since,
             all_silent: self.all(&resources::nodes()).iter().all(|node| {

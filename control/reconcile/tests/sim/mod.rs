@@ -20,6 +20,8 @@ pub struct World {
     pub term_since: Timestamp,
     /// When each node's lease was last renewed.
     pub leases_seen: BTreeMap<String, Timestamp>,
+    /// Why the last plan for the object of this name failed.
+    pub failures: BTreeMap<String, String>,
     revision: u64,
     uids: u64,
 }
@@ -55,6 +57,7 @@ impl World {
             now,
             term_since: now,
             leases_seen: BTreeMap::new(),
+            failures: BTreeMap::new(),
             revision: 0,
             uids: 0,
         }

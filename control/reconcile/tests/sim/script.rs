@@ -51,6 +51,14 @@ fn run_command(world: &mut World, words: &[&str], input: &str) -> String {
             delete(world, &key(kind, name), Some(Propagation::Orphan))
         }
         ["garbage"] => garbage(world),
+        ["refused", name, why @ ..] => {
+            world.failures.insert((*name).to_owned(), why.join(" "));
+            String::new()
+        }
+        ["accepted", name] => {
+            world.failures.remove(*name);
+            String::new()
+        }
         ["renew", node] => {
             world.leases_seen.insert((*node).to_owned(), world.now);
             format!("{node} was heard at {}", world.now)
