@@ -1,9 +1,10 @@
-//! The workspace's checks and generators: `cargo xtask layers`, `cargo xtask schema`.
+//! The workspace's checks and generators: `cargo xtask layers`, `licences`, `schema`.
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 
 mod layers;
+mod licences;
 mod schema;
 
 #[derive(Parser)]
@@ -17,6 +18,8 @@ struct Arguments {
 enum Task {
     /// Fails when a dependency breaks an arrow of the design's layout.
     Layers,
+    /// Fails when a linked crate has a licence that was not agreed to.
+    Licences,
     /// Writes control/registry/data/schema.txt from the Go sources of the API types.
     Schema {
         /// The folder that holds `api` and `apimachinery`.
@@ -34,6 +37,7 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Layers => layers::check(),
+        Task::Licences => licences::check(),
         Task::Schema {
             go_sources,
             kinds,
