@@ -17,7 +17,7 @@ use mvcc::{
 use objects::Revision;
 use openraft::ReadPolicy;
 use rpc::raft as proto;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -65,7 +65,7 @@ impl Inner {
 
     /// Where watchers read the past.
     pub fn history(&self) -> Arc<dyn HistorySource> {
-        Arc::new(History(self.db.clone()))
+        Arc::new(History(Arc::downgrade(&self.db)))
     }
 
     /// Asks this member, if it leads, up to which entry a read must see.
@@ -152,7 +152,8 @@ pub(crate) async fn run(inner: Arc<Inner>, mut reads: mpsc::Receiver<Waiting>) {
     }
 }
 
-struct History(Arc<Db>);
+/// A watch that somebody still holds does not keep a stopped member's database open.
+struct History(Weak<Db>);
 
 impl HistorySource for History {
     fn history(
@@ -161,7 +162,9 @@ impl HistorySource for History {
         from: Revision,
         changes_max: usize,
     ) -> BoxFuture<'_, Result<HistoryPage, StoreError>> {
-        let db = self.0.clone();
+        let Some(db) = self.0.upgrade() else {
+            return std::future::ready(Err(StoreError::ShuttingDown)).boxed();
+        };
         in_background(move || mvcc::history(&db.view(), &range, from, changes_max)).boxed()
     }
 }

@@ -51,7 +51,11 @@ impl Cluster {
             .with_env_filter(filter)
             .with_test_writer()
             .try_init();
-        let dir = tempfile::tempdir().expect("a temporary folder");
+        let dir = match std::env::var_os("TRIREME_BENCH_DIR") {
+            Some(parent) => TempDir::new_in(parent),
+            None => TempDir::new(),
+        };
+        let dir = dir.expect("a temporary folder");
         let mut cluster = Cluster {
             members: vec![],
             configs: vec![],
