@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod context;
 mod failure;
+mod follow;
 mod manifest;
 mod output;
 mod resources;

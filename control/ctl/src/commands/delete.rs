@@ -3,15 +3,14 @@
 use crate::cli::Delete;
 use crate::context::{Asked, Context, Named};
 use crate::failure::TimedOut;
+use crate::follow::follow;
 use crate::manifest;
 use crate::short;
 use anyhow::{Result, ensure};
 use client::encode_segment;
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
-
-const POLL: Duration = Duration::from_millis(250);
+use tokio::time::Instant;
 
 pub async fn run(context: &Context, args: Delete) -> Result<()> {
     let objects = chosen(context, &args).await?;
@@ -131,23 +130,20 @@ pub async fn wait_gone(
     until: Instant,
     timeout: Duration,
 ) -> Result<()> {
-    loop {
-        match context.client.get::<Value>(&named.path()).await {
-            Err(error) if error.is_code(404) => return Ok(()),
-            Err(error) => return Err(error.into()),
-            Ok(object) if !uid.is_empty() && object["metadata"]["uid"] != uid => return Ok(()),
-            Ok(_) if Instant::now() >= until => {
-                return Err(TimedOut {
-                    what: format!("the end of {}", named.display()),
-                    seconds: timeout.as_secs(),
-                    hint: format!(
-                        "`ctl describe {}` tells which finalizers hold it",
-                        named.display()
-                    ),
-                }
-                .into());
-            }
-            Ok(_) => sleep(POLL).await,
+    let is_gone = |object: Option<&Value>| {
+        let is_another = |object: &Value| !uid.is_empty() && object["metadata"]["uid"] != uid;
+        object.is_none_or(is_another).then_some(())
+    };
+    match follow(context, named, until, is_gone).await? {
+        Some(()) => Ok(()),
+        None => Err(TimedOut {
+            what: format!("the end of {}", named.display()),
+            seconds: timeout.as_secs(),
+            hint: format!(
+                "`ctl describe {}` tells which finalizers hold it",
+                named.display()
+            ),
         }
+        .into()),
     }
 }

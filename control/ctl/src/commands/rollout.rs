@@ -3,18 +3,18 @@
 use crate::cli::{Output, Rollout};
 use crate::context::{Context, Named};
 use crate::failure::TimedOut;
+use crate::follow::follow;
 use crate::output;
 use crate::selector;
 use anyhow::{Result, bail, ensure};
 use client::{PatchKind, encode_segment};
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
-const POLL: Duration = Duration::from_millis(200);
 
 pub async fn run(context: &Context, command: Rollout) -> Result<()> {
     match command {
@@ -79,38 +79,45 @@ async fn change(context: &Context, what: &[String], patch: &Value, done: &str) -
 }
 
 async fn status(context: &Context, named: &Named, timeout: Duration) -> Result<()> {
-    let until = Instant::now() + timeout;
     let mut told = String::new();
-    loop {
-        let deployment: Value = context.client.get(&named.path()).await?;
-        match progress(&deployment) {
-            Progress::Done => {
-                println!("deployment {:?} successfully rolled out", named.name);
-                return Ok(());
+    let ended = follow(context, named, Instant::now() + timeout, |deployment| {
+        let Some(deployment) = deployment else {
+            return Some(Progress::Gone);
+        };
+        match progress(deployment) {
+            Progress::Waiting(text) => {
+                if text != told {
+                    println!(
+                        "Waiting for deployment {:?} rollout to finish: {text}...",
+                        named.name
+                    );
+                    told = text;
+                }
+                None
             }
-            Progress::Failed => bail!("deployment {:?} exceeded its progress deadline", named.name),
-            Progress::Waiting(text) if text != told => {
-                println!(
-                    "Waiting for deployment {:?} rollout to finish: {text}...",
-                    named.name
-                );
-                told = text;
-            }
-            Progress::Waiting(_) => {}
+            end => Some(end),
         }
-        if Instant::now() >= until {
-            return Err(TimedOut {
-                what: format!("the rollout of {}", named.display()),
-                seconds: timeout.as_secs(),
-                hint: format!("`ctl explain {}` tells what holds it", named.display()),
-            }
-            .into());
+    });
+    match ended.await? {
+        Some(Progress::Done) => {
+            println!("deployment {:?} successfully rolled out", named.name);
+            Ok(())
         }
-        sleep(POLL).await;
+        Some(Progress::Failed) => {
+            bail!("deployment {:?} exceeded its progress deadline", named.name)
+        }
+        Some(Progress::Gone) => bail!("there is no {} (any more)", named.display()),
+        Some(Progress::Waiting(_)) | None => Err(TimedOut {
+            what: format!("the rollout of {}", named.display()),
+            seconds: timeout.as_secs(),
+            hint: format!("`ctl explain {}` tells what holds it", named.display()),
+        }
+        .into()),
     }
 }
 
 enum Progress {
+    Gone,
     Done,
     Failed,
     Waiting(String),

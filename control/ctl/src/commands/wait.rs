@@ -4,13 +4,11 @@ use super::delete::wait_gone;
 use crate::cli::Wait;
 use crate::context::{Asked, Context, Named};
 use crate::failure::TimedOut;
+use crate::follow::follow;
 use anyhow::{Result, bail, ensure};
 use client::encode_segment;
 use serde_json::Value;
-use std::time::Duration;
-use tokio::time::{Instant, sleep};
-
-const POLL: Duration = Duration::from_millis(200);
+use tokio::time::Instant;
 
 pub async fn run(context: &Context, args: Wait) -> Result<()> {
     let until = Instant::now() + args.timeout;
@@ -77,31 +75,25 @@ async fn wait_condition(
         );
     };
     let (name, value) = wanted.split_once('=').unwrap_or((wanted, "True"));
-    loop {
-        let object: Value = context.client.get(&named.path()).await?;
-        let mut conditions = object["status"]["conditions"]
-            .as_array()
-            .into_iter()
-            .flatten();
-        let is_it = |condition: &Value| {
-            let matches = |field: &str, wanted: &str| {
-                condition[field]
-                    .as_str()
-                    .is_some_and(|text| text.eq_ignore_ascii_case(wanted))
-            };
-            matches("type", name) && matches("status", value)
+    let has_it = |condition: &Value| {
+        let matches = |field: &str, wanted: &str| {
+            condition[field]
+                .as_str()
+                .is_some_and(|text| text.eq_ignore_ascii_case(wanted))
         };
-        if conditions.any(is_it) {
-            return Ok(());
+        matches("type", name) && matches("status", value)
+    };
+    let met = follow(context, named, until, |object| {
+        let conditions = object?["status"]["conditions"].as_array()?;
+        conditions.iter().any(has_it).then_some(())
+    });
+    match met.await? {
+        Some(()) => Ok(()),
+        None => Err(TimedOut {
+            what: format!("{name}={value} of {}", named.display()),
+            seconds: args.timeout.as_secs(),
+            hint: format!("`ctl explain {}` tells what holds it", named.display()),
         }
-        if Instant::now() >= until {
-            return Err(TimedOut {
-                what: format!("{name}={value} of {}", named.display()),
-                seconds: args.timeout.as_secs(),
-                hint: format!("`ctl explain {}` tells what holds it", named.display()),
-            }
-            .into());
-        }
-        sleep(POLL).await;
+        .into()),
     }
 }
