@@ -4,7 +4,8 @@ mod common;
 
 use common::{cluster, create, target};
 use futures::executor::block_on;
-use objects::Reason;
+use mvcc::LeaderState;
+use objects::{Reason, Term};
 use registry::{Caller, Patch, PatchKind, WriteOptions};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -119,4 +120,23 @@ fn a_pod_is_bound_once() {
             .collect()
     });
     assert_eq!(answers.iter().filter(|bound| **bound).count(), 1);
+}
+
+#[test]
+fn a_controller_of_an_older_term_writes_nothing() {
+    let (pipeline, store) = common::cluster_and_store();
+    let target = target(&pipeline, "configmaps", None);
+    let write = |term: u64, name: &str| {
+        let body = json!({"metadata": {"name": name}});
+        let caller = Caller::controller("test", Term(term));
+        block_on(pipeline.create(&caller, &target, body, &WriteOptions::default()))
+    };
+    write(1, "first").expect("the term lasts");
+    store.set_leader(LeaderState {
+        term: Term(2),
+        is_leader: true,
+        has_leader: true,
+    });
+    assert_eq!(write(1, "late").expect_err("the term is over").code, 409);
+    write(2, "second").expect("the new term lasts");
 }

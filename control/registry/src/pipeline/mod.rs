@@ -16,6 +16,7 @@ mod scale;
 mod select;
 mod shape;
 mod store;
+mod views;
 mod watch;
 
 use crate::{
@@ -37,6 +38,7 @@ pub struct Pipeline {
     registry: Arc<Registry>,
     shell: Arc<dyn Shell>,
     settings: Arc<ClusterSettings>,
+    views: Arc<views::Views>,
 }
 
 impl Pipeline {
@@ -52,6 +54,7 @@ impl Pipeline {
             registry,
             shell,
             settings: Arc::new(settings),
+            views: Arc::default(),
         }
     }
 

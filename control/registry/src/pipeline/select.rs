@@ -28,7 +28,7 @@ impl Selection {
         for term in &options.field_selector.terms {
             check_field(&row, &term.field, &options.field_selector)?;
             for path in row.strategy.field_sources(&term.field) {
-                paths.push(path.split('.').map(str::to_owned).collect());
+                paths.push(split(&path));
             }
         }
         Ok(Selection {
@@ -55,18 +55,40 @@ impl Selection {
             return true;
         }
         let paths: Vec<&[String]> = self.paths.iter().map(Vec::as_slice).collect();
-        let Ok(sparse) = project(stored, &paths) else {
-            return false;
-        };
+        project(stored, &paths).is_ok_and(|fields| self.matches_fields(&fields))
+    }
+
+    /// Whether the object matches, of which `fields` is the part that selectors ask for.
+    pub fn matches_fields(&self, fields: &Value) -> bool {
         let no_labels = Map::new();
-        let labels = sparse
+        let labels = fields
             .pointer("/metadata/labels")
             .and_then(Value::as_object);
         self.labels.matches_map(labels.unwrap_or(&no_labels))
             && self
                 .fields
-                .matches_with(|path| self.row.strategy.field(&sparse, path))
+                .matches_with(|path| self.row.strategy.field(fields, path))
     }
+}
+
+/// The part of an object that any selector of its kind may ask for; nothing of what is no JSON.
+pub fn selectable(json: &[u8], row: &ResourceDef) -> Value {
+    let common = ["metadata.name", "metadata.namespace", "metadata.labels"].map(str::to_owned);
+    let own = row
+        .field_selectors
+        .iter()
+        .flat_map(|path| row.strategy.field_sources(path));
+    let paths: Vec<Vec<String>> = common
+        .into_iter()
+        .chain(own)
+        .map(|path| split(&path))
+        .collect();
+    let paths: Vec<&[String]> = paths.iter().map(Vec::as_slice).collect();
+    project(json, &paths).unwrap_or_default()
+}
+
+fn split(path: &str) -> Vec<String> {
+    path.split('.').map(str::to_owned).collect()
 }
 
 fn check_field(row: &ResourceDef, field: &str, selector: &FieldSelector) -> Result<(), Status> {

@@ -8,10 +8,11 @@ use super::Pipeline;
 use super::read::{ReadError, check_version_match, invalid_option, read_not_older};
 use super::select::Selection;
 use super::store::status_of;
+use super::views::{View, Views};
 use crate::{ListOptions, ResourceDef, Target, VersionMatch, WatchEvent, WatchEventKind};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
-use mvcc::{Event, KeyRange, RangeRequest, StoreError, WatchBatch, WatchRequest};
+use mvcc::{Event, KeyRange, KeyValue, RangeRequest, StoreError, WatchBatch, WatchRequest};
 use objects::{Revision, Status, splice_revision};
 use serde_json::json;
 use std::sync::Arc;
@@ -34,14 +35,15 @@ pub async fn watch(
         start: from.next(),
     };
     let batches = pipeline.store.watch(request).await.map_err(status_of)?;
-    let view = View {
+    let lens = Lens {
         row: target.resource.clone(),
+        views: pipeline.views.clone(),
         selection,
         bookmarks: options.allow_bookmarks,
     };
     let live = batches
         .take_while(|batch| std::future::ready(!ends_quietly(batch)))
-        .flat_map(move |batch| stream::iter(view.events(batch)));
+        .flat_map(move |batch| stream::iter(lens.events(batch)));
     Ok(stream::iter(initial.into_iter().map(Ok))
         .chain(live)
         .boxed())
@@ -89,13 +91,14 @@ async fn initial_events(
 }
 
 /// How one client sees the changes.
-struct View {
+struct Lens {
     row: Arc<ResourceDef>,
+    views: Arc<Views>,
     selection: Selection,
     bookmarks: bool,
 }
 
-impl View {
+impl Lens {
     fn events(&self, batch: Result<WatchBatch, StoreError>) -> Vec<Result<WatchEvent, Status>> {
         let batch = match batch {
             Ok(batch) => batch,
@@ -116,28 +119,37 @@ impl View {
     fn event(&self, change: &Event) -> Option<WatchEvent> {
         match change {
             Event::Put { kv, prev } => {
-                let is = self.selection.matches(&kv.value);
-                let was = prev
-                    .as_ref()
-                    .filter(|prev| self.selection.matches(&prev.value));
+                let is = self.seen(kv);
+                let was = prev.as_ref().filter(|prev| self.seen(prev).is_some());
                 match (is, was) {
-                    (true, None) => Some(event(WatchEventKind::Added, &kv.value, kv.mod_revision)),
-                    (true, Some(_)) => {
-                        Some(event(WatchEventKind::Modified, &kv.value, kv.mod_revision))
-                    }
-                    (false, Some(prev)) => {
+                    (Some(view), None) => Some(shared(WatchEventKind::Added, &view, kv)),
+                    (Some(view), Some(_)) => Some(shared(WatchEventKind::Modified, &view, kv)),
+                    (None, Some(prev)) => {
                         Some(event(WatchEventKind::Deleted, &prev.value, kv.mod_revision))
                     }
-                    (false, None) => None,
+                    (None, None) => None,
                 }
             }
             Event::Delete { revision, prev, .. } => {
-                let prev = prev
-                    .as_ref()
-                    .filter(|prev| self.selection.matches(&prev.value))?;
+                let prev = prev.as_ref().filter(|prev| self.seen(prev).is_some())?;
                 Some(event(WatchEventKind::Deleted, &prev.value, *revision))
             }
         }
+    }
+
+    /// The version, if the client's selectors take it.
+    fn seen(&self, kv: &KeyValue) -> Option<Arc<View>> {
+        let view = self.views.of(kv);
+        let all = self.selection.takes_all();
+        (all || self.selection.matches_fields(view.fields(&self.row))).then_some(view)
+    }
+}
+
+fn shared(kind: WatchEventKind, view: &View, kv: &KeyValue) -> WatchEvent {
+    WatchEvent {
+        kind,
+        object: view.json.clone(),
+        revision: kv.mod_revision,
     }
 }
 

@@ -29,21 +29,31 @@ impl Shell for CountingShell {
 
 /// An empty cluster with the namespace `default`.
 pub fn cluster() -> Pipeline {
+    cluster_and_store().0
+}
+
+/// The same, and the store beneath.
+pub fn cluster_and_store() -> (Pipeline, MemStore) {
     let settings = ClusterSettings {
         cluster_cidr: "10.244.0.0/16".to_owned(),
         service_cidr: "10.96.0.0/16".to_owned(),
         cluster_domain: "cluster.local".to_owned(),
         dns_address: "10.96.0.10".to_owned(),
     };
-    let store = Arc::new(MemStore::new());
+    let store = MemStore::new();
     let shell = Arc::new(CountingShell::default());
-    let pipeline = Pipeline::new(store, Arc::new(Registry::builtin()), shell, settings);
+    let pipeline = Pipeline::new(
+        Arc::new(store.clone()),
+        Arc::new(Registry::builtin()),
+        shell,
+        settings,
+    );
     create(
         &pipeline,
         "namespaces",
         json!({"metadata": {"name": "default"}}),
     );
-    pipeline
+    (pipeline, store)
 }
 
 /// Objects of `resource` in `default`, or one of them.
