@@ -21,6 +21,8 @@ use tokio::time::{Instant, sleep, timeout};
 const STATUS_MAX: Duration = Duration::from_millis(800);
 /// How long a change of the members may take.
 const CHANGE_MAX: Duration = Duration::from_secs(15);
+/// How long a change may wait for the one before it.
+const TURN_MAX: Duration = Duration::from_secs(5);
 /// How long a hand-over may take before it is given up.
 const TRANSFER_MAX: Duration = Duration::from_secs(3);
 const RETRY_AFTER: Duration = Duration::from_millis(50);
@@ -229,7 +231,7 @@ async fn change_here(inner: &Arc<Inner>, change: &Change) -> Answer {
     if inner.raft.current_leader().await != Some(inner.identity.member_id) {
         return Err(None);
     }
-    let Ok(_one_at_a_time) = inner.changing.try_lock() else {
+    let Ok(_one_at_a_time) = timeout(TURN_MAX, inner.changing.lock()).await else {
         return Err(Some(MembershipError::InProgress));
     };
     match change {

@@ -116,6 +116,7 @@ async fn a_killed_leader_costs_about_a_second() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_quorum_writes_are_refused_and_stale_reads_answered() {
     let mut cluster = Cluster::new(3).await;
+
     put(cluster.any(), "a", "0").await;
     let leader = cluster.leader().await;
     cluster.kill((leader + 1) % 3).await;

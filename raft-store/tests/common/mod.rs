@@ -88,7 +88,10 @@ impl Cluster {
             peer_address: listen.to_string(),
             api_url: format!("https://{name}:6443"),
             tls: Some(self.tls.clone()),
-            timings: Timings::default(),
+            timings: Timings {
+                request: Duration::from_secs(3),
+                ..Timings::default()
+            },
             limits: self.limits.clone(),
         }
     }
