@@ -37,6 +37,16 @@ pub(crate) fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<
     write_atomic(path, &bytes)
 }
 
+/// Writes a value as JSON, atomically but not synced: for records that matter only while the machine is up, whose readers
+/// take a damaged one for none.
+pub(crate) fn write_record<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
+    let bytes =
+        serde_json::to_vec(value).map_err(|error| Error::io("encode", path)(error.into()))?;
+    let temporary = path.with_extension("new");
+    fs::write(&temporary, bytes).map_err(Error::io("write", &temporary))?;
+    fs::rename(&temporary, path).map_err(Error::io("replace", path))
+}
+
 /// Removes a folder and all in it; what is gone is fine. Never follows symbolic links.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {

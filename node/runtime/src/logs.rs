@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
@@ -124,71 +124,84 @@ async fn copy(
 /// The files to begin with, oldest first, the first at the place where the tail begins.
 async fn start(path: &Path, tail_lines: Option<usize>) -> Result<VecDeque<LogFile>> {
     let log = path.to_path_buf();
-    let (paths, offset) = blocking(move || {
-        let mut paths = files_of(&log);
+    blocking(move || {
+        let mut files = snapshot(&log)?;
         let Some(mut wanted) = tail_lines else {
-            return Ok((paths, 0));
+            return Ok(files);
         };
-        for index in (0..paths.len()).rev() {
-            let (lines, offset) =
-                tail_offset(&paths[index], wanted).map_err(Error::io("read", &paths[index]))?;
+        for index in (0..files.len()).rev() {
+            let opened = &mut files[index];
+            let lines =
+                seek_tail(&mut opened.file, wanted).map_err(Error::io("read", &opened.path))?;
             if lines >= wanted {
-                return Ok((paths.split_off(index), offset));
+                return Ok(files.split_off(index));
             }
             wanted -= lines;
         }
-        Ok((paths, 0))
+        Ok(files)
     })
-    .await?;
-    let mut files = open_all(paths).await?;
-    if let Some(first) = files.front_mut() {
-        first
-            .file
-            .seek(SeekFrom::Start(offset))
-            .await
-            .map_err(Error::io("read", &first.path))?;
-    }
-    Ok(files)
+    .await
+    .map(into_async)
 }
 
-/// What to read after `last`: the same file if it is still the log, and those that came after it.
+/// What to read after `last`: the rest of it, and the files that came after it.
 async fn next(path: &Path, last: Option<LogFile>) -> Result<VecDeque<LogFile>> {
     let log = path.to_path_buf();
     let inode = last.as_ref().map(|last| last.inode);
-    let after = blocking(move || {
-        let mut paths = files_of(&log);
-        let position = paths
-            .iter()
-            .position(|path| fs::metadata(path).ok().map(|metadata| metadata.ino()) == inode);
+    let mut files = blocking(move || {
+        let mut files = snapshot(&log)?;
+        let position = files.iter().position(|file| Some(file.inode) == inode);
         // Rotated away altogether: what is there is newer.
-        Ok(paths.split_off(position.map_or(0, |position| position + 1)))
+        Ok(files.split_off(position.map_or(0, |position| position + 1)))
     })
-    .await?;
-    let mut files = open_all(after).await?;
+    .await
+    .map(into_async)?;
     if let Some(last) = last {
         files.push_front(last);
     }
     Ok(files)
 }
 
-async fn open_all(paths: Vec<PathBuf>) -> Result<VecDeque<LogFile>> {
-    let mut files = VecDeque::new();
-    for path in paths {
-        match tokio::fs::File::open(&path).await {
-            Ok(file) => {
-                let inode = file
-                    .metadata()
-                    .await
-                    .map_err(Error::io("examine", &path))?
-                    .ino();
-                files.push_back(LogFile { file, path, inode });
+struct Opened {
+    file: fs::File,
+    path: PathBuf,
+    inode: u64,
+}
+
+fn into_async(files: Vec<Opened>) -> VecDeque<LogFile> {
+    let into = |Opened { file, path, inode }| LogFile {
+        file: tokio::fs::File::from_std(file),
+        path,
+        inode,
+    };
+    files.into_iter().map(into).collect()
+}
+
+/// Opens the log's files, oldest first, all of one moment: a rotation in between would hide a file under another name.
+fn snapshot(path: &Path) -> Result<Vec<Opened>> {
+    loop {
+        let paths = files_of(path);
+        let mut files = vec![];
+        for path in &paths {
+            match fs::File::open(path) {
+                Ok(file) => {
+                    let inode = file.metadata().map_err(Error::io("examine", path))?.ino();
+                    files.push(Opened {
+                        file,
+                        path: path.clone(),
+                        inode,
+                    });
+                }
+                // Rotated away meanwhile: seen by the second look.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("open", path)(error)),
             }
-            // Rotated away meanwhile.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io("open", &path)(error)),
+        }
+        // Each rotation makes a new name.
+        if files.len() == paths.len() && files_of(path) == paths {
+            return Ok(files);
         }
     }
-    Ok(files)
 }
 
 /// The log's files, oldest first: the rotated ones, whose names sort by time, then the current one.
@@ -203,12 +216,11 @@ fn files_of(path: &Path) -> Vec<PathBuf> {
         .flatten()
         .flatten()
         .map(|entry| entry.path());
-    let mut files: Vec<PathBuf> = names
-        .filter(|file| {
-            file.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
-        })
-        .collect();
+    let is_rotated = |file: &PathBuf| {
+        file.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
+    };
+    let mut files: Vec<PathBuf> = names.filter(is_rotated).collect();
     files.sort();
     if path.exists() {
         files.push(path.to_path_buf());
@@ -216,20 +228,15 @@ fn files_of(path: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// How many of the last `wanted` lines a file holds, and where the first of them begins.
-fn tail_offset(path: &Path, wanted: usize) -> std::io::Result<(usize, u64)> {
-    let mut reader = BufReader::new(fs::File::open(path)?);
-    let end = reader.seek(SeekFrom::End(0))?;
-    if wanted == 0 {
-        return Ok((0, end));
-    }
-    reader.seek(SeekFrom::Start(0))?;
+/// Moves to the first of the last `wanted` lines of a file, and tells how many of them it holds.
+fn seek_tail(file: &mut fs::File, wanted: usize) -> std::io::Result<usize> {
     let (mut starts, mut position, mut between) = (VecDeque::new(), 0u64, true);
     let mut record = vec![];
+    let mut reader = BufReader::new(&mut *file);
     loop {
         record.clear();
-        let length = reader.read_until(b'\n', &mut record)?;
-        if length == 0 {
+        // A record that is being written ends without its line end; it is read later.
+        if reader.read_until(b'\n', &mut record)? == 0 || !record.ends_with(b"\n") {
             break;
         }
         if between {
@@ -239,9 +246,10 @@ fn tail_offset(path: &Path, wanted: usize) -> std::io::Result<(usize, u64)> {
             }
         }
         between = parse(&record).is_none_or(|record| record.whole);
-        position += length as u64;
+        position += record.len() as u64;
     }
-    Ok((starts.len(), starts.front().copied().unwrap_or(end)))
+    file.seek(SeekFrom::Start(starts.front().copied().unwrap_or(position)))?;
+    Ok(starts.len())
 }
 
 struct Record<'a> {

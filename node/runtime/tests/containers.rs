@@ -5,7 +5,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use node_runtime::{ContainerSpec, ContainerState, Limits, PodSpec, Seccomp, Security};
+use futures::TryStreamExt;
+use node_runtime::logs::LogOptions;
+use node_runtime::{ContainerSpec, ContainerState, Limits, LogLimits, PodSpec, Seccomp, Security};
 use support::*;
 
 #[test]
@@ -408,6 +410,16 @@ fn containers_are_confined() {
             (exit.code, log(&node, "c")[0].as_str()),
             (0, "stdout F mounted")
         );
+        // Rust ignores SIGPIPE and the shim blocks signals; neither must reach a container, nor a process of an exec.
+        // The C library's own two signals, 32 and 33, are ignored in all that it spawns.
+        let signals =
+            "grep -E '^Sig(Blk|Ign):' /proc/self/status | cut -f 2 | tr 8 0 | tr 1 0 | sort -u";
+        assert_eq!(exec(&node, &id, signals).await.1, "0000000000000000\n");
+        let (_, exit) = run(&node, script(&node, "e", signals)).await;
+        assert_eq!(
+            (exit.code, log(&node, "e")),
+            (0, words(&["stdout F 0000000000000000"]))
+        );
         // The machine's cgroups are not to be seen, and the masked paths are empty.
         let (_, exit) = run(&node, script(&node, "d", "ls /sys/fs/cgroup | wc -l; wc -c < /proc/keys; echo 1 > /proc/sys/kernel/sysrq || echo refused; echo x > /dev/null && echo null")).await;
         assert_eq!(exit.code, 0);
@@ -529,5 +541,106 @@ fn a_bad_interpreter_is_told_and_not_a_mute_exit_code() {
             .await
             .expect_err("cannot start");
         assert!(error.to_string().contains("ENOENT"), "{error}");
+    });
+}
+
+#[test]
+fn logs_are_rotated_and_read_whole() {
+    on_node(async |node| {
+        let log_limits = LogLimits {
+            bytes_max: 20_000,
+            files_max: 3,
+        };
+        let spec = ContainerSpec {
+            log_limits,
+            ..script(&node, "a", "seq 1 3000; sleep 0.3; seq 3001 3010")
+        };
+        let id = node.pods.start_container(POD, spec).await.expect("starts");
+        let follow = LogOptions {
+            follow: true,
+            ..LogOptions::default()
+        };
+        let followed = node.pods.logs(POD, &id, follow).expect("follows");
+        let followed: Vec<bytes::Bytes> =
+            tokio::time::timeout(Duration::from_secs(20), followed.try_collect())
+                .await
+                .expect("ends with the container")
+                .expect("reads");
+        let followed = String::from_utf8_lossy(&followed.concat()).into_owned();
+        assert!(
+            followed.ends_with("3008\n3009\n3010\n"),
+            "{} {:?}",
+            followed.len(),
+            followed.lines().last()
+        );
+        let folder = log_path(&node, "a")
+            .parent()
+            .expect("a folder")
+            .to_path_buf();
+        let sizes: Vec<u64> = std::fs::read_dir(folder)
+            .expect("lists")
+            .map(|entry| entry.expect("an entry").metadata().expect("its size").len())
+            .collect();
+        assert!(
+            sizes.len() <= 3 && sizes.iter().all(|size| *size < 70_000),
+            "{sizes:?}"
+        );
+        let tail = LogOptions {
+            tail_lines: Some(100),
+            ..LogOptions::default()
+        };
+        let lines: Vec<bytes::Bytes> = node
+            .pods
+            .logs(POD, &id, tail)
+            .expect("reads")
+            .try_collect()
+            .await
+            .expect("reads");
+        let expected: String = (2911..=3010).map(|number| format!("{number}\n")).collect();
+        assert_eq!(
+            String::from_utf8_lossy(&lines.concat()),
+            expected,
+            "over the rotated files"
+        );
+        node.pods.remove_container(POD, &id).await.expect("removes");
+        assert!(
+            log_path(&node, "a").exists(),
+            "a log outlives its container"
+        );
+    });
+}
+
+#[test]
+fn many_start_at_once() {
+    on_node(async |node| {
+        let starts = (0..12).map(async |number| {
+            run(
+                &node,
+                script(&node, &format!("c{number}"), &format!("exit {number}")),
+            )
+            .await
+            .1
+            .code
+        });
+        let codes = futures::future::join_all(starts).await;
+        assert_eq!(codes, (0..12).collect::<Vec<i32>>());
+    });
+}
+
+#[test]
+fn the_shims_binary_cannot_be_written() {
+    on_node(async |node| {
+        let pid =
+            std::fs::read_to_string(node.dir.path().join("run/pods").join(POD).join("shim.pid"))
+                .expect("reads");
+        let binary = format!("/proc/{}/exe", pid.trim());
+        let error = std::fs::OpenOptions::new()
+            .write(true)
+            .open(&binary)
+            .expect_err("is sealed");
+        assert!(matches!(error.raw_os_error(), Some(26 | 30)), "{error}");
+        let path = std::fs::read_link(binary).expect("reads");
+        let error = std::fs::write(path.with_file_name("other"), "").expect_err("is read-only");
+        assert_eq!(error.raw_os_error(), Some(30));
     });
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use node_runtime::volumes::{self, HostPathKind, Source, Volume, VolumeFile};
-use node_runtime::{ContainerSpec, Mount};
+use node_runtime::{ContainerSpec, Mount, Propagation, Security};
 use support::*;
 
 fn volume(name: &str, source: Source) -> Volume {
@@ -209,6 +209,83 @@ fn a_sub_path_cannot_lead_out_of_its_volume() {
         assert_eq!(
             (exit.code, log(&node, "a")),
             (0, words(&["stdout F content"]))
+        );
+    });
+}
+
+#[test]
+fn files_sockets_and_devices_can_be_mounted_over_what_is_there() {
+    on_node(async |node| {
+        let message = node.dir.path().join("message");
+        std::fs::write(&message, "").expect("writes");
+        let mounts = vec![
+            mount(&message, "/dev/termination-log", false),
+            mount(Path::new("/dev/zero"), "/dev/mine", true),
+        ];
+        let (_, exit) = run(
+            &node,
+            ContainerSpec {
+                mounts,
+                ..script(
+                    &node,
+                    "a",
+                    "echo done > /dev/termination-log; head -c 3 /dev/mine | wc -c",
+                )
+            },
+        )
+        .await;
+        assert_eq!((exit.code, log(&node, "a")), (0, words(&["stdout F 3"])));
+        assert_eq!(std::fs::read_to_string(&message).expect("reads"), "done\n");
+    });
+}
+
+#[test]
+fn mounts_propagate_as_asked() {
+    on_node(async |node| {
+        let shared = node.dir.path().join("shared");
+        std::fs::create_dir_all(shared.join("in")).expect("makes");
+        let run_mount = |arguments: &[&str]| {
+            let path = shared.to_str().expect("text");
+            let all: Vec<&str> = arguments
+                .iter()
+                .map(|word| if *word == "." { path } else { word })
+                .collect();
+            assert!(
+                std::process::Command::new("mount")
+                    .args(all)
+                    .status()
+                    .expect("runs mount")
+                    .success()
+            );
+        };
+        run_mount(&["--bind", ".", "."]);
+        run_mount(&["--make-shared", "."]);
+        let both = Mount {
+            propagation: Propagation::Bidirectional,
+            ..mount(&shared, "/shared", false)
+        };
+        let security = Security {
+            privileged: true,
+            ..Security::default()
+        };
+        let id = node.pods.start_container(POD, ContainerSpec { mounts: vec![both], security, ..script(&node, "a", "mount -t tmpfs t /shared/in && touch /shared/in/seen; echo ready; sleep 60") }).await.expect("starts");
+        while log(&node, "a").is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let seen = shared.join("in/seen").exists();
+        node.pods.remove_container(POD, &id).await.expect("removes");
+        for point in [shared.join("in"), shared.clone()] {
+            let _ = std::process::Command::new("umount")
+                .arg("-l")
+                .arg(point)
+                .stderr(std::process::Stdio::null())
+                .status();
+        }
+        assert!(seen, "the node sees the container's mount");
+        let mounts = std::fs::read_to_string("/proc/self/mounts").expect("reads");
+        assert!(
+            !mounts.contains(&id),
+            "nothing of the container stays mounted:\n{mounts}"
         );
     });
 }

@@ -34,6 +34,7 @@ pub struct LogFile {
     bytes: u64,
     bytes_max: u64,
     files_max: usize,
+    rotations: u64,
     stdout_rest: Vec<u8>,
     stderr_rest: Vec<u8>,
 }
@@ -53,6 +54,7 @@ impl LogFile {
             bytes,
             bytes_max,
             files_max,
+            rotations: 0,
             stdout_rest: vec![],
             stderr_rest: vec![],
         })
@@ -87,21 +89,37 @@ impl LogFile {
         self.append(&records, now_ns);
     }
 
-    fn append(&mut self, records: &[u8], now_ns: i64) {
-        if records.is_empty() || self.file.write_all(records).is_err() {
-            return;
+    /// Writes whole records, and rotates between them when the file is full.
+    fn append(&mut self, mut records: &[u8], now_ns: i64) {
+        while !records.is_empty() {
+            let (now, later) = records.split_at(self.fitting(records));
+            if self.file.write_all(now).is_err() {
+                return;
+            }
+            self.bytes += now.len() as u64;
+            records = later;
+            if self.bytes_max > 0 && self.bytes >= self.bytes_max {
+                self.rotations += 1;
+                // A rotation that fails leaves the log growing; the next write tries again.
+                let _ = self.rotate(now_ns);
+            }
         }
-        self.bytes += records.len() as u64;
-        if self.bytes_max > 0 && self.bytes >= self.bytes_max {
-            // A rotation that fails leaves the log growing; the next write tries again.
-            let _ = self.rotate(now_ns);
+    }
+
+    /// Bytes of the records that go into this file: up to the end of the one that fills it.
+    fn fitting(&self, records: &[u8]) -> usize {
+        let room = usize::try_from(self.bytes_max.saturating_sub(self.bytes)).unwrap_or(usize::MAX);
+        if self.bytes_max == 0 || records.len() <= room {
+            return records.len();
         }
+        let end = records[room..].iter().position(|byte| *byte == b'\n');
+        end.map_or(records.len(), |end| room + end + 1)
     }
 
     fn rotate(&mut self, now_ns: i64) -> io::Result<()> {
         let mut name = self.path.file_name().unwrap_or_default().to_os_string();
-        // Sorts by time, since nanoseconds of this era have nineteen digits.
-        name.push(format!(".{now_ns:019}"));
+        // Several rotations of one moment differ by their number. Sorts by time, since nanoseconds of this era have nineteen digits.
+        name.push(format!(".{now_ns:019}-{:06}", self.rotations));
         fs::rename(&self.path, self.path.with_file_name(name))?;
         self.file = append(&self.path)?;
         self.bytes = 0;
@@ -238,6 +256,16 @@ mod tests {
                 1_700_000_000_000_000_000 + index,
             );
         }
+        log.write(
+            Stream::Stdout,
+            "tiny\n".repeat(50).as_bytes(),
+            1_700_000_000_500_000_000,
+        );
+        log.write(
+            Stream::Stdout,
+            format!("{:090}\n", 9).as_bytes(),
+            1_700_000_000_600_000_000,
+        );
         log.write(Stream::Stderr, b"unfinished", 1_700_000_001_000_000_000);
         log.finish(1_700_000_001_000_000_000);
         assert_eq!(
@@ -245,6 +273,11 @@ mod tests {
             "2023-11-14T22:13:21.000000000Z stderr F unfinished\n"
         );
         let mut rotated = rotated_files(&path).expect("lists");
+        assert!(
+            rotated
+                .iter()
+                .all(|path| fs::metadata(path).expect("is there").len() < 250)
+        );
         rotated.sort();
         assert_eq!(rotated.len(), 2);
         let newest = fs::read_to_string(rotated.last().expect("one")).expect("reads");

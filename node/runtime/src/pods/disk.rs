@@ -43,11 +43,11 @@ pub(super) fn read_pod(folder: &Path) -> Result<Option<PodRecord>> {
 }
 
 pub(super) fn write_pod(folder: &Path, record: &PodRecord) -> Result<()> {
-    files::write_json(&folder.join("pod.json"), record)
+    files::write_record(&folder.join("pod.json"), record)
 }
 
 pub(super) fn write_container(folder: &Path, record: &ContainerRecord) -> Result<()> {
-    files::write_json(&folder.join("container.json"), record)
+    files::write_record(&folder.join("container.json"), record)
 }
 
 /// The containers of a pod's folder; a folder without a record is what a crash left of a start, and is told by name.

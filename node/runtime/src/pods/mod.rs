@@ -205,6 +205,11 @@ impl Pods {
         blocking(move || Ok(cgroups.stats(&path))).await
     }
 
+    /// Bytes on disk of what a container has written to its root file system.
+    pub async fn writable_layer_bytes(&self, uid: &str, container: &str) -> Result<u64> {
+        crate::volumes::disk_usage(&self.pod(uid)?.container_folder(container).join("upper")).await
+    }
+
     /// What a pod uses now, all containers together.
     pub async fn pod_stats(&self, uid: &str) -> Result<Stats> {
         let path = self.pod(uid)?.cgroup_path.clone();
