@@ -68,6 +68,20 @@ pub fn busybox() -> Builder {
         .expect("busybox can be read")
 }
 
+/// The archive of busybox's image, made by the first test that needs it.
+fn busybox_archive() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let archive = folder.join("busybox-image-1.tar");
+    if !archive.exists() {
+        let fresh = folder.join(format!("busybox-{:x}.tar", rand::random::<u64>()));
+        busybox()
+            .write_oci_archive(IMAGE, &fresh)
+            .expect("writes the archive");
+        std::fs::rename(&fresh, &archive).expect("places the archive");
+    }
+    archive
+}
+
 pub fn config(dir: &Path, name: &str) -> PodsConfig {
     PodsConfig {
         shim: shim(),
@@ -109,10 +123,7 @@ pub fn on_node_with<F: Future<Output = ()>>(
     runtime.block_on(async {
         let images =
             Images::open(ImagesConfig::new(dir.path().join("images"))).expect("opens images");
-        let archive = dir.path().join("busybox.tar");
-        busybox()
-            .write_oci_archive(IMAGE, &archive)
-            .expect("writes the archive");
+        let archive = busybox_archive();
         images
             .import_oci_archive(&archive, None)
             .await
