@@ -3,7 +3,7 @@
 
 use super::shape::{busy, context, not_served, refuse_invalid};
 use super::store::{self, tries};
-use super::{Pipeline, admit, binding, body, commit};
+use super::{Pipeline, admit, binding, body, commit, fault_list};
 use crate::{Caller, Faults, Target, Verb, WriteOptions, Written, metadata};
 use mvcc::Consistency;
 use objects::{Object, ObjectKey, Reason, Status};
@@ -27,7 +27,8 @@ pub async fn create(
         "binding" => return binding::bind(pipeline, caller, target, value, options).await,
         other => return Err(not_served(Verb::Create, target, other)),
     }
-    let read = body::read(pipeline, target, value, options)?;
+    let read = body::read(pipeline, target, value.clone(), options)
+        .map_err(|refused| fault_list::complete(pipeline, target, value, refused))?;
     let mut object = read.object;
     body::check_place(&mut object, target)?;
     if !object.metadata.resource_version.is_empty() {

@@ -10,6 +10,7 @@ mod change;
 mod commit;
 mod create;
 mod delete;
+mod fault_list;
 mod page;
 mod read;
 mod scale;

@@ -3,7 +3,7 @@
 use super::Strategy;
 use super::edit::{Members, default, default_text, map_at, read_map, read_number, read_text};
 use super::template::{
-    default_workload, not_negative, quarter, template_warnings, validate_workload,
+    default_workload, not_negative, put_in_template, quarter, template_warnings, validate_workload,
     validate_workload_update,
 };
 use crate::Faults;
@@ -30,6 +30,10 @@ impl Strategy for Deployments {
             default(rolling, "maxUnavailable", quarter());
             default(rolling, "maxSurge", quarter());
         }
+    }
+
+    fn put_in_place(&self, body: &mut Value, faults: &mut Faults) {
+        put_in_template(body, faults);
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

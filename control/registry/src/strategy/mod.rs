@@ -64,6 +64,9 @@ pub trait Strategy: Send + Sync {
     /// Fills in what the client left out; also run on updates.
     fn default_fields(&self, _object: &mut Object) {}
 
+    /// Moves what people put elsewhere in a body that was refused, and says so; never used on what is stored.
+    fn put_in_place(&self, _body: &mut Value, _faults: &mut Faults) {}
+
     /// Sets what only the server may set when an object is created.
     fn prepare_create(&self, _object: &mut Object, _context: &Context<'_>) {}
 

@@ -3,10 +3,12 @@
 use super::Strategy;
 use super::edit::read_map;
 use super::template::{
-    default_workload, template_warnings, validate_workload, validate_workload_update,
+    default_workload, put_in_template, template_warnings, validate_workload,
+    validate_workload_update,
 };
 use crate::Faults;
 use objects::Object;
+use serde_json::Value;
 
 /// The replica sets' strategy.
 pub struct ReplicaSets;
@@ -14,6 +16,10 @@ pub struct ReplicaSets;
 impl Strategy for ReplicaSets {
     fn default_fields(&self, object: &mut Object) {
         default_workload(object);
+    }
+
+    fn put_in_place(&self, body: &mut Value, faults: &mut Faults) {
+        put_in_template(body, faults);
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

@@ -102,6 +102,26 @@ pub fn template_warnings(object: &Object) -> Vec<String> {
         .unwrap_or_default()
 }
 
+/// Moves members of a pod's spec that stand in the workload's own spec into the template.
+pub fn put_in_template(body: &mut Value, faults: &mut Faults) {
+    let Some(spec) = body.get_mut("spec").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for name in ["containers", "initContainers", "volumes"] {
+        let Some(value) = spec.shift_remove(name) else {
+            continue;
+        };
+        faults.forbidden(
+            format!("spec.{name}"),
+            &format!("belongs in spec.template.spec.{name}"),
+        );
+        let template = map_at(spec, "template");
+        if let Some(pod) = template.and_then(|template| map_at(template, "spec")) {
+            pod.insert(name.to_owned(), value);
+        }
+    }
+}
+
 /// Checks that a number is not below zero.
 pub fn not_negative(spec: &Members, name: &str, faults: &mut Faults) {
     if let Some(value) = spec
