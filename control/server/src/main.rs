@@ -7,6 +7,7 @@ mod clock;
 mod cluster;
 mod create;
 mod operator;
+mod peers;
 mod pki;
 mod restore;
 mod run;

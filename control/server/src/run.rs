@@ -1,6 +1,5 @@
 //! A master's life: make or find it, open the store, serve, and leave in order.
 
-use crate::boot;
 use crate::cli::Run;
 use crate::cluster::Masters;
 use crate::create::{self, host_port};
@@ -8,11 +7,12 @@ use crate::operator::OperatorFiles;
 use crate::pki::Authority;
 use crate::settings::{self, DataDir, MasterIdentity};
 use crate::shell::MachineShell;
+use crate::{boot, peers};
 use anyhow::{Context, Result};
 use api::{ApiConfig, ApiServer, NodeClientTls, PemBundle, ServerTls};
 use client::Identity;
 use mvcc::Store;
-use raft_store::{Config, Limits, MembershipError, RaftStore, Timings, Tls};
+use raft_store::{Config, Limits, MembershipError, RaftStore, Timings};
 use registry::{Pipeline, Registry, Shell};
 use runtime::Runtime;
 use std::net::SocketAddr;
@@ -166,11 +166,7 @@ fn store_config(
     authority: &Authority,
     certificate: &Identity,
 ) -> Result<Config> {
-    let tls = Tls::from_pem(
-        &authority.certificate_pem,
-        &certificate.certificate_pem,
-        &certificate.key_pem,
-    )?;
+    let tls = peers::tls(authority, certificate)?;
     Ok(Config {
         data_dir: dir.store(),
         cluster_id: identity.cluster_id.clone(),

@@ -1,0 +1,197 @@
+//! TLS between masters: beside a certificate of the cluster's CA it asks that the other side be a master. Without that, every
+//! node and every client, whose certificates come from the same CA, could speak Raft.
+
+use crate::create::MASTER_USER;
+use crate::pki::Authority;
+use anyhow::{Context, Result};
+use client::Identity;
+use raft_store::Tls;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    ServerConfig, SignatureScheme,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use std::sync::Arc;
+
+/// How this master and the others prove to each other that they are masters.
+pub fn tls(authority: &Authority, identity: &Identity) -> Result<Tls> {
+    let mut roots = RootCertStore::empty();
+    for certificate in
+        certificates(&authority.certificate_pem).context("the CA's certificate is unusable")?
+    {
+        roots.add(certificate)?;
+    }
+    let roots = Arc::new(roots);
+    let chain =
+        certificates(&identity.certificate_pem).context("this master's certificate is unusable")?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())
+        .context("this master's key is unusable")?;
+    let provider = Arc::new(ring::default_provider());
+
+    let clients =
+        WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
+    let mut server = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(Arc::new(MasterClients(clients)))
+        .with_single_cert(chain.clone(), key.clone_key())?;
+    let servers = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build()?;
+    let mut client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(MasterServers(servers)))
+        .with_client_auth_cert(chain, key)?;
+    server.alpn_protocols = vec![b"h2".to_vec()];
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Tls {
+        client: Arc::new(client),
+        server: Arc::new(server),
+    })
+}
+
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>> {
+    Ok(CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>()?)
+}
+
+/// Whether the certificate, whose chain was verified already, is a master's.
+fn is_master(certificate: &CertificateDer<'_>) -> Result<(), Error> {
+    let refused = || Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| refused())?;
+    let mut users = parsed
+        .subject()
+        .iter_common_name()
+        .filter_map(|name| name.as_str().ok());
+    if users.any(|user| user == MASTER_USER) {
+        Ok(())
+    } else {
+        Err(refused())
+    }
+}
+
+#[derive(Debug)]
+struct MasterClients(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for MasterClients {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.0.verify_client_cert(end_entity, intermediates, now)?;
+        is_master(end_entity)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+#[derive(Debug)]
+struct MasterServers(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for MasterServers {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self.0.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        )?;
+        is_master(end_entity)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::{NODES_GROUP, Subject};
+
+    #[test]
+    fn only_masters_pass() {
+        let authority = Authority::generate("c1").expect("generates");
+        let certificate = |user: &str| {
+            let subject = Subject {
+                user,
+                groups: &[NODES_GROUP],
+                ..Subject::default()
+            };
+            let identity = authority.issue(&subject).expect("issues");
+            tls(&authority, &identity).expect("usable");
+            certificates(&identity.certificate_pem)
+                .expect("PEM")
+                .remove(0)
+        };
+        assert!(is_master(&certificate(MASTER_USER)).is_ok());
+        for user in [
+            "system:node:n1",
+            "trireme:admin",
+            "x system:trireme:control",
+        ] {
+            assert!(is_master(&certificate(user)).is_err(), "{user}");
+        }
+    }
+}
