@@ -46,23 +46,18 @@ struct State {
 impl Scheduler {
     /// A scheduler that knows what the cache holds.
     pub fn new(cache: &Cache) -> Self {
-        let mut state = State::default();
-        for key in cache
-            .keys(&nodes(), None, &|_| true)
-            .into_iter()
-            .chain(cache.keys(&pods(), None, &|_| true))
-        {
-            state.notice(&key, None, cache);
-        }
         Scheduler {
-            state: Mutex::new(state),
+            state: Mutex::new(State::of(cache)),
             wake: Notify::new(),
         }
     }
 
     /// Takes in a change that `cache` already shows.
     pub fn notice(&self, applied: &Applied, cache: &Cache) {
-        if !is_core(&applied.key, "pods") && !is_core(&applied.key, "nodes") {
+        if !["pods", "nodes", "namespaces"]
+            .iter()
+            .any(|resource| is_core(&applied.key, resource))
+        {
             return;
         }
         let uid = applied.before.as_ref().map(|record| &record.uid);
@@ -163,7 +158,25 @@ impl Scheduler {
 }
 
 impl State {
+    /// What the cache holds, taken in as though it were new.
+    fn of(cache: &Cache) -> Self {
+        let mut state = State::default();
+        for resource in ["namespaces", "nodes", "pods"] {
+            for key in cache.keys(&GroupResource::new("", resource), None, &|_| true) {
+                state.notice(&key, None, cache);
+            }
+        }
+        state
+    }
+
     fn notice(&mut self, key: &ObjectKey, former_uid: Option<&Uid>, cache: &Cache) {
+        if is_core(key, "namespaces") {
+            match cache.record(key) {
+                Some(record) => self.snapshot.set_namespace(&key.name, &record.labels),
+                None => self.snapshot.remove_namespace(&key.name),
+            }
+            return self.look_again();
+        }
         if is_core(key, "nodes") {
             match view::<Node>(key, cache) {
                 Some(node) => self.snapshot.set_node(&node),
@@ -304,14 +317,7 @@ async fn tell(
 
 /// Why a pod cannot be on each node, for a person.
 pub fn explain(pod: &Object, cache: &Cache) -> Vec<String> {
-    let mut state = State::default();
-    for key in cache
-        .keys(&nodes(), None, &|_| true)
-        .into_iter()
-        .chain(cache.keys(&pods(), None, &|_| true))
-    {
-        state.notice(&key, None, cache);
-    }
+    let state = State::of(cache);
     let Ok(pod) = pod.view::<Pod>() else {
         return Vec::new();
     };
@@ -362,14 +368,6 @@ fn place(key: &ObjectKey) -> String {
         key.namespace.as_deref().unwrap_or_default(),
         key.name
     )
-}
-
-fn nodes() -> GroupResource {
-    GroupResource::new("", "nodes")
-}
-
-fn pods() -> GroupResource {
-    GroupResource::new("", "pods")
 }
 
 fn is_core(key: &ObjectKey, resource: &str) -> bool {

@@ -1,0 +1,264 @@
+//! The runtime as a whole, over a store in memory: a Deployment becomes pods on nodes, and who leads no more writes no more.
+
+use futures::StreamExt;
+use mvcc::{LeaderState, MemStore, Store};
+use objects::cluster::ClusterSettings;
+use objects::{GroupVersionKind, Reason, Term, Timestamp, Uid};
+use registry::{Caller, ListOptions, Pipeline, Registry, Shell, Target, WriteOptions};
+use runtime::Runtime;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A clock that stands, and ids that count.
+struct TestShell(AtomicU64);
+
+impl Shell for TestShell {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix(1_800_000_000)
+    }
+
+    fn uid(&self) -> Uid {
+        Uid(format!("uid-{}", self.0.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn name_suffix(&self) -> String {
+        format!("{:05}", self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+struct Master {
+    store: MemStore,
+    runtime: Runtime,
+    stop: CancellationToken,
+}
+
+impl Master {
+    fn start() -> Self {
+        let store = MemStore::new();
+        store.set_leader(leads(1, true));
+        let registry = Arc::new(Registry::builtin());
+        let shell: Arc<dyn Shell> = Arc::new(TestShell(AtomicU64::new(1)));
+        let settings = ClusterSettings {
+            cluster_cidr: "10.244.0.0/16".to_owned(),
+            service_cidr: "10.96.0.0/16".to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
+            dns_address: "10.96.0.10".to_owned(),
+        };
+        let pipeline = Pipeline::new(
+            Arc::new(store.clone()),
+            registry.clone(),
+            shell.clone(),
+            settings.clone(),
+        );
+        let runtime = Runtime {
+            store: Arc::new(store.clone()),
+            pipeline: Arc::new(pipeline),
+            registry,
+            shell,
+            controllers: reconcile::controller::all(&settings),
+        };
+        let stop = CancellationToken::new();
+        tokio::spawn(runtime.clone().run(stop.clone()));
+        Master {
+            store,
+            runtime,
+            stop,
+        }
+    }
+
+    fn target(&self, group: &str, kind: &str, namespace: Option<&str>) -> Target {
+        let kind = GroupVersionKind::new(group, "v1", kind);
+        Target::collection(
+            self.runtime
+                .registry
+                .by_kind(&kind)
+                .expect("a built-in kind"),
+            namespace,
+        )
+    }
+
+    async fn create(&self, group: &str, kind: &str, namespace: Option<&str>, object: Value) {
+        let target = self.target(group, kind, namespace);
+        let created = self
+            .runtime
+            .pipeline
+            .create(&Caller::master(), &target, object, &WriteOptions::default())
+            .await;
+        created.expect("is created");
+    }
+
+    async fn list(&self, group: &str, kind: &str) -> Vec<Value> {
+        let target = self.target(group, kind, None);
+        let list = self
+            .runtime
+            .pipeline
+            .list(&target, &ListOptions::default())
+            .await
+            .expect("lists");
+        list.items
+            .iter()
+            .map(|item| serde_json::from_slice(item).expect("JSON"))
+            .collect()
+    }
+
+    /// Waits until the objects of a kind are as `wanted` says.
+    async fn until(
+        &self,
+        what: &str,
+        group: &str,
+        kind: &str,
+        wanted: impl Fn(&[Value]) -> bool,
+    ) -> Vec<Value> {
+        let mut last = Vec::new();
+        let waited = tokio::time::timeout(PATIENCE, async {
+            loop {
+                last = self.list(group, kind).await;
+                if wanted(&last) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        let in_time = waited.await.is_ok();
+        assert!(in_time, "{what} did not come; there is {}", json!(last));
+        last
+    }
+
+    async fn with_a_node_and_a_deployment(self) -> Self {
+        self.create(
+            "",
+            "Namespace",
+            None,
+            json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "default"}}),
+        )
+        .await;
+        let node = json!({
+            "kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1"},
+            "status": {
+                "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+                "conditions": [{"type": "Ready", "status": "True"}],
+            },
+        });
+        self.create("", "Node", None, node).await;
+        let deployment = json!({
+            "kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": "web"},
+            "spec": {
+                "replicas": 3, "selector": {"matchLabels": {"app": "web"}},
+                "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "web", "image": "web:1"}]}},
+            },
+        });
+        self.create("apps", "Deployment", Some("default"), deployment)
+            .await;
+        self
+    }
+}
+
+fn leads(term: u64, is_leader: bool) -> LeaderState {
+    LeaderState {
+        term: Term(term),
+        is_leader,
+        has_leader: true,
+    }
+}
+
+fn bound(pods: &[Value]) -> usize {
+    pods.iter()
+        .filter(|pod| pod["spec"]["nodeName"] == "n1")
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deployment_becomes_pods_on_a_node() {
+    let master = Master::start().with_a_node_and_a_deployment().await;
+    let pods = master
+        .until("three bound pods", "", "Pod", |pods| bound(pods) == 3)
+        .await;
+    assert_eq!(pods.len(), 3);
+    master
+        .until(
+            "the node's part of the pods' network",
+            "",
+            "Node",
+            |nodes| nodes[0]["spec"]["podCIDR"] == "10.244.0.0/24",
+        )
+        .await;
+    master
+        .until("the observed generation", "apps", "Deployment", |all| {
+            all[0]["status"]["observedGeneration"] == 1
+        })
+        .await;
+    let key = objects::ObjectKey::new(
+        objects::GroupResource::new("apps", "deployments"),
+        Some("default"),
+        "web",
+    );
+    let lines = runtime::explain(&master.runtime, &key)
+        .await
+        .expect("explains");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line == "controller deployment would do next:"),
+        "{lines:?}"
+    );
+    master.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leads_no_more_acts_no_more() {
+    let master = Master::start().with_a_node_and_a_deployment().await;
+    master
+        .until("three bound pods", "", "Pod", |pods| bound(pods) == 3)
+        .await;
+    master.store.set_leader(leads(2, false));
+    let mut states = master.store.leader();
+    assert_eq!(states.next().await, Some(leads(2, false)));
+
+    let target = master.target("apps", "Deployment", Some("default"));
+    let target = Target {
+        name: Some("web".to_owned()),
+        ..target
+    };
+    let patch = registry::Patch {
+        kind: registry::PatchKind::Merge,
+        value: json!({"spec": {"replicas": 5}}),
+    };
+    master
+        .runtime
+        .pipeline
+        .patch(&Caller::master(), &target, &patch, &WriteOptions::default())
+        .await
+        .expect("is patched");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(
+        master.list("", "Pod").await.len(),
+        3,
+        "a follower's controllers must not act"
+    );
+
+    // A write under the old term is refused by the store itself.
+    let old = Caller::controller("test", Term(1));
+    let refused = master
+        .runtime
+        .pipeline
+        .delete(&old, &target, &registry::DeleteOptions::default())
+        .await;
+    assert!(
+        refused.is_err(),
+        "the store must refuse a term that is over"
+    );
+    assert!(!refused.is_err_and(|status| status.is(Reason::NotFound)));
+
+    master.store.set_leader(leads(3, true));
+    master
+        .until("five bound pods under the new term", "", "Pod", |pods| {
+            bound(pods) == 5
+        })
+        .await;
+    master.stop.cancel();
+}
