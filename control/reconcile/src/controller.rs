@@ -164,6 +164,7 @@ pub fn all(settings: &objects::cluster::ClusterSettings) -> Vec<Arc<dyn Controll
         Arc::new(crate::namespace::NamespaceController),
         Arc::new(crate::serviceaccount::ServiceAccountController),
         Arc::new(crate::garbage::GarbageController),
+        Arc::new(crate::event::EventController),
         Arc::new(crate::podgc::PodGcController),
         Arc::new(crate::nodelifecycle::NodeLifecycleController),
         Arc::new(crate::nodeipam::NodeIpamController::new(

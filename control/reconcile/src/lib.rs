@@ -11,6 +11,7 @@ pub mod conditions;
 pub mod controller;
 pub mod deployment;
 pub mod endpointslice;
+pub mod event;
 pub mod garbage;
 pub mod names;
 pub mod namespace;
