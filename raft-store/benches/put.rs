@@ -41,6 +41,12 @@ async fn run(time: Duration) {
         "three in-process members over loopback TLS, {VALUE_BYTES}-byte values, {} asked, {time:?} each",
         stores.len()
     );
+    let idle = cpu();
+    tokio::time::sleep(time).await;
+    println!(
+        "idle: {:.1} % of a core for all members",
+        (cpu() - idle).as_secs_f64() / time.as_secs_f64() * 100.0
+    );
     for clients in [1, 64, 512] {
         measure("put", Work::Put, clients, time, &stores).await;
     }

@@ -79,6 +79,8 @@ pub struct Limits {
     pub history: Duration,
     /// Commands that may wait to be proposed; more are refused.
     pub proposals_queued: usize,
+    /// With less room than this on its disk, a member takes only deletes and compactions.
+    pub disk_reserve_bytes: u64,
     /// What the watchers may hold in memory.
     pub hub: mvcc::HubLimits,
 }
@@ -91,6 +93,7 @@ impl Default for Limits {
             log_bytes_max: 256 << 20,
             history: Duration::from_secs(24 * 3600),
             proposals_queued: 8192,
+            disk_reserve_bytes: 256 << 20,
             hub: mvcc::HubLimits {
                 ring_bytes_max: 16 << 20,
                 ..mvcc::HubLimits::default()

@@ -414,6 +414,7 @@ pub(crate) fn own_status(inner: &Inner) -> OwnStatus {
         (Err(fatal), ..) => Some(format!("the consensus stopped: {fatal}")),
         (_, ServerState::Shutdown, _) => Some("the member is shutting down".to_owned()),
         (_, _, None) => Some("the member knows no leader".to_owned()),
+        _ if inner.space.is_full() => Some("the disk is full".to_owned()),
         _ => None,
     };
     let applied = *inner.applied.borrow();

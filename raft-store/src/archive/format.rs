@@ -99,7 +99,7 @@ impl<R: Read> SectionReader<R> {
     }
 
     /// The next section; None after an end whose hash is right.
-    pub fn next(&mut self) -> Result<Option<(Kind, Vec<u8>)>, ArchiveError> {
+    pub fn next_section(&mut self) -> Result<Option<(Kind, Vec<u8>)>, ArchiveError> {
         let at = self.offset;
         let head: [u8; 5] = self.take("a section")?;
         let [kind, length @ ..] = head;

@@ -197,7 +197,7 @@ fn put_bytes(block: &mut Vec<u8>, bytes: &[u8]) {
     block.extend_from_slice(bytes);
 }
 
-/// Reads an archive part by part. Nothing may be put to use before `next` returned None: only then is the whole known to be
+/// Reads an archive part by part. Nothing may be put to use before `next_part` returned None: only then is the whole known to be
 /// intact.
 pub struct Reader<R> {
     sections: SectionReader<R>,
@@ -208,7 +208,7 @@ impl<R: Read> Reader<R> {
     /// Reads the header.
     pub fn new(input: R) -> Result<Self, ArchiveError> {
         let mut sections = SectionReader::new(input)?;
-        let Some((Kind::Header, json)) = sections.next()? else {
+        let Some((Kind::Header, json)) = sections.next_section()? else {
             return Err(ArchiveError::Malformed("header"));
         };
         let header =
@@ -222,8 +222,8 @@ impl<R: Read> Reader<R> {
     }
 
     /// The next part; None when all is read and the hash is right.
-    pub fn next(&mut self) -> Result<Option<Part>, ArchiveError> {
-        match self.sections.next()? {
+    pub fn next_part(&mut self) -> Result<Option<Part>, ArchiveError> {
+        match self.sections.next_section()? {
             None => Ok(None),
             Some((Kind::Extra, bytes)) => Ok(Some(Part::Extra(bytes.into()))),
             Some((Kind::Block, packed)) => read_block(&packed).map(Some),
@@ -276,7 +276,7 @@ pub fn verify<R: Read>(input: R) -> Result<Summary, ArchiveError> {
         bytes: 0,
         extra: None,
     };
-    while let Some(part) = reader.next()? {
+    while let Some(part) = reader.next_part()? {
         match part {
             Part::Extra(bytes) => summary.extra = Some(bytes),
             Part::Block(_, records) => {

@@ -61,7 +61,7 @@ pub fn restore<R: Read>(
     prepare(data_dir)?;
     let db = Db::open(&crate::identity::db_dir(data_dir))?;
     let mut extra = None;
-    while let Some(part) = reader.next()? {
+    while let Some(part) = reader.next_part()? {
         match part {
             Part::Extra(bytes) => extra = Some(bytes),
             Part::Block(table, records) => fill(&db, table, records)?,

@@ -380,3 +380,111 @@ fn end_of(range: &impl RangeBounds<u64>) -> u64 {
 fn writer_gone() -> io::Error {
     io::Error::other("the thread that writes the log has ended")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Payload, log_id};
+    use openraft::EntryPayload;
+
+    fn open(dir: &std::path::Path) -> (Arc<Db>, Result<LogStore, LogError>) {
+        let db = Arc::new(Db::open(dir).expect("the database opens"));
+        let log = LogStore::open(db.clone(), Arc::default());
+        (db, log)
+    }
+
+    async fn fill(log: &mut LogStore, indexes: std::ops::Range<u64>, bytes: usize) {
+        let entries = indexes.map(|index| Entry {
+            log_id: log_id(1, index),
+            payload: EntryPayload::Normal(Payload(vec![b'x'; bytes].into())),
+        });
+        let (sender, flushed) = oneshot::channel();
+        let sender = openraft_flushed(sender);
+        log.append(entries, sender)
+            .await
+            .expect("the log takes entries");
+        flushed
+            .await
+            .expect("the writer answers")
+            .expect("the entries are written");
+    }
+
+    fn openraft_flushed(sender: oneshot::Sender<io::Result<()>>) -> IOFlushed<TypeConfig> {
+        use openraft::type_config::TypeConfigExt;
+        let (signal, done) = TypeConfig::oneshot();
+        tokio::spawn(async move {
+            let result: Result<io::Result<()>, _> = done.await;
+            // A test that does not wait for it does not want to know.
+            let _ = sender.send(result.unwrap_or_else(|_| Err(writer_gone())));
+        });
+        IOFlushed::signal(signal)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_damaged_or_missing_entry_refuses_to_start() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (db, log) = open(dir.path());
+        let mut log = log.expect("an empty log");
+        fill(&mut log, 0..10, 100).await;
+        let mut record = db
+            .rocks()
+            .get_cf(&db.log_cf(), 4u64.to_be_bytes())
+            .expect("it can be read")
+            .expect("it is there");
+        let whole = record.clone();
+        record[30] ^= 1;
+        db.rocks()
+            .put_cf(&db.log_cf(), 4u64.to_be_bytes(), &record)
+            .expect("it can be written");
+        let again = LogStore::open(db.clone(), Arc::default());
+        assert!(matches!(
+            again.err(),
+            Some(LogError::Damaged { index: 4, .. })
+        ));
+        db.rocks()
+            .put_cf(&db.log_cf(), 4u64.to_be_bytes(), whole)
+            .expect("it can be written");
+        db.rocks()
+            .delete_cf(&db.log_cf(), 6u64.to_be_bytes())
+            .expect("it can be deleted");
+        let again = LogStore::open(db, Arc::default());
+        assert!(matches!(
+            again.err(),
+            Some(LogError::Gap { expected: 6, .. })
+        ));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn reads_join_disk_and_memory_and_are_cut_by_bytes() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (_db, log) = open(dir.path());
+        let mut log = log.expect("an empty log");
+        for start in (0..100).step_by(10) {
+            fill(&mut log, start..start + 10, 256 << 10).await;
+        }
+        let first_in_memory = log
+            .shared
+            .memory()
+            .recent
+            .first_index()
+            .expect("some are in memory");
+        assert!((1..99).contains(&first_in_memory), "{first_in_memory}");
+        let mut reader = log.get_log_reader().await;
+        let all = reader
+            .try_get_log_entries(0..100)
+            .await
+            .expect("the log can be read");
+        assert!(all.iter().map(|entry| entry.log_id.index).eq(0..100));
+        for start in [0, first_in_memory - 1, first_in_memory, 95] {
+            let some = reader
+                .limited_get_log_entries(start, 100)
+                .await
+                .expect("the log can be read");
+            let bytes: usize = some.iter().map(|entry| record::encode(entry).len()).sum();
+            assert!(
+                some[0].log_id.index == start && bytes <= APPEND_BYTES_MAX,
+                "{start}: {bytes}"
+            );
+        }
+    }
+}

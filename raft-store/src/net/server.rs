@@ -191,6 +191,7 @@ impl Raft for Service {
             Forwarded::NotLeader => {
                 Outcome::NotLeader(inner.raft.current_leader().await.unwrap_or(0))
             }
+            Forwarded::NoSpace => Outcome::NoSpace(true),
             Forwarded::Unknown(reason) => Outcome::Unknown(reason),
         };
         Ok(Response::new(proto::ProposeResponse {

@@ -137,7 +137,11 @@ impl StateMachine {
         let mut batch = WriteBatch::default();
         self.db.add_writes(&mut batch, overlay.into_writes());
         self.db.write(batch).map_err(io::Error::other)?;
-        self.hub.publish(revision, events);
+        match events.is_empty() && revision > self.applied.borrow().revision {
+            // The revision was raised: nobody who knows an older one can go on from it.
+            true => self.hub.reset(revision, compacted),
+            false => self.hub.publish(revision, events),
+        }
         self.hub.compacted(compacted);
         self.applied.send_replace(Applied {
             log_id: self.own.applied,

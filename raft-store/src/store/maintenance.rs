@@ -1,7 +1,7 @@
 //! What a member does by itself, now and then: sweeps compacted history, cuts a log that grew large, tells watchers their
 //! progress; and as leader forgets history by age and makes voters of learners that caught up.
 
-use super::Inner;
+use super::{Inner, space};
 use crate::clock;
 use mvcc::{Command, Meta};
 use objects::Revision;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 const TICK: Duration = Duration::from_millis(500);
-/// Ticks between two looks at the log's size.
+/// Ticks between two looks at the sizes of log and disk.
 const LOG_TICKS: u64 = 10;
 /// Ticks between two progress notices to watchers.
 const PROGRESS_TICKS: u64 = 10;
@@ -37,6 +37,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         crate::membership::promote_learners(&inner).await;
         if tick % LOG_TICKS == 0 {
             cut_log(&inner).await;
+            space::look(&inner);
         }
         if tick % PROGRESS_TICKS == 0 {
             inner.hub.progress();

@@ -8,6 +8,7 @@ mod maintenance;
 mod open;
 mod propose;
 mod read;
+mod space;
 
 pub(crate) use maintenance::matched;
 pub(crate) use open::Inner;

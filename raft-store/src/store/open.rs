@@ -1,5 +1,6 @@
 //! Brings a member up: checks whose folder it is, opens log and state, starts the consensus, the port and the tasks.
 
+use super::space::Space;
 use super::{RaftStore, leader, maintenance, propose, read};
 use crate::config::{Config, OpenError};
 use crate::db::Db;
@@ -27,6 +28,7 @@ pub(crate) struct Inner {
     pub hub: Hub,
     pub peers: Arc<Peers>,
     pub metrics: Arc<Metrics>,
+    pub space: Space,
     pub applied: watch::Receiver<Applied>,
     pub leader: watch::Receiver<LeaderState>,
     pub proposals: mpsc::Sender<propose::Proposal>,
@@ -91,6 +93,7 @@ impl RaftStore {
             hub,
             peers,
             metrics,
+            space: Space::default(),
             applied,
             leader,
             proposals,

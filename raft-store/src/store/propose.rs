@@ -35,6 +35,8 @@ pub(crate) enum Forwarded {
     Replies(Replies),
     /// Surely not proposed: that member does not lead.
     NotLeader,
+    /// Surely not proposed: that member's disk is full.
+    NoSpace,
     /// Perhaps proposed.
     Unknown(String),
 }
@@ -42,6 +44,9 @@ pub(crate) enum Forwarded {
 impl Inner {
     /// Proposes a command and waits until it is applied.
     pub async fn propose(&self, command: Command) -> Reply {
+        if !self.space.admits(&command) {
+            return Err(StoreError::NoSpace);
+        }
         let deadline = Instant::now() + self.config.timings.request;
         let (reply, answer) = oneshot::channel();
         match timeout_at(deadline, self.proposals.send(Proposal { command, reply })).await {
@@ -67,6 +72,9 @@ impl Inner {
 
     /// Proposes a batch on this member, which must lead.
     pub async fn propose_here(&self, batch: Bytes) -> Forwarded {
+        if !self.space.admits_batch(&batch) {
+            return Forwarded::NoSpace;
+        }
         match self.raft.client_write(Payload(batch)).await {
             Ok(response) => Forwarded::Replies(response.data),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Forwarded::NotLeader,
@@ -99,7 +107,11 @@ impl Inner {
                 Err(err) => Forwarded::Unknown(err.to_string()),
             },
             Some(Outcome::NotLeader(_)) => Forwarded::NotLeader,
-            Some(Outcome::Unknown(reason) | Outcome::Refused(reason)) => Forwarded::Unknown(reason),
+            Some(Outcome::NoSpace(true)) => Forwarded::NoSpace,
+            Some(Outcome::NoSpace(false)) => {
+                Forwarded::Unknown("the leader contradicts itself".to_owned())
+            }
+            Some(Outcome::Unknown(reason)) => Forwarded::Unknown(reason),
             None => Forwarded::Unknown("the leader's answer was empty".to_owned()),
         }
     }
@@ -113,6 +125,7 @@ impl Inner {
                 match timeout_at(deadline, attempt).await {
                     Ok(Forwarded::Replies(replies)) => return Ok(replies),
                     Ok(Forwarded::Unknown(reason)) => return Err(StoreError::Unavailable(reason)),
+                    Ok(Forwarded::NoSpace) => return Err(StoreError::NoSpace),
                     Ok(Forwarded::NotLeader) => {}
                     Err(_) => {
                         return Err(StoreError::Unavailable(
