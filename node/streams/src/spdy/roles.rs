@@ -115,20 +115,14 @@ impl Roles {
         self.size.extend_from_slice(bytes);
         let mut sizes = serde_json::Deserializer::from_slice(&self.size).into_iter::<Size>();
         let mut newest = None;
-        let mut broken = false;
-        let mut used = 0;
-        for size in sizes.by_ref() {
-            match size {
-                Ok(size) => newest = Some(size),
-                Err(error) => broken = !error.is_eof(),
+        let broken = loop {
+            match sizes.next() {
+                Some(Ok(size)) => newest = Some(size),
+                Some(Err(error)) => break !error.is_eof(),
+                None => break false,
             }
-            if broken {
-                break;
-            }
-        }
-        if !broken {
-            used = sizes.byte_offset();
-        }
+        };
+        let used = sizes.byte_offset();
         self.size.drain(..used);
         if broken || self.size.len() > SIZE_BYTES_MAX {
             self.size.clear();

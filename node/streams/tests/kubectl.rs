@@ -1,0 +1,208 @@
+//! The real kubectl of each version against this crate: SPDY up to 1.29, WebSocket from 1.30.
+
+mod support;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use streams::Size;
+use support::{SPDY_VERSIONS, Seen, Server, WEBSOCKET_VERSIONS, kubectl, noise};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{sleep, timeout};
+
+const MEGABYTES_10: usize = 10 * 1024 * 1024;
+
+fn all_versions() -> impl Iterator<Item = &'static str> {
+    SPDY_VERSIONS.into_iter().chain(WEBSOCKET_VERSIONS)
+}
+
+fn upgrade_of(version: &str) -> Seen {
+    let protocol = if SPDY_VERSIONS.contains(&version) {
+        "SPDY/3.1"
+    } else {
+        "websocket"
+    };
+    Seen::Upgrade(protocol.into())
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+#[tokio::test]
+async fn output_errors_and_exit_code_arrive_apart() {
+    let mut server = Server::start().await;
+    for version in all_versions() {
+        let script = "echo to out; echo to err >&2; exit 42";
+        let run = server
+            .run(version, &["exec", "p1", "--", "sh", "-c", script], b"")
+            .await;
+        assert_eq!(
+            text(&run.stdout),
+            "to out\n",
+            "{version}: {}",
+            text(&run.stderr)
+        );
+        assert_eq!(
+            text(&run.stderr),
+            "to err\ncommand terminated with exit code 42\n",
+            "{version}"
+        );
+        assert_eq!(run.status.code(), Some(42), "{version}");
+        assert_eq!(server.next_seen().await, upgrade_of(version));
+        assert_eq!(server.next_seen().await, Seen::Finished(Ok(())));
+    }
+}
+
+#[tokio::test]
+async fn input_is_piped_and_ends() {
+    let server = Server::start().await;
+    for version in all_versions() {
+        let arguments = ["exec", "-i", "p1", "--", "sh", "-c", "tr a-z A-Z; echo end"];
+        let run = server.run(version, &arguments, b"hello\n").await;
+        assert_eq!(text(&run.stdout), "HELLO\nend\n", "{version}");
+        assert_eq!(text(&run.stderr), "", "{version}");
+        assert!(run.status.success(), "{version}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_start_says_why() {
+    let server = Server::start().await;
+    for version in all_versions() {
+        let run = server
+            .run(version, &["exec", "p1", "--", "no-such-command"], b"")
+            .await;
+        assert!(
+            text(&run.stderr).contains("cannot run \"no-such-command\""),
+            "{version}: {}",
+            text(&run.stderr)
+        );
+        assert_eq!(run.status.code(), Some(1), "{version}");
+    }
+}
+
+#[tokio::test]
+async fn ten_megabytes_each_way_stay_intact() {
+    let server = Server::start().await;
+    let sent = noise(MEGABYTES_10);
+    for version in ["1.27", "1.29", "1.30", "1.33"] {
+        let run = server
+            .run(version, &["exec", "-i", "p1", "--", "cat"], &sent)
+            .await;
+        assert!(run.status.success(), "{version}: {}", text(&run.stderr));
+        assert!(run.stdout == *sent, "{version}: bytes differ");
+    }
+}
+
+#[tokio::test]
+async fn input_that_nobody_reads_does_not_hold_the_end_up() {
+    let server = Server::start().await;
+    let sent = noise(MEGABYTES_10);
+    for version in ["1.29", "1.33"] {
+        let arguments = [
+            "exec",
+            "-i",
+            "p1",
+            "--",
+            "sh",
+            "-c",
+            "exec 0<&-; sleep 1; echo done",
+        ];
+        let run = server.run(version, &arguments, &sent).await;
+        assert_eq!(text(&run.stdout), "done\n", "{version}");
+        assert!(run.status.success(), "{version}");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_reader_gets_everything() {
+    let server = Server::start().await;
+    for version in ["1.29", "1.33"] {
+        let mut child = server
+            .kubectl(
+                version,
+                &["exec", "p1", "--", "head", "-c", "3000000", "/dev/zero"],
+            )
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("kubectl starts");
+        sleep(Duration::from_secs(2)).await;
+        let mut bytes = Vec::new();
+        let mut stdout = child.stdout.take().expect("piped");
+        stdout
+            .read_to_end(&mut bytes)
+            .await
+            .expect("kubectl writes");
+        assert_eq!(bytes.len(), 3_000_000, "{version}");
+        assert!(child.wait().await.expect("kubectl ends").success());
+    }
+}
+
+#[tokio::test]
+async fn the_command_learns_that_kubectl_was_killed() {
+    let mut server = Server::start().await;
+    for version in ["1.29", "1.33"] {
+        let mut child = server
+            .kubectl(
+                version,
+                &["exec", "-i", "p1", "--", "sh", "-c", "echo up; sleep 60"],
+            )
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("kubectl starts");
+        let mut up = [0; 3];
+        let mut stdout = child.stdout.take().expect("piped");
+        stdout.read_exact(&mut up).await.expect("the command runs");
+        assert_eq!(server.next_seen().await, upgrade_of(version));
+        child.kill().await.expect("kubectl runs");
+        assert_eq!(server.next_seen().await, Seen::Gone, "{version}");
+    }
+}
+
+/// `script` gives kubectl a terminal; `stty` in it changes that terminal's size while kubectl runs.
+#[tokio::test]
+async fn terminal_sizes_arrive() {
+    let mut server = Server::start().await;
+    for version in ["1.29", "1.33"] {
+        let exec = format!(
+            "stty cols 101 rows 31; (sleep 1; stty cols 102 rows 32 </dev/tty; sleep 1) & \
+             {} --server http://{} exec -it p1 -- sleep 3",
+            kubectl(version).display(),
+            server.address(),
+        );
+        let mut child = tokio::process::Command::new("script")
+            .args(["--quiet", "--return", "--command", &exec, "/dev/null"])
+            .env("KUBECONFIG", "/dev/null")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("script (bsdutils) is installed");
+        let mut stdin = child.stdin.take().expect("piped");
+        assert_eq!(server.next_seen().await, upgrade_of(version));
+        for (width, height) in [(101, 31), (102, 32)] {
+            let size = Size { width, height };
+            assert_eq!(server.next_seen().await, Seen::Resize(size), "{version}");
+        }
+        assert_eq!(server.next_seen().await, Seen::Finished(Ok(())));
+        stdin.shutdown().await.expect("script reads");
+        drop(stdin);
+        let status = timeout(Duration::from_secs(10), child.wait()).await;
+        assert!(status.expect("script ends").expect("script runs").success());
+    }
+}
+
+#[tokio::test]
+async fn the_websocket_switch_of_1_29_works() {
+    let mut server = Server::start().await;
+    let run = server
+        .kubectl("1.29", &["exec", "p1", "--", "echo", "hi"])
+        .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "true")
+        .output()
+        .await
+        .expect("kubectl runs");
+    assert_eq!(text(&run.stdout), "hi\n");
+    assert_eq!(server.next_seen().await, Seen::Upgrade("websocket".into()));
+}
