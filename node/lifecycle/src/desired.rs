@@ -132,6 +132,31 @@ impl Desired {
         })
     }
 
+    /// The pod as it is to be treated once its object is gone: deleted, with what grace it asked for.
+    #[must_use]
+    pub fn removed(mut self, at: Timestamp) -> Self {
+        let grace = i64::from(self.grace_s());
+        self.pod
+            .metadata
+            .deletion_grace_period_seconds
+            .get_or_insert(grace);
+        self.pod
+            .metadata
+            .deletion_timestamp
+            .get_or_insert(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at.0));
+        self
+    }
+
+    /// The revision of the object; 0 where it has none.
+    pub fn revision(&self) -> u64 {
+        self.pod
+            .metadata
+            .resource_version
+            .as_deref()
+            .and_then(|revision| revision.parse().ok())
+            .unwrap_or(0)
+    }
+
     /// The pod's specification.
     pub fn spec(&self) -> &PodSpec {
         &self.spec

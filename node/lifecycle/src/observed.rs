@@ -29,6 +29,20 @@ pub struct Observed {
     pub probes: BTreeMap<(String, ProbeKind), Tally>,
 }
 
+impl Observed {
+    /// Whether there is a sandbox to be taken down.
+    pub fn has_sandbox(&self) -> bool {
+        matches!(self.sandbox, Sandbox::Ready { .. } | Sandbox::Lost)
+    }
+
+    /// Whether a container is in the making or runs.
+    pub fn is_any_alive(&self) -> bool {
+        self.containers
+            .iter()
+            .any(|container| !matches!(container.state, ContainerState::Exited(_)))
+    }
+}
+
 /// How a sandbox stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Sandbox {

@@ -56,8 +56,8 @@ fn delete(
     now: Timestamp,
 ) -> Step {
     let stopping = stop_all(desired, observed, &records, StopReason::Deleted, now);
-    let alive = is_any_alive(observed);
-    let is_there = has_sandbox(observed);
+    let alive = observed.is_any_alive();
+    let is_there = observed.has_sandbox();
     let actions = match (alive, is_there) {
         (true, _) => stopping,
         (false, true) => vec![Action::RemoveSandbox],
@@ -92,7 +92,7 @@ fn wind_down(
     records: Vec<Record<'_>>,
     now: Timestamp,
 ) -> Step {
-    if !has_sandbox(observed) {
+    if !observed.has_sandbox() {
         return Step {
             actions: vec![],
             status: None,
@@ -100,7 +100,7 @@ fn wind_down(
         };
     }
     let mut actions = stop_all(desired, observed, &records, StopReason::PodEnded, now);
-    if !is_any_alive(observed) {
+    if !observed.is_any_alive() {
         actions.push(Action::RemoveSandbox);
     }
     let judged = judge_only(records, observed, now);
@@ -133,17 +133,6 @@ fn keep_phase(
         status.phase = desired.status().and_then(|before| before.phase.clone());
     }
     status
-}
-
-fn has_sandbox(observed: &Observed) -> bool {
-    matches!(observed.sandbox, Sandbox::Ready { .. } | Sandbox::Lost)
-}
-
-fn is_any_alive(observed: &Observed) -> bool {
-    observed
-        .containers
-        .iter()
-        .any(|container| !matches!(container.state, ContainerState::Exited(_)))
 }
 
 /// Stops what runs: sidecars when nothing else does.

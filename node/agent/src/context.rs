@@ -1,0 +1,47 @@
+//! What every part of the agent works with.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use client::Client;
+use network::Network;
+use node_runtime::Pods;
+
+use crate::events::Recorder;
+use crate::net::host_ports::HostPorts;
+use crate::pods::spec::Surroundings;
+
+/// Shared by the workers and the kubelet API.
+pub struct Context {
+    /// The node's name.
+    pub node: String,
+    /// The node's address.
+    pub address: std::net::Ipv4Addr,
+    /// The API.
+    pub client: Client,
+    /// Containers.
+    pub pods: Pods,
+    /// Links, rules and names.
+    pub network: Arc<Network>,
+    /// Events.
+    pub events: Recorder,
+    /// Host ports of all pods.
+    pub host_ports: HostPorts,
+    /// Where containers log: `POD/CONTAINER/ATTEMPT.log` below it.
+    pub logs: PathBuf,
+    /// Where containers leave their last words.
+    pub messages: PathBuf,
+    /// Cluster and node, as sandboxes see them.
+    pub around: Surroundings,
+    /// Processors, in thousandths.
+    pub cpu_milli: i64,
+    /// The address of the service `kubernetes`.
+    pub api_service: Option<std::net::Ipv4Addr>,
+}
+
+impl Context {
+    /// The folder of a pod's logs.
+    pub fn pod_logs(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
+        self.logs.join(format!("{namespace}_{name}_{uid}"))
+    }
+}
