@@ -4,7 +4,7 @@ mod common;
 
 use common::{Cluster, get, put, put_until_known, wait_for};
 use futures::StreamExt;
-use mvcc::{Consistency, KeyRange, RangeRequest, Store, WatchRequest};
+use mvcc::{Command, Consistency, KeyRange, LeaseId, Op, RangeRequest, Store, Txn, WatchRequest};
 use objects::Revision;
 use raft_store::{OpenError, RaftStore};
 use std::time::{Duration, Instant};
@@ -170,6 +170,50 @@ async fn a_graceful_stop_hands_leadership_over() {
         "one election was enough"
     );
     assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_ends_with_its_keys_but_not_with_its_leader() {
+    let mut cluster = Cluster::new(3).await;
+    let leader = cluster.leader().await;
+    let id = LeaseId(7);
+    let now_ms = cluster.member(leader).lease_now_ms();
+    let grant = Command::LeaseGrant {
+        id,
+        ttl_ms: 2_000,
+        now_ms,
+    };
+    cluster
+        .member(leader)
+        .command(grant)
+        .await
+        .expect("the lease is granted");
+    let held = Op::Put {
+        key: "held".into(),
+        value: "v".into(),
+        lease: id,
+        prev_kv: false,
+    };
+    let txn = Txn {
+        success: vec![held],
+        ..Txn::default()
+    };
+    cluster.any().txn(txn).await.expect("the key is written");
+    let began = Instant::now();
+    cluster.kill(leader).await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(get(cluster.any(), "held").await.as_deref(), Some("v"));
+    while get(cluster.any(), "held").await.is_some() {
+        assert!(
+            began.elapsed() < Duration::from_secs(12),
+            "the lease never ends"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(
+        began.elapsed() >= Duration::from_secs(2),
+        "a new leader gives every lease its whole time again"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

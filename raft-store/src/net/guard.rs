@@ -118,3 +118,41 @@ impl tonic::service::Interceptor for Incoming {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::service::Interceptor;
+
+    fn call(cluster: &str, to: MemberId) -> Result<(), String> {
+        let mut incoming = Incoming::new("c1", 2);
+        let request = Outgoing::new(cluster, 1, to)
+            .expect("the id fits")
+            .call(Request::new(()))
+            .expect("it only signs");
+        incoming
+            .call(request)
+            .map(|_| ())
+            .map_err(|status| status.message().to_owned())
+    }
+
+    #[test]
+    fn only_calls_meant_for_this_member_of_this_cluster_pass() {
+        assert_eq!(call("c1", 2), Ok(()));
+        let other_cluster = call("c0", 2).expect_err("another cluster is refused");
+        assert!(
+            other_cluster.contains("cluster c0") && other_cluster.contains("cluster c1"),
+            "{other_cluster}"
+        );
+        let other_member = call("c1", 3).expect_err("another member is refused");
+        assert!(
+            other_member.contains("calls member 3, this is member 2"),
+            "{other_member}"
+        );
+        let unsigned = Incoming::new("c1", 2).call(Request::new(()));
+        assert_eq!(
+            unsigned.err().map(|status| status.code()),
+            Some(tonic::Code::PermissionDenied)
+        );
+    }
+}

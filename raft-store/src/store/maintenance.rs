@@ -1,7 +1,7 @@
 //! What a member does by itself, now and then: sweeps compacted history, cuts a log that grew large, tells watchers their
-//! progress; and as leader forgets history by age and makes voters of learners that caught up.
+//! progress; and as leader ends leases, forgets history by age and makes voters of learners that caught up.
 
-use super::{Inner, space};
+use super::{Inner, leases, space};
 use crate::clock;
 use mvcc::{Command, Meta};
 use objects::Revision;
@@ -35,6 +35,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         ticks.tick().await;
         sweep(&inner).await;
         crate::membership::promote_learners(&inner).await;
+        leases::expire(&inner).await;
         if tick % LOG_TICKS == 0 {
             cut_log(&inner).await;
             space::look(&inner);

@@ -4,6 +4,7 @@
 //! be. Writes go to the leader, wherever it is.
 
 mod leader;
+mod leases;
 mod maintenance;
 mod open;
 mod propose;
@@ -49,6 +50,11 @@ impl RaftStore {
     /// Proposes a command of the store's and waits until it is applied.
     pub async fn command(&self, command: Command) -> Result<Done, StoreError> {
         self.inner.propose(command).await
+    }
+
+    /// The time that a lease command carries when it is proposed now.
+    pub fn lease_now_ms(&self) -> u64 {
+        self.inner.lease_now_ms()
     }
 
     /// The whole state in one archive, as of now, while the store goes on. `extra` are bytes of the caller that go along.

@@ -1,5 +1,6 @@
 //! Brings a member up: checks whose folder it is, opens log and state, starts the consensus, the port and the tasks.
 
+use super::leases::LeaseClock;
 use super::space::Space;
 use super::{RaftStore, leader, maintenance, propose, read};
 use crate::config::{Config, OpenError};
@@ -29,6 +30,8 @@ pub(crate) struct Inner {
     pub peers: Arc<Peers>,
     pub metrics: Arc<Metrics>,
     pub space: Space,
+    /// Runs while this member leads.
+    pub lease_clock: std::sync::Mutex<Option<LeaseClock>>,
     pub applied: watch::Receiver<Applied>,
     pub leader: watch::Receiver<LeaderState>,
     pub proposals: mpsc::Sender<propose::Proposal>,
@@ -94,6 +97,7 @@ impl RaftStore {
             peers,
             metrics,
             space: Space::default(),
+            lease_clock: std::sync::Mutex::default(),
             applied,
             leader,
             proposals,
