@@ -1,0 +1,76 @@
+//! A process with one member of ours and etcd's KV service in front of it. It ends when its standard input does.
+
+use crate::kv::KvService;
+use anyhow::Result;
+use objects::cluster::MemberAdd;
+use raft_store::{Config, Limits, RaftStore, Timings};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+
+/// How a member is started.
+#[derive(clap::Args)]
+pub struct Args {
+    #[arg(long)]
+    dir: PathBuf,
+    #[arg(long)]
+    id: u64,
+    /// Where the other members reach it
+    #[arg(long)]
+    peer: SocketAddr,
+    /// Where clients reach it
+    #[arg(long)]
+    client: SocketAddr,
+    /// Begin a cluster and admit the members at these addresses, whose ids follow
+    #[arg(long, value_delimiter = ',')]
+    begin_with: Vec<SocketAddr>,
+}
+
+/// Runs the member; one line on standard output says that it serves, a second one that all vote.
+pub async fn run(args: Args) -> Result<()> {
+    let store = RaftStore::open(config(&args)).await?;
+    if !args.begin_with.is_empty() {
+        store.bootstrap().await?;
+    }
+    let server = tonic::transport::Server::builder().add_service(KvService(store.clone()));
+    let server = tokio::spawn(server.serve(args.client));
+    println!("serving");
+    for (place, address) in args.begin_with.iter().enumerate() {
+        let member = MemberAdd {
+            name: format!("m{}", place + 2),
+            peer_address: address.to_string(),
+            api_url: format!("https://m{}:6443", place + 2),
+        };
+        let member = store.add_member(member).await?;
+        println!("admitted {}", member.id);
+    }
+    let voters = args.begin_with.len() + 1;
+    while !args.begin_with.is_empty()
+        && store.members().iter().filter(|one| one.voter).count() < voters
+    {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("complete");
+    // Whoever started this process holds the other end.
+    let mut nothing = Vec::new();
+    tokio::io::stdin().read_to_end(&mut nothing).await?;
+    server.abort();
+    store.kill().await;
+    Ok(())
+}
+
+fn config(args: &Args) -> Config {
+    Config {
+        data_dir: args.dir.clone(),
+        cluster_id: "bench".to_owned(),
+        member_id: args.id,
+        name: format!("m{}", args.id),
+        listen: args.peer,
+        peer_address: args.peer.to_string(),
+        api_url: format!("https://m{}:6443", args.id),
+        tls: None,
+        timings: Timings::default(),
+        limits: Limits::default(),
+    }
+}
