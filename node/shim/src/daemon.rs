@@ -1,15 +1,14 @@
 //! Becomes the pod's shim: detached from the agent, subreaper, with the IPC and UTS namespaces that the pod's containers
-//! join. The caller's process ends with success when the socket answers, so that starting a shim is one awaited command.
+//! join. The starter waits for one line; while it lives it is the parent and reaps, after that init is.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use nix::unistd::ForkResult;
 
 use crate::pod::Pod;
 
@@ -57,40 +56,23 @@ pub fn parse(arguments: &[String]) -> Result<Options> {
     Ok(options)
 }
 
-/// Detaches and serves until told to shut down. Returns in the caller's process as soon as the socket answers.
+/// What the shim says on its standard output when its socket answers.
+const READY: &[u8] = b"ready\n";
+
+/// Detaches and serves until told to shut down. Says `ready` when the socket answers, and nothing on its standard output
+/// after that.
 pub fn run(options: Options) -> Result<()> {
     std::env::set_current_dir(&options.dir)
         .with_context(|| format!("cannot enter {}", options.dir.display()))?;
-    let (mut ready, mut report) = std::io::pipe().context("cannot make a pipe")?;
-    // SAFETY: this process has one thread, so that the child may do anything that the parent could.
-    match unsafe { nix::unistd::fork() }.context("cannot fork")? {
-        ForkResult::Parent { .. } => {
-            drop(report);
-            let mut answer = String::new();
-            ready
-                .read_to_string(&mut answer)
-                .context("cannot hear of the shim")?;
-            if answer != "ready" {
-                bail!("the shim did not start: {answer}");
-            }
-            Ok(())
-        }
-        ForkResult::Child => {
-            drop(ready);
-            match become_shim(&options) {
-                Ok(mut pod) => {
-                    report.write_all(b"ready").context("cannot report")?;
-                    drop(report);
-                    pod.serve()
-                }
-                Err(error) => {
-                    let _ = report.write_all(format!("{error:#}").as_bytes());
-                    // The parent tells it; this process must not print it a second time.
-                    std::process::exit(1)
-                }
-            }
-        }
-    }
+    let mut pod = become_shim(&options)?;
+    let mut stdout = std::io::stdout();
+    stdout
+        .write_all(READY)
+        .and_then(|()| stdout.flush())
+        .context("cannot report")?;
+    // The agent's end of it goes with the agent.
+    nix::unistd::dup2_stdout(std::io::stderr()).context("cannot let go of standard output")?;
+    pod.serve()
 }
 
 fn become_shim(options: &Options) -> Result<Pod> {

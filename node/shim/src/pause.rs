@@ -19,6 +19,7 @@ pub fn start() -> Result<()> {
         .arg0("trireme-pause")
         .arg("pause")
         .stdin(Stdio::null())
+        .stdout(Stdio::null())
         .status()
         .context("cannot start the helper")?;
     if !status.success() {

@@ -225,6 +225,11 @@ impl Process {
         }
     }
 
+    /// Its standard input ends with the viewer who says so.
+    pub fn input_is_once(&self) -> bool {
+        self.container.as_ref().is_none_or(|part| part.stdin_once)
+    }
+
     /// There is input that the process has not taken.
     pub fn has_input(&self) -> bool {
         self.input.is_some() && !self.input_pending.is_empty()

@@ -6,6 +6,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+
 use super::{Pod, Pods, disk};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -15,6 +17,8 @@ use crate::{files, mounts};
 
 /// A shim is ready in milliseconds; a stalled machine is given this much.
 const START_TIME_MAX: Duration = Duration::from_secs(30);
+/// It says one word.
+const ANSWER_BYTES_MAX: u64 = 100;
 
 impl Pods {
     /// Makes a pod's sandbox. One of the same UID that is there is left as it is.
@@ -60,7 +64,7 @@ impl Pods {
         self.watch(pod).await
     }
 
-    /// Runs `shim pod`, which returns when the shim answers.
+    /// Runs `shim pod` and waits until it answers.
     async fn start_shim(&self, pod: &Pod) -> Result<()> {
         let log = pod.folder.join("shim.log");
         let output = File::options()
@@ -81,22 +85,31 @@ impl Pods {
         if spec.share_pid {
             command.arg("--share-pid");
         }
-        let errors = output.try_clone().map_err(Error::io("open", &log))?;
         command
             .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors)
+            .stdout(Stdio::piped())
+            .stderr(output)
             .env_clear();
-        let status = match tokio::time::timeout(START_TIME_MAX, command.status()).await {
-            Ok(status) => status.map_err(Error::io("run", &self.inner.shim))?,
-            Err(_) => {
-                return Err(Error::Deadline {
-                    what: "the start of the pod's shim".into(),
-                    after: START_TIME_MAX,
-                });
+        let mut child = command
+            .spawn()
+            .map_err(Error::io("run", &self.inner.shim))?;
+        let mut answer = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            let line = BufReader::new(stdout).take(ANSWER_BYTES_MAX);
+            let read = async { BufReader::new(line).read_line(&mut answer).await };
+            match tokio::time::timeout(START_TIME_MAX, read).await {
+                Ok(read) => drop(read.map_err(Error::io("hear of", &self.inner.shim))?),
+                Err(_) => {
+                    return Err(Error::Deadline {
+                        what: "the start of the pod's shim".into(),
+                        after: START_TIME_MAX,
+                    });
+                }
             }
-        };
-        if !status.success() {
+        }
+        // Reaps it, whenever it ends; a later agent leaves that to init.
+        tokio::spawn(async move { child.wait().await });
+        if answer != "ready\n" {
             let text = fs::read_to_string(&log).unwrap_or_default();
             return Err(pod.shim_error(format!(
                 "it did not start: {}",

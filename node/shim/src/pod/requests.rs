@@ -383,18 +383,10 @@ impl Pod {
         };
         match input.body {
             Some(stream_input::Body::Stdin(data)) => process.push_input(&data),
-            Some(stream_input::Body::StdinEnd(_)) => {
-                // A container's input outlives a viewer, unless it was asked to be used once.
-                if process
-                    .container
-                    .as_ref()
-                    .is_none_or(|part| part.stdin_once)
-                {
-                    process.end_input();
-                }
-            }
+            // A container's input outlives a viewer, unless it was asked to be used once.
+            Some(stream_input::Body::StdinEnd(_)) if process.input_is_once() => process.end_input(),
+            Some(stream_input::Body::StdinEnd(_)) | None => {}
             Some(stream_input::Body::Resize(size)) => process.resize(&size),
-            None => {}
         }
     }
 }
