@@ -8,8 +8,6 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names are Kubernetes' StatusReason values")]
 pub enum Reason {
-    #[serde(rename = "")]
-    Unknown,
     Unauthorized,
     Forbidden,
     NotFound,
@@ -28,6 +26,11 @@ pub enum Reason {
     UnsupportedMediaType,
     InternalError,
     ServiceUnavailable,
+    /// A command's own failure, as kubelets tell it at the end of an exec.
+    NonZeroExitCode,
+    /// None, or one that this program does not know.
+    #[serde(rename = "", other)]
+    Unknown,
 }
 
 /// One fault, at one field where it has one.
