@@ -44,6 +44,8 @@ pub struct Timings {
     pub election_max: Duration,
     /// How long a member may take to answer an append, its fsync included, before its connection is made anew.
     pub append: Duration,
+    /// A leader whose disk takes longer than this for one write hands leadership over.
+    pub slow_disk: Duration,
     /// How long connecting to a member may take.
     pub connect: Duration,
     /// How long a client's request may take.
@@ -59,6 +61,7 @@ impl Default for Timings {
             election_min: Duration::from_millis(500),
             election_max: Duration::from_millis(900),
             append: Duration::from_millis(1500),
+            slow_disk: Duration::from_millis(1500),
             connect: Duration::from_millis(500),
             request: Duration::from_secs(5),
             snapshot: Duration::from_secs(1800),

@@ -336,7 +336,10 @@ async fn remove_here(inner: &Inner, name_or_id: &str) -> Result<(), Option<Membe
 }
 
 /// Hands leadership over and waits until another member leads.
-async fn transfer_here(inner: &Inner, to: Option<MemberId>) -> Result<(), MembershipError> {
+pub(crate) async fn transfer_here(
+    inner: &Inner,
+    to: Option<MemberId>,
+) -> Result<(), MembershipError> {
     let own = inner.identity.member_id;
     let failed = |reason: &str| MembershipError::NotTransferred(reason.to_owned());
     let to = to

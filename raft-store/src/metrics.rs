@@ -1,7 +1,8 @@
 //! Light counters of the store, for `status` and the dashboard. Reading them never waits for anything.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Upper bounds of the fsync histogram, in microseconds; the last bucket has none.
 pub const FSYNC_BOUNDS_US: [u64; 9] = [
@@ -13,6 +14,7 @@ pub const FSYNC_BOUNDS_US: [u64; 9] = [
 pub struct Metrics {
     fsync: [AtomicU64; FSYNC_BOUNDS_US.len() + 1],
     fsync_us: AtomicU64,
+    writing_since: Mutex<Option<Instant>>,
     proposals: AtomicU64,
     entries: AtomicU64,
     pending: AtomicU64,
@@ -37,8 +39,34 @@ pub struct Snapshot {
 }
 
 impl Metrics {
-    /// The log was written and synced in `took`.
-    pub fn fsync(&self, took: Duration) {
+    /// A write of the log begins.
+    pub fn write_begins(&self) {
+        *self
+            .writing_since
+            .lock()
+            .expect("no holder of the lock panics") = Some(Instant::now());
+    }
+
+    /// For how long the disk has been at the write that is under way; zero when there is none.
+    pub fn writing_for(&self) -> Duration {
+        let since = self
+            .writing_since
+            .lock()
+            .expect("no holder of the lock panics");
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// The write that began last is on disk.
+    pub fn write_ended(&self) {
+        let since = self
+            .writing_since
+            .lock()
+            .expect("no holder of the lock panics")
+            .take();
+        self.fsync(since.map_or(Duration::ZERO, |since| since.elapsed()));
+    }
+
+    fn fsync(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = FSYNC_BOUNDS_US.partition_point(|bound| *bound < micros);
         self.fsync[bucket].fetch_add(1, Ordering::Relaxed);

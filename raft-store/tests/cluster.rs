@@ -151,6 +151,8 @@ async fn a_graceful_stop_hands_leadership_over() {
     put(cluster.any(), "a", "0").await;
     let leader = cluster.leader().await;
     let term = cluster.member(leader).leader_state().term;
+    let witness = cluster.member(leader).clone();
+    let stopped_reason = tokio::spawn(async move { witness.stopped().await });
     let began = Instant::now();
     cluster.members[leader]
         .take()
@@ -158,6 +160,8 @@ async fn a_graceful_stop_hands_leadership_over() {
         .shutdown()
         .await;
     let stopped = began.elapsed();
+    let reason = stopped_reason.await.expect("whoever waits is told");
+    assert_eq!(reason, "the member was stopped");
     put(cluster.any(), "b", "1").await;
     println!(
         "stopped after {stopped:?}, writes again after {:?}",

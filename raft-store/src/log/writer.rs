@@ -12,7 +12,6 @@ use openraft::storage::IOFlushed;
 use rocksdb::WriteBatch;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 /// Requests that may wait for the writer; whoever asks beyond that waits.
@@ -68,9 +67,9 @@ fn run(db: &Db, metrics: &Metrics, mut requests: mpsc::Receiver<Request>) {
             waiting.push(next);
         }
         if failure.is_none() {
-            let began = Instant::now();
+            metrics.write_begins();
             match write(db, &waiting) {
-                Ok(()) => metrics.fsync(began.elapsed()),
+                Ok(()) => metrics.write_ended(),
                 Err(err) => {
                     tracing::error!(error = %err, "the log cannot be written; this member stops");
                     failure = Some(err.to_string());

@@ -1,4 +1,4 @@
-//! What a member does by itself, now and then: sweeps compacted history, cuts a log that grew large, tells watchers their
+//! What a member does by itself, now and then: leaves the lead when its disk hangs, sweeps compacted history, cuts a log that grew large, tells watchers their
 //! progress; and as leader ends leases, forgets history by age and makes voters of learners that caught up.
 
 use super::{Inner, leases, space};
@@ -34,6 +34,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     for tick in 0u64.. {
         ticks.tick().await;
         sweep(&inner).await;
+        leave_to_a_faster_disk(&inner).await;
         crate::membership::promote_learners(&inner).await;
         leases::expire(&inner).await;
         if tick % LOG_TICKS == 0 {
@@ -64,6 +65,18 @@ async fn sweep(inner: &Inner) {
                 return;
             }
         }
+    }
+}
+
+/// A leader whose disk hangs would slow everybody down.
+async fn leave_to_a_faster_disk(inner: &Inner) {
+    let writing_for = inner.metrics.writing_for();
+    if writing_for < inner.config.timings.slow_disk || !inner.leader.borrow().is_leader {
+        return;
+    }
+    tracing::warn!(?writing_for, "the disk is slow; handing leadership over");
+    if let Err(err) = crate::membership::transfer_here(inner, None).await {
+        tracing::warn!(error = %err, "leadership stays on a member with a slow disk");
     }
 }
 

@@ -27,9 +27,13 @@ use mvcc::{
 use objects::Revision;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, WatchStream as Watching};
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// How often to look whether the consensus still runs.
+const STOPPED_LOOK: Duration = Duration::from_millis(250);
 
 /// One member of the store. Clones are handles of the same member; with the last one the member stops at once, as if it had
 /// been killed. [`RaftStore::shutdown`] leaves in order.
@@ -77,6 +81,20 @@ impl RaftStore {
             }
         });
         Ok(ReceiverStream::new(chunks))
+    }
+
+    /// Waits until the member runs no longer, by request or because its storage failed, and tells why. After a failure
+    /// nothing is known of what is on disk, so the process should end and start anew.
+    pub async fn stopped(&self) -> String {
+        loop {
+            if let Some(reason) = self.inner.why_stopped() {
+                return reason;
+            }
+            tokio::select! {
+                () = self.inner.stop.cancelled() => return "the member was stopped".to_owned(),
+                () = tokio::time::sleep(STOPPED_LOOK) => {}
+            }
+        }
     }
 
     /// Light counters of this member.

@@ -12,6 +12,7 @@ use crate::net::{self, Incoming, Peers};
 use crate::state::{Applied, StateMachine};
 use crate::types::{Node, Raft};
 use mvcc::{Hub, LeaderState, Meta};
+use openraft::type_config::async_runtime::watch::WatchReceiver;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -139,6 +140,17 @@ impl Inner {
         self.tasks.spawn(async move {
             stop.run_until_cancelled_owned(task).await;
         });
+    }
+
+    /// Why the consensus ended, if it did.
+    pub fn why_stopped(&self) -> Option<String> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics
+            .running_state
+            .as_ref()
+            .err()
+            .map(ToString::to_string)
     }
 
     /// Stops everything and waits for it.
