@@ -58,6 +58,7 @@ pub type Opening = BoxFuture<'static, Result<RemoteCommand, Error>>;
 /// Takes the connection of a request over for the streams that it wants.
 ///
 /// Answer with the response (a 101), and await the [`Opening`] in a task of its own: the command's streams are in it.
+/// The connection must be HTTP/1.1 and served `with_upgrades`, else the opening fails.
 /// `wants` comes from the request's query, which names the parameters differently at the API server and the kubelet.
 pub fn accept<B>(
     request: &mut Request<B>,

@@ -20,11 +20,13 @@ use crate::outcome::Outcome;
 
 /// While a command does not read its input, nothing of the client's is read, its pings neither; it hears from us this
 /// often instead. kubectl gives up after 15 s of silence.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(3);
 /// A client that takes nothing at all for so long is taken for gone: the kubelet's default for idle streams.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(4 * 3600);
 /// A client has this long to close after it was told the end. Closing first would lose what it has not read yet.
 const DRAIN_MAX: Duration = Duration::from_secs(600);
+/// To say goodbye on the connection itself, which TLS does.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 const CONTROLS_MAX: usize = 16;
 
 /// Why a connection ended before its command did.
@@ -57,7 +59,7 @@ pub(crate) trait Receive: Send {
 }
 
 /// The protocol's writing half.
-pub(crate) trait Transmit: Send {
+pub(crate) trait Transmit<R>: Send {
     fn data(
         &mut self,
         channel: Channel,
@@ -67,6 +69,8 @@ pub(crate) trait Transmit: Send {
     fn heartbeat(&mut self) -> impl Future<Output = Result<(), Broken>> + Send;
     /// Sends the Status and says that nothing follows.
     fn end(&mut self, status: Bytes) -> impl Future<Output = Result<(), Broken>> + Send;
+    /// Closes the connection.
+    fn close(self, reader: R) -> impl Future<Output = Result<(), Broken>> + Send;
 }
 
 /// What the reading side asks of the writing side.
@@ -83,29 +87,43 @@ pub(crate) struct Feeds {
 }
 
 /// Serves one connection to its end. Dropping what it holds tells the command's owner.
-pub(crate) async fn drive(mut reader: impl Receive, mut writer: impl Transmit, ends: Ends) {
+pub(crate) async fn drive<R: Receive, T: Transmit<R>>(mut reader: R, mut writer: T, ends: Ends) {
     let Ends {
         feeds,
-        mut queue,
+        queue,
         closed,
     } = ends;
-    let _closed = closed.drop_guard();
+    let closed = closed.drop_guard();
+    converse(&mut reader, &mut writer, feeds, queue).await;
+    drop(closed);
+    // A client that is gone already cannot be told.
+    let _ = timeout(CLOSE_MAX, writer.close(reader)).await;
+}
+
+/// Moves bytes both ways until the end was told and the client has closed, or the client is gone.
+async fn converse<R: Receive, T: Transmit<R>>(
+    reader: &mut R,
+    writer: &mut T,
+    feeds: Feeds,
+    mut queue: mpsc::Receiver<Outgoing>,
+) {
     let (control, mut controls) = mpsc::channel(CONTROLS_MAX);
-    let mut reading = std::pin::pin!(read(&mut reader, feeds, control));
+    let mut reading = std::pin::pin!(read(reader, feeds, control));
     let written = tokio::select! {
         broken = &mut reading => Err(broken),
-        written = write(&mut writer, &mut queue, &mut controls) => written,
+        written = write(writer, &mut queue, &mut controls) => written,
     };
     match written {
         Ok(delivered) => {
             drop(queue);
             if let Some(delivered) = delivered {
+                // An owner that does not wait for it need not know.
                 let _ = delivered.send(());
             }
             let drain = async {
                 tokio::select! {
                     _ = &mut reading => {}
-                    () = answer(&mut writer, &mut controls) => {}
+                    () = answer(writer, &mut controls) => {}
                 }
             };
             if timeout(DRAIN_MAX, drain).await.is_err() {
@@ -180,8 +198,8 @@ async fn send_patiently(
 }
 
 /// Writes until the command's end is told.
-async fn write(
-    writer: &mut impl Transmit,
+async fn write<R>(
+    writer: &mut impl Transmit<R>,
     queue: &mut mpsc::Receiver<Outgoing>,
     controls: &mut mpsc::Receiver<Control>,
 ) -> Result<Option<oneshot::Sender<()>>, Broken> {
@@ -206,7 +224,7 @@ async fn write(
 }
 
 /// Goes on answering pings while the client takes its time to close.
-async fn answer(writer: &mut impl Transmit, controls: &mut mpsc::Receiver<Control>) {
+async fn answer<R>(writer: &mut impl Transmit<R>, controls: &mut mpsc::Receiver<Control>) {
     while let Some(control) = controls.recv().await {
         if let Control::Reply(_) = control
             && obey(writer, control).await.is_err()
@@ -216,7 +234,7 @@ async fn answer(writer: &mut impl Transmit, controls: &mut mpsc::Receiver<Contro
     }
 }
 
-async fn obey(writer: &mut impl Transmit, control: Control) -> Result<(), Broken> {
+async fn obey<R>(writer: &mut impl Transmit<R>, control: Control) -> Result<(), Broken> {
     match control {
         Control::Reply(bytes) => writer.reply(bytes).await,
         Control::Heartbeat => writer.heartbeat().await,

@@ -119,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Writer<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Send> Transmit for Writer<S> {
+impl<S: AsyncRead + AsyncWrite + Send> Transmit<Reader<S>> for Writer<S> {
     async fn data(&mut self, channel: Channel, bytes: Bytes) -> Result<(), Broken> {
         let Some(id) = self.streams.output(channel) else {
             return Ok(());
@@ -158,6 +158,10 @@ impl<S: AsyncRead + AsyncWrite + Send> Transmit for Writer<S> {
             Frame::GoAway { last, status }.encode(&mut self.buffer);
         }
         self.send().await
+    }
+
+    async fn close(mut self, _reader: Reader<S>) -> Result<(), Broken> {
+        Ok(self.io.shutdown().await?)
     }
 }
 

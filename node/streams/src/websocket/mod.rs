@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::Error as SocketError;
@@ -97,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Writer<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transmit for Writer<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transmit<Reader<S>> for Writer<S> {
     async fn data(&mut self, channel: Channel, bytes: Bytes) -> Result<(), Broken> {
         let message = message::output(channel, &bytes);
         Ok(self.sink.send(Message::Binary(message)).await?)
@@ -121,6 +121,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transmit for Writer<S> {
             reason: "".into(),
         };
         Ok(self.sink.send(Message::Close(Some(close))).await?)
+    }
+
+    async fn close(self, reader: Reader<S>) -> Result<(), Broken> {
+        match reader.stream.reunite(self.sink) {
+            Ok(mut socket) => Ok(socket.get_mut().shutdown().await?),
+            Err(_) => Err(Broken::Closed),
+        }
     }
 }
 

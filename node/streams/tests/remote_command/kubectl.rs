@@ -1,12 +1,11 @@
 //! The real kubectl of each version against this crate: SPDY up to 1.29, WebSocket from 1.30.
-
-mod support;
+//! What kubectl does is k8s.io/client-go `remotecommand`; the versions' differences are in `support`.
 
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::support::{SPDY_VERSIONS, Seen, Server, WEBSOCKET_VERSIONS, kubectl, noise};
 use streams::Size;
-use support::{SPDY_VERSIONS, Seen, Server, WEBSOCKET_VERSIONS, kubectl, noise};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
@@ -191,6 +190,26 @@ async fn terminal_sizes_arrive() {
         drop(stdin);
         let status = timeout(Duration::from_secs(10), child.wait()).await;
         assert!(status.expect("script ends").expect("script runs").success());
+    }
+}
+
+#[tokio::test]
+async fn files_are_copied_both_ways() {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let sent = noise(3_000_000);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("from"), &sent).expect("a file");
+    for version in ["1.29", "1.33"] {
+        let (there, back) = (path(&format!("there-{version}")), path("back"));
+        for (from, to) in [
+            (path("from"), format!("p1:{there}")),
+            (format!("p1:{there}"), back.clone()),
+        ] {
+            let run = server.run(version, &["cp", &from, &to], b"").await;
+            assert!(run.status.success(), "{version}: {}", text(&run.stderr));
+        }
+        assert!(std::fs::read(&back).expect("copied") == *sent, "{version}");
     }
 }
 

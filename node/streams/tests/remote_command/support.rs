@@ -211,8 +211,11 @@ fn pair(text: &str) -> Option<(String, String)> {
     Some((key.to_owned(), value.into_owned()))
 }
 
-/// Runs the words as a process between the client's streams.
+/// Runs the words as a process between the client's streams; `abandon` is an owner that gives the command up.
 async fn run(mut remote: RemoteCommand, words: Vec<String>, seen: mpsc::UnboundedSender<Seen>) {
+    if words == ["abandon"] {
+        return;
+    }
     let spawned = Command::new(&words[0])
         .args(&words[1..])
         .stdin(Stdio::piped())
