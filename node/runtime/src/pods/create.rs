@@ -1,12 +1,14 @@
 //! Makes a pod's sandbox: its folder, its cgroup, its files and its shim.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
 
 use super::{Pod, Pods, disk};
 use crate::clock;
@@ -17,6 +19,8 @@ use crate::{files, mounts};
 
 /// A shim is ready in milliseconds; a stalled machine is given this much.
 const START_TIME_MAX: Duration = Duration::from_secs(30);
+const SPAWN_TRIES: u32 = 100;
+const SPAWN_PAUSE: Duration = Duration::from_millis(5);
 /// It says one word.
 const ANSWER_BYTES_MAX: u64 = 100;
 
@@ -73,7 +77,7 @@ impl Pods {
             .open(&log)
             .map_err(Error::io("open", &log))?;
         let spec = pod.spec();
-        let mut command = tokio::process::Command::new(&self.inner.shim);
+        let mut command = Command::new(&self.inner.shim);
         command.args(["pod", "--dir"]).arg(&pod.folder);
         match &spec.hostname {
             Some(hostname) => command.args(["--hostname", hostname]),
@@ -90,8 +94,8 @@ impl Pods {
             .stdout(Stdio::piped())
             .stderr(output)
             .env_clear();
-        let mut child = command
-            .spawn()
+        let mut child = spawn(&mut command)
+            .await
             .map_err(Error::io("run", &self.inner.shim))?;
         let mut answer = String::new();
         if let Some(stdout) = child.stdout.take() {
@@ -117,6 +121,23 @@ impl Pods {
             )));
         }
         Ok(())
+    }
+}
+
+/// A process that another thread has just forked holds the sealed copy open for writing until its own exec; meanwhile the
+/// copy is "busy".
+async fn spawn(command: &mut Command) -> io::Result<Child> {
+    let mut tries = 0;
+    loop {
+        match command.spawn() {
+            Err(error)
+                if error.kind() == io::ErrorKind::ExecutableFileBusy && tries < SPAWN_TRIES =>
+            {
+                tries += 1;
+                tokio::time::sleep(SPAWN_PAUSE).await;
+            }
+            other => return other,
+        }
     }
 }
 
