@@ -1,3 +1,3 @@
-//! Faults on real clusters, histories and the checkers that judge them.
+//! `chaos`: breaks real clusters and judges what clients saw.
 
 fn main() {}

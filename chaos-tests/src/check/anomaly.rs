@@ -1,0 +1,213 @@
+//! What a checker found, named as a person would name it.
+//! Never decides whether a history is legal; `wgl` and `witness` do.
+
+use super::register::{ABSENT, Action, INITIAL, Op};
+use super::wgl::Fault;
+use serde::{Deserialize, Serialize};
+
+/// The kind of an anomaly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// An overwritten value was read, while the newer one was there for others.
+    StaleRead,
+    /// An acknowledged write is gone, or was overwritten by somebody who had not seen it.
+    LostWrite,
+    /// A write took effect twice.
+    Duplicate,
+    /// Something was read that nobody wrote, or that was told not to be written, or before it was written.
+    Phantom,
+    /// Anything else that no order explains.
+    NotLinearizable,
+}
+
+impl std::fmt::Display for Class {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Class::StaleRead => "stale read",
+            Class::LostWrite => "lost write",
+            Class::Duplicate => "duplicate",
+            Class::Phantom => "phantom",
+            Class::NotLinearizable => "not linearizable",
+        })
+    }
+}
+
+/// One contradiction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Anomaly {
+    /// What kind.
+    pub class: Class,
+    /// Which key.
+    pub key: String,
+    /// In words.
+    pub why: String,
+    /// The operation that cannot be.
+    pub offending: Op,
+    /// What it contradicts; for the search: the end of the last good order.
+    pub against: Vec<Op>,
+    /// Other operations that were under way with the offending one.
+    pub concurrent: Vec<Op>,
+}
+
+/// How much of the last good order is told.
+const LAST_GOOD_TOLD: usize = 8;
+
+impl Anomaly {
+    /// An anomaly of one operation.
+    pub fn of(class: Class, key: &str, offending: &Op, against: Vec<Op>, why: String) -> Self {
+        Anomaly {
+            class,
+            key: key.to_owned(),
+            why,
+            offending: offending.clone(),
+            against,
+            concurrent: Vec::new(),
+        }
+    }
+
+    /// The anomaly behind a fault that the search found.
+    pub fn of_fault(key: &str, ops: &[Op], fault: &Fault) -> Self {
+        let offending = &ops[fault.offending];
+        // Without revisions the order of concurrent writes is open, so that the first answer that cannot be may come after
+        // the wrong one. Where revisions name an earlier one, it is told.
+        let (class, why) = match super::witness::first_of_key(key, ops, offending) {
+            Some(earlier) => {
+                let why = format!("{}; by the revisions: {}", earlier.offending, earlier.why);
+                (earlier.class, why)
+            }
+            None => classify(ops, offending),
+        };
+        let told = fault.last_good.len().saturating_sub(LAST_GOOD_TOLD);
+        let overlaps = |op: &&Op| {
+            op.id != offending.id && !op.is_before(offending) && !offending.is_before(op)
+        };
+        Anomaly {
+            class,
+            key: key.to_owned(),
+            why,
+            offending: offending.clone(),
+            against: fault.last_good[told..]
+                .iter()
+                .map(|&at| ops[at].clone())
+                .collect(),
+            concurrent: ops.iter().filter(overlaps).cloned().collect(),
+        }
+    }
+}
+
+impl std::fmt::Display for Anomaly {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{} of {}: {}", self.class, self.key, self.why)?;
+        writeln!(f, "  offending: {}", self.offending)?;
+        for op in &self.against {
+            writeln!(f, "    against: {op}")?;
+        }
+        for op in &self.concurrent {
+            writeln!(f, "  meanwhile: {op}")?;
+        }
+        Ok(())
+    }
+}
+
+fn classify(ops: &[Op], offending: &Op) -> (Class, String) {
+    match offending.action {
+        Action::Read(ABSENT) => {
+            let why = "the object was gone, though nobody deleted it";
+            (Class::LostWrite, why.to_owned())
+        }
+        Action::Read(value) => classify_read(ops, offending, value),
+        Action::Cas {
+            from,
+            swapped: true,
+            ..
+        } => {
+            let why = format!(
+                "it swapped {from} although that had been overwritten: what was written in between is lost"
+            );
+            (Class::LostWrite, why)
+        }
+        Action::Cas { from, .. } => {
+            let why = format!("it was refused, though the register held {from} all the while");
+            (Class::NotLinearizable, why)
+        }
+        Action::Write(_) => {
+            let why = "no order explains what was told until this write was acknowledged";
+            (Class::NotLinearizable, why.to_owned())
+        }
+    }
+}
+
+fn classify_read(ops: &[Op], read: &Op, value: u64) -> (Class, String) {
+    let writer = ops.iter().find(|op| op.action.writes() == Some(value));
+    if value != INITIAL {
+        let Some(writer) = writer else {
+            let why = format!("nobody wrote {value}, or its write was told to have failed");
+            return (Class::Phantom, why);
+        };
+        if read.is_before(writer) {
+            return (
+                Class::Phantom,
+                format!("{value} was read before anybody wrote it"),
+            );
+        }
+        if let (Some(seen), Some(written)) = (read.revision, writer.revision)
+            && seen > written
+        {
+            let why = format!(
+                "{value} was written at revision {written}, overwritten, and there again at revision {seen}"
+            );
+            return (Class::Duplicate, why);
+        }
+    }
+    let class = stale_or_lost(ops, read);
+    let why = match class {
+        Class::LostWrite => format!(
+            "{value} was read after a newer write had been acknowledged, and the newer one was never seen again"
+        ),
+        _ => format!(
+            "{value} was read after a newer write had been acknowledged, and the newer one was there for others"
+        ),
+    };
+    (class, why)
+}
+
+/// An overwritten value was read: is the newer one lost, or was only the read stale? Lost, where nobody sees it any more.
+pub fn stale_or_lost(ops: &[Op], read: &Op) -> Class {
+    let written_at = ops
+        .iter()
+        .find(|op| op.action.writes() == read.action.observes())
+        .and_then(|writer| writer.returned_ns)
+        .unwrap_or(0);
+    let is_newer = |op: &&Op| match (op.revision, read.revision) {
+        (Some(theirs), Some(ours)) => theirs > ours,
+        _ => op.invoked_ns > written_at,
+    };
+    let newer: Vec<u64> = ops
+        .iter()
+        .filter(|op| op.is_before(read))
+        .filter(is_newer)
+        .filter_map(|op| op.action.writes().or(op.action.observes()))
+        .collect();
+    // The newer writes were acknowledged when the read was sent, so whoever came later had to see them.
+    let later = |op: &&Op| op.invoked_ns > read.invoked_ns;
+    let seen_later: Vec<&Op> = ops
+        .iter()
+        .filter(later)
+        .filter(|op| op.returned_ns.is_some() && op.action.observes().is_some())
+        .collect();
+    let sees_newer = |op: &&Op| {
+        op.action
+            .observes()
+            .is_some_and(|value| newer.contains(&value))
+    };
+    if seen_later.iter().copied().any(|op| sees_newer(&op)) {
+        return Class::StaleRead;
+    }
+    let first_seen = seen_later.iter().min_by_key(|op| op.returned_ns);
+    match first_seen {
+        Some(next) if next.action.observes() != read.action.observes() => Class::StaleRead,
+        _ => Class::LostWrite,
+    }
+}
