@@ -93,7 +93,7 @@ pub async fn membership(
 fn token(args: &Run) -> anyhow::Result<JoinToken> {
     let Some(path) = &args.token_file else {
         bail!(
-            "this node has not joined yet: give a token with --token-file; `control token` prints one on a master"
+            "this node has not joined yet: give a token with --token-file; a master keeps one in its data directory, as `join-token`"
         );
     };
     let text = std::fs::read_to_string(path)
@@ -142,7 +142,7 @@ async fn ask(
                     (400..500).contains(&status.code) && status.code != 429
                 }) =>
             {
-                return Err(error).context("the cluster refused the join; a token from `control token` on a master may help");
+                return Err(error).context("the cluster refused the join; a master keeps the present token in its data directory, as `join-token`");
             }
             Err(error) => tracing::warn!(%error, "cannot join yet; trying again"),
         }

@@ -16,6 +16,8 @@ pub struct Record<'a> {
     pub view: ContainerView<'a>,
     /// Its newest instance.
     pub current: Option<Container>,
+    /// Whether that is on the node; what is not is known by the status alone, and its sandbox is gone.
+    pub is_here: bool,
     /// How the one before ended.
     pub previous: Option<(Exit, String)>,
     /// What the API's status says of it.
@@ -34,6 +36,7 @@ impl<'a> Record<'a> {
         here.sort_by_key(|container| container.attempt);
         let newest = here.pop().cloned();
         let before = here.pop();
+        let is_here = newest.is_some();
         let current = newest
             .clone()
             .or_else(|| told.and_then(|told| remembered(told, observed, view)));
@@ -45,6 +48,7 @@ impl<'a> Record<'a> {
         Self {
             view,
             current,
+            is_here,
             previous,
             told,
         }
@@ -158,12 +162,24 @@ fn remembered(
         name: told.name.clone(),
         id: told.container_id.as_deref().map(id_of).unwrap_or_default(),
         attempt: u32::try_from(told.restart_count).unwrap_or(0),
-        level: 0,
+        level: remembered_level(told),
         image: view.image().to_owned(),
         image_id: told.image_id.clone(),
         state: ContainerState::Exited(exit),
         stopping_until: None,
     })
+}
+
+/// A container in its back-off stays in it, though the agent that counted is gone.
+fn remembered_level(told: &ContainerStatus) -> u32 {
+    let waiting = told.state.as_ref().and_then(|state| state.waiting.as_ref());
+    let backs_off =
+        waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"));
+    if backs_off {
+        u32::try_from(told.restart_count).unwrap_or(0)
+    } else {
+        0
+    }
 }
 
 fn vanished(started_at: Option<Timestamp>) -> Exit {

@@ -128,7 +128,7 @@ fn facts(
             .collect(),
         past_init: judged
             .iter()
-            .any(|judged| judged.record.view.role == Role::Main && judged.record.current.is_some()),
+            .any(|judged| judged.record.view.role == Role::Main && judged.record.is_here),
         unready: judged
             .iter()
             .filter(counted)

@@ -181,15 +181,17 @@ fn judge_only<'a>(
     observed: &Observed,
     now: Timestamp,
 ) -> Vec<Judged<'a>> {
+    let creating = creating(&records);
     let judge = |record: Record<'a>| {
         let health = record
             .running()
             .map(|(container, since)| probe::health(&record, &container.id, since, observed, now));
         let (started, ready) =
             health.map_or((false, false), |health| (health.started, health.ready));
+        let waiting = record.current.is_none().then(|| creating.clone());
         Judged {
             record,
-            waiting: None,
+            waiting,
             started,
             ready,
         }
@@ -197,19 +199,25 @@ fn judge_only<'a>(
     records.into_iter().map(judge).collect()
 }
 
-fn live(desired: &Desired, observed: &Observed, records: Vec<Record<'_>>, now: Timestamp) -> Step {
+/// What a container waits for that was never started.
+fn creating(records: &[Record<'_>]) -> Waiting {
     let has_init = records.iter().any(|record| record.view.role != Role::Main);
+    Waiting::new(if has_init {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    })
+}
+
+fn live(desired: &Desired, observed: &Observed, records: Vec<Record<'_>>, now: Timestamp) -> Step {
+    let creating = creating(&records);
     let mut turn = Turn {
         desired,
         observed,
         now,
         actions: vec![],
         wake_at: desired.deadline(),
-        creating: Waiting::new(if has_init {
-            "PodInitializing"
-        } else {
-            "ContainerCreating"
-        }),
+        creating,
     };
     let is_open = turn.prepare();
     let judged = turn.containers(records, is_open);
@@ -275,7 +283,7 @@ impl<'a> Turn<'a> {
     fn containers(&mut self, records: Vec<Record<'a>>, is_open: bool) -> Vec<Judged<'a>> {
         let past_init = records
             .iter()
-            .any(|record| record.view.role == Role::Main && record.current.is_some());
+            .any(|record| record.view.role == Role::Main && record.is_here);
         let mut is_open = is_open;
         let mut judged = Vec::with_capacity(records.len());
         for record in records {
@@ -298,7 +306,9 @@ impl<'a> Turn<'a> {
 
     /// A container whose turn has not come.
     fn held_back(&mut self, record: Record<'a>) -> Judged<'a> {
-        let waiting = record.exit().is_none().then(|| self.creating.clone());
+        // What a lost sandbox took with it is only a memory.
+        let ended = record.exit().is_some() && (record.is_here || record.is_done());
+        let waiting = (!ended).then(|| self.creating.clone());
         Judged {
             record,
             waiting,
