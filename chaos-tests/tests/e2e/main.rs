@@ -1,0 +1,19 @@
+//! The promises of the README, end to end: real masters and agents in network namespaces of this machine, real containers, and
+//! the clients that people use.
+//!
+//! Each test is a story with a cluster of its own, and runs alone: a lock holds the others back. They need root, the release
+//! programs in `TRIREME_BIN`, and the packages that `deploy/test` installs; where something is missing they fail and say
+//! what. They read and change clusters only through `ctl`, `kubectl` and the API, as a person would.
+
+mod agent;
+mod api;
+mod bad_input;
+mod disaster;
+mod first_hour;
+mod install;
+mod kubectl;
+mod manifests;
+mod master;
+mod registry;
+mod site;
+mod told;
