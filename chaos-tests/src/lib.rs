@@ -5,8 +5,16 @@
 //! history and say whether it could have come from one register a key. The harness never repairs an answer and never repeats a
 //! request; what it could not do it says.
 
+pub mod bench;
 pub mod check;
+pub mod clock;
 pub mod cluster;
+pub mod doctor;
 pub mod history;
+pub mod nemesis;
+pub mod report;
+pub mod results;
+pub mod run;
 pub mod selftest;
 pub mod synth;
+pub mod workload;

@@ -1,3 +1,166 @@
-//! `chaos`: breaks real clusters and judges what clients saw.
+//! `chaos`: breaks real clusters and judges what clients saw. The library does it; this reads the command line and prints.
 
-fn main() {}
+mod cli;
+mod show;
+
+use anyhow::{Context, Result};
+use chaos::cluster::Binaries;
+use chaos::results::{Results, RunConfig};
+use chaos::{bench, clock, doctor, run, selftest};
+use clap::{CommandFactory, Parser};
+use cli::{Bench, Cli, Command, Output, Plant};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Unknown, or a fault of the harness.
+const HARNESS_FAULT: u8 = 2;
+
+fn main() -> ExitCode {
+    let code = match Cli::parse().command {
+        Command::Run(args) => until_interrupted(run_command(args)),
+        Command::Check { dir } => run::check(&dir).map(|results| conclude(&results, &dir)),
+        Command::Selftest { seed, histories } => self_test(seed, histories),
+        Command::Doctor => Ok(examine()),
+        Command::Bench(Bench::Failover { rounds, output }) => {
+            until_interrupted(failover(rounds, output))
+        }
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "chaos", &mut std::io::stdout());
+            Ok(0)
+        }
+    };
+    match code {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(HARNESS_FAULT)
+        }
+    }
+}
+
+/// Runs a command to its end or to Ctrl-C; either way what it started is cleaned up, since dropping a cluster does that.
+fn until_interrupted(command: impl Future<Output = Result<u8>>) -> Result<u8> {
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("no threads can be started")?;
+    tokio.block_on(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            code = command => code,
+            _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted; the cluster was removed"),
+            _ = terminate.recv() => anyhow::bail!("told to stop; the cluster was removed"),
+        }
+    })
+}
+
+async fn run_command(args: cli::Run) -> Result<u8> {
+    let seed = args
+        .seed
+        .unwrap_or_else(|| rand::random_range(0..1_000_000));
+    let binaries = Binaries::find()?;
+    let kinds: Vec<&str> = args.nemesis.iter().map(|kind| kind.name()).collect();
+    let seconds = args.time.as_secs();
+    let plant = args.plant.map(|Plant::StaleReads| "stale-reads".to_owned());
+    let planted = plant
+        .as_ref()
+        .map_or(String::new(), |plant| format!(" --plant {plant}"));
+    let config = RunConfig {
+        command: format!(
+            "chaos run --nemesis {} --time {seconds}s --seed {seed} --masters {} --rate {} --lanes {}{planted}",
+            kinds.join(","),
+            args.masters,
+            args.rate,
+            args.lanes
+        ),
+        nemesis: args.nemesis,
+        seconds,
+        seed,
+        masters: args.masters,
+        rate: args.rate,
+        lanes: args.lanes,
+        plant,
+        started: clock::now(),
+        version: binaries.version(),
+        machine: machine(),
+    };
+    let shown = show::Shown::new(args.time);
+    let results = run::run(&config, binaries, &args.out, &shown).await?;
+    shown.finish();
+    Ok(conclude(&results, &args.out))
+}
+
+fn machine() -> String {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("Linux {}, {cores} cores", kernel.trim())
+}
+
+fn conclude(results: &Results, out: &Path) -> u8 {
+    show::results(results);
+    println!("report: {}", out.join("report.html").display());
+    results.verdict.code()
+}
+
+fn self_test(seed: u64, histories: u32) -> Result<u8> {
+    let lines = selftest::run(seed, histories)?;
+    println!(
+        "{:<14}{:>10}{:>10}{:>12}{:>12}{:>8}",
+        "PLANTED", "HISTORIES", "SEARCH", "REVISIONS", "OPERATIONS", "MS"
+    );
+    for line in lines {
+        println!(
+            "{:<14}{:>10}{:>10}{:>12}{:>12}{:>8}",
+            format!("{:?}", line.plant),
+            line.histories,
+            line.search,
+            line.witness,
+            line.ops,
+            line.millis
+        );
+    }
+    println!("every planted fault was caught by both checkers, and every right history passed");
+    Ok(0)
+}
+
+fn examine() -> u8 {
+    let capabilities = doctor::capabilities();
+    for capability in &capabilities {
+        match &capability.problem {
+            None => println!("ok       {}", capability.name),
+            Some(problem) => println!(
+                "missing  {} (for {}): {problem}",
+                capability.name, capability.needed_for
+            ),
+        }
+    }
+    let is_whole = capabilities
+        .iter()
+        .all(|capability| capability.problem.is_none());
+    if is_whole { 0 } else { HARNESS_FAULT }
+}
+
+async fn failover(rounds: u32, output: Output) -> Result<u8> {
+    let told = |round: &bench::failover::Round| {
+        if output == Output::Table {
+            println!(
+                "killed {}: writes flow after {:>5.0} ms, for all clients after {:>5.0} ms; the slowest write took {:>5.0} ms; errors {}",
+                round.killed,
+                round.first_write_ms,
+                round.all_clients_ms,
+                round.slowest_write_ms,
+                round.errors
+            );
+        }
+    };
+    let failover = bench::failover::run(Binaries::find()?, rounds, &told).await?;
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&failover)?),
+        Output::Table => println!(
+            "median {:.0} ms, longest {:.0} ms, errors at clients that try again {}; three masters voted after {:.0} ms",
+            failover.median_ms, failover.max_ms, failover.errors, failover.start_ms
+        ),
+    }
+    Ok(0)
+}

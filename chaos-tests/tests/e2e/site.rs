@@ -121,9 +121,9 @@ impl Site {
                 .count();
             let named = fs::read_to_string(self.kubeconfig())
                 .unwrap_or_default()
-                .matches("server: ")
+                .matches(":6443")
                 .count();
-            (voters == count && named >= 1)
+            (voters == count && named >= count)
                 .then_some(())
                 .ok_or_else(|| list.to_string())
         });

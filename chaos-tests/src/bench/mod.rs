@@ -1,0 +1,3 @@
+//! Measurements on a cluster of this machine.
+
+pub mod failover;

@@ -1,0 +1,142 @@
+//! What can be typed.
+
+use chaos::nemesis::Kind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Breaks real clusters and judges what clients saw
+///
+/// Exit codes: 0 all is well, 1 a property is violated, 2 unknown or a fault of the harness, 3 a fault that was asked for never
+/// happened.
+#[derive(Parser)]
+#[command(name = "chaos", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Start masters, load and break them, judge the history and write a report; needs root
+    Run(Run),
+    /// Judge the history of a run again
+    Check {
+        /// The folder of the run
+        dir: PathBuf,
+    },
+    /// Show that the checkers catch planted faults and pass right histories
+    Selftest {
+        /// The first seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Histories of each kind
+        #[arg(long, default_value_t = 100)]
+        histories: u32,
+    },
+    /// Tell what this machine lets the harness do
+    Doctor,
+    /// Measure
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Print a completion script for a shell
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `chaos run`.
+#[derive(Args)]
+pub struct Run {
+    /// The faults, in rounds of random order; each must happen at least once
+    #[arg(long, value_delimiter = ',', default_value = "kill,pause,partition")]
+    pub nemesis: Vec<Kind>,
+    /// How long the load lasts: 60s, 5m, 1h
+    #[arg(long, default_value = "60s", value_parser = parse_duration)]
+    pub time: Duration,
+    /// Fixes requests and faults, though not how they interleave; default: another one each time
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// How many masters
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub masters: u8,
+    /// Requests a second
+    #[arg(long, default_value_t = 200)]
+    pub rate: u32,
+    /// Keys in use at any time, each by five processes
+    #[arg(long, default_value_t = 4)]
+    pub lanes: u32,
+    /// The folder for history, logs, results and report
+    #[arg(long, default_value = "chaos-run")]
+    pub out: PathBuf,
+    /// Break a promise on purpose, to see that it is caught (exit code 1)
+    #[arg(long)]
+    pub plant: Option<Plant>,
+}
+
+/// Promises that can be broken on purpose.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Plant {
+    /// Clients read whatever the asked master has (resourceVersion=0), yet are judged as if they had asked for the newest
+    StaleReads,
+}
+
+/// `chaos bench`.
+#[derive(Subcommand)]
+pub enum Bench {
+    /// Kill the leader again and again; how long until writes flow?
+    Failover {
+        /// How often
+        #[arg(long, default_value_t = 10)]
+        rounds: u32,
+        /// How to print
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+}
+
+/// How to print.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For machines
+    Json,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err("say it as 60s, 5m or 1h".to_owned()),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "say it as 60s, 5m or 1h".to_owned())?;
+    Ok(Duration::from_secs(number * seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(parse_duration("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        for wrong in ["", "5", "m", "-5s", "5ß"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

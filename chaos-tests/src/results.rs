@@ -1,0 +1,282 @@
+//! What a run came to: the verdict and the figures, computed from the history alone, so that a saved history can be judged again.
+//! Pure but for the checkers' threads.
+
+use crate::check::wgl::Limits;
+use crate::check::{self, Findings};
+use crate::history::{FaultSpan, Outcome, Record, Request, Timeline, timeline};
+use crate::nemesis::Kind;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunConfig {
+    /// The faults that must happen.
+    pub nemesis: Vec<Kind>,
+    /// Seconds of load.
+    pub seconds: u64,
+    /// Fixes requests and faults, not their interleaving.
+    pub seed: u64,
+    /// Masters.
+    pub masters: u8,
+    /// Requests a second.
+    pub rate: u32,
+    /// Keys in use at any time.
+    pub lanes: u32,
+    /// The planted fault, if any.
+    pub plant: Option<String>,
+    /// The command that repeats the run.
+    pub command: String,
+    /// When it began.
+    pub started: String,
+    /// Of the programs.
+    pub version: String,
+    /// The kernel and the cores.
+    pub machine: String,
+}
+
+/// The verdict, worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// A property is violated.
+    Violated,
+    /// The harness failed, or a checker gave up: nothing is said about the cluster.
+    Unknown,
+    /// Nothing was found, but a fault that was asked for never happened.
+    CoverageMissing,
+    /// Every fault happened and every key is linearizable.
+    Ok,
+}
+
+impl Verdict {
+    /// The exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Verdict::Ok => 0,
+            Verdict::Violated => 1,
+            Verdict::Unknown => 2,
+            Verdict::CoverageMissing => 3,
+        }
+    }
+
+    /// In a few words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Verdict::Ok => "linearizable",
+            Verdict::Violated => "VIOLATED",
+            Verdict::Unknown => "UNKNOWN",
+            Verdict::CoverageMissing => "COVERAGE MISSING",
+        }
+    }
+}
+
+/// How long no write was acknowledged around a fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gap {
+    /// The fault's number.
+    pub fault: u32,
+    /// Its kind.
+    pub kind: String,
+    /// Milliseconds between two acknowledged writes, the longest such time that touches the fault.
+    pub millis: f64,
+    /// When it began, in milliseconds of the history.
+    pub from_ms: f64,
+}
+
+/// Requests by how they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Done.
+    pub ok: usize,
+    /// Surely not done.
+    pub fail: usize,
+    /// Unknown.
+    pub info: usize,
+}
+
+/// All of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Results {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why, a line a reason.
+    pub reasons: Vec<String>,
+    /// What the checkers found.
+    pub findings: Findings,
+    /// The faults.
+    pub faults: Vec<FaultSpan>,
+    /// How often each kind asked for was installed.
+    pub coverage: BTreeMap<String, usize>,
+    /// Write gaps.
+    pub gaps: Vec<Gap>,
+    /// Median of the write gaps in milliseconds.
+    pub gap_median_ms: Option<f64>,
+    /// The longest write gap in milliseconds.
+    pub gap_max_ms: Option<f64>,
+    /// Requests.
+    pub counts: Counts,
+    /// Failures and unknown outcomes by class.
+    pub errors: BTreeMap<String, usize>,
+    /// Latency of done reads: median, 99th percentile, longest; in milliseconds.
+    pub read_latency_ms: [f64; 3],
+    /// Latency of done writes alike.
+    pub write_latency_ms: [f64; 3],
+}
+
+/// Judges a history. `harness_problem` is why the run did not go as planned, if it did not.
+pub fn judge(
+    config: &RunConfig,
+    records: &[Record],
+    harness_problem: Option<String>,
+    limits: Limits,
+) -> anyhow::Result<(Results, Timeline)> {
+    let timeline = timeline(records)?;
+    let findings = check::check(&timeline.keys, limits);
+    let mut coverage: BTreeMap<String, usize> = config
+        .nemesis
+        .iter()
+        .map(|kind| (kind.name().to_owned(), 0))
+        .collect();
+    for fault in timeline
+        .faults
+        .iter()
+        .filter(|fault| fault.skipped.is_none())
+    {
+        *coverage.entry(fault.kind.clone()).or_default() += 1;
+    }
+    let gaps = gaps(&timeline);
+    let mut sorted: Vec<f64> = gaps.iter().map(|gap| gap.millis).collect();
+    sorted.sort_by(f64::total_cmp);
+    let (verdict, reasons) = verdict(&findings, &coverage, &timeline, harness_problem);
+    let results = Results {
+        verdict,
+        reasons,
+        findings,
+        faults: timeline.faults.clone(),
+        coverage,
+        gap_median_ms: sorted.get(sorted.len() / 2).copied(),
+        gap_max_ms: sorted.last().copied(),
+        gaps,
+        counts: counts(&timeline),
+        errors: errors(&timeline),
+        read_latency_ms: latency(&timeline, |request| request == Request::Read),
+        write_latency_ms: latency(&timeline, |request| request != Request::Read),
+    };
+    Ok((results, timeline))
+}
+
+fn verdict(
+    findings: &Findings,
+    coverage: &BTreeMap<String, usize>,
+    timeline: &Timeline,
+    harness_problem: Option<String>,
+) -> (Verdict, Vec<String>) {
+    let mut reasons: Vec<(Verdict, String)> = findings
+        .anomalies()
+        .map(|anomaly| {
+            let text = format!("{} of {}: {}", anomaly.class, anomaly.key, anomaly.why);
+            (Verdict::Violated, text)
+        })
+        .collect();
+    for (key, why) in &findings.unknown {
+        reasons.push((
+            Verdict::Unknown,
+            format!("the search gave up on {key}: {why}"),
+        ));
+    }
+    reasons.extend(harness_problem.map(|problem| (Verdict::Unknown, problem)));
+    if timeline.keys.is_empty() {
+        let text = "nothing was done, so nothing is shown".to_owned();
+        reasons.push((Verdict::Unknown, text));
+    }
+    for (kind, installed) in coverage {
+        if *installed == 0 {
+            let text = format!("the fault {kind} was asked for and never happened");
+            reasons.push((Verdict::CoverageMissing, text));
+        }
+    }
+    let worst = reasons.iter().map(|(verdict, _)| *verdict).min();
+    let texts = reasons.into_iter().map(|(_, text)| text).collect();
+    (worst.unwrap_or(Verdict::Ok), texts)
+}
+
+/// The longest time without an acknowledged write that touches each installed fault; up to a second after it was healed.
+fn gaps(timeline: &Timeline) -> Vec<Gap> {
+    let mut acknowledged: Vec<u64> = timeline
+        .attempts
+        .iter()
+        .filter(|attempt| attempt.request != Request::Read && attempt.outcome == Outcome::Ok)
+        .map(|attempt| attempt.ended_ns)
+        .collect();
+    acknowledged.sort_unstable();
+    let installed = timeline
+        .faults
+        .iter()
+        .filter(|fault| fault.skipped.is_none());
+    installed
+        .map(|fault| {
+            let until = fault.until_ns.unwrap_or(timeline.end_ns) + 1_000_000_000;
+            let last = *acknowledged.last().unwrap_or(&0);
+            let after_last = [last, timeline.end_ns.max(last)];
+            let (from, length) = acknowledged
+                .windows(2)
+                .map(|pair| [pair[0], pair[1]])
+                .chain([after_last])
+                .filter(|[from, to]| *to > fault.from_ns && *from < until)
+                .map(|[from, to]| (from, to - from))
+                .max_by_key(|(_, length)| *length)
+                .unwrap_or((0, timeline.end_ns));
+            Gap {
+                fault: fault.number,
+                kind: fault.kind.clone(),
+                millis: length as f64 / 1e6,
+                from_ms: from as f64 / 1e6,
+            }
+        })
+        .collect()
+}
+
+fn counts(timeline: &Timeline) -> Counts {
+    let mut counts = Counts::default();
+    for attempt in &timeline.attempts {
+        match attempt.outcome {
+            Outcome::Ok => counts.ok += 1,
+            Outcome::Fail(_) => counts.fail += 1,
+            Outcome::Info(_) => counts.info += 1,
+        }
+    }
+    counts
+}
+
+fn errors(timeline: &Timeline) -> BTreeMap<String, usize> {
+    let mut errors = BTreeMap::new();
+    for attempt in &timeline.attempts {
+        let class = match &attempt.outcome {
+            Outcome::Ok => continue,
+            Outcome::Fail(failure) => format!("fail: {}", failure.class),
+            Outcome::Info(failure) => format!("info: {}", failure.class),
+        };
+        *errors.entry(class).or_default() += 1;
+    }
+    errors
+}
+
+fn latency(timeline: &Timeline, wanted: impl Fn(Request) -> bool) -> [f64; 3] {
+    let mut millis: Vec<f64> = timeline
+        .attempts
+        .iter()
+        .filter(|attempt| attempt.outcome == Outcome::Ok && wanted(attempt.request))
+        .map(|attempt| (attempt.ended_ns - attempt.invoked_ns) as f64 / 1e6)
+        .collect();
+    millis.sort_by(f64::total_cmp);
+    let at = |share: f64| {
+        let place = (millis.len() as f64 * share) as usize;
+        millis.get(place).or(millis.last()).copied().unwrap_or(0.0)
+    };
+    [at(0.5), at(0.99), at(1.0)]
+}

@@ -1,0 +1,174 @@
+//! A register is a ConfigMap: GET reads, PUT writes, PUT with a resourceVersion compares and swaps.
+//! Kubernetes' rule: a PUT with an outdated resourceVersion answers 409 and changes nothing.
+
+use crate::check::register::INITIAL;
+use crate::history::{Failure, Request};
+use client::{Client, Deadline, Error, Payload};
+use http::Method;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+/// A request without an answer by then is given up.
+const DEADLINE: Deadline = Deadline(Duration::from_secs(2));
+
+/// What came of a request.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// It was done; a compare may have found something else.
+    Done {
+        /// The value read.
+        value: Option<u64>,
+        /// The object's revision.
+        revision: Option<u64>,
+        /// Whether a compare held.
+        swapped: bool,
+    },
+    /// It surely was not done.
+    Fail(Failure),
+    /// Nobody knows.
+    Info(Failure),
+}
+
+/// Registers through one client.
+pub struct Api<'a> {
+    client: &'a Client,
+    stale_reads: bool,
+}
+
+impl<'a> Api<'a> {
+    /// Through a client.
+    pub fn new(client: &'a Client) -> Self {
+        Api {
+            client,
+            stale_reads: false,
+        }
+    }
+
+    /// Whether reads are content with what the asked master has: `resourceVersion=0`.
+    pub fn with_stale_reads(mut self, stale_reads: bool) -> Self {
+        self.stale_reads = stale_reads;
+        self
+    }
+
+    /// Makes the register; its revision, also where it is there already.
+    pub async fn create(&self, key: &str) -> Option<u64> {
+        let payload = Payload::json(&object(key, INITIAL, None));
+        let made = self
+            .client
+            .call::<Value>(Method::POST, MAPS, payload, DEADLINE);
+        match made.await {
+            Ok(made) => revision_of(&made),
+            Err(error) if error.is_code(409) => {
+                let path = format!("{MAPS}/{key}");
+                let found = self
+                    .client
+                    .call::<Value>(Method::GET, &path, Payload::Empty, DEADLINE);
+                revision_of(&found.await.ok()?)
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// One request, sent once.
+    pub async fn ask(&self, key: &str, request: Request) -> Answer {
+        match request {
+            Request::Read => self.read(key).await,
+            Request::Write { value } => self.write(object(key, value, None), key).await,
+            Request::Cas {
+                value, revision, ..
+            } => self.write(object(key, value, Some(revision)), key).await,
+        }
+    }
+
+    async fn read(&self, key: &str) -> Answer {
+        let query = if self.stale_reads {
+            "?resourceVersion=0"
+        } else {
+            ""
+        };
+        let path = format!("{MAPS}/{key}{query}");
+        let call = self
+            .client
+            .call::<Value>(Method::GET, &path, Payload::Empty, DEADLINE);
+        match call.await {
+            Ok(found) => match (value_of(&found), revision_of(&found)) {
+                (Some(value), Some(revision)) => Answer::Done {
+                    value: Some(value),
+                    revision: Some(revision),
+                    swapped: true,
+                },
+                _ => Answer::Fail(Failure {
+                    class: "unreadable".to_owned(),
+                    text: format!("no register: {found}"),
+                }),
+            },
+            // No object, though it was made before: an answer like any other, for the checkers.
+            Err(error) if error.is_code(404) => Answer::Done {
+                value: None,
+                revision: None,
+                swapped: true,
+            },
+            Err(error) => Answer::Fail(failure(&error)),
+        }
+    }
+
+    async fn write(&self, object: Value, key: &str) -> Answer {
+        let path = format!("{MAPS}/{key}");
+        let is_compare = object.pointer("/metadata/resourceVersion").is_some();
+        let call = self
+            .client
+            .call::<Value>(Method::PUT, &path, Payload::json(&object), DEADLINE);
+        match call.await {
+            Ok(written) => Answer::Done {
+                value: None,
+                revision: revision_of(&written),
+                swapped: true,
+            },
+            Err(error) if error.is_code(409) && is_compare => Answer::Done {
+                value: None,
+                revision: None,
+                swapped: false,
+            },
+            Err(error) if error.is_ambiguous() || matches!(error, Error::Unreadable { .. }) => {
+                Answer::Info(failure(&error))
+            }
+            Err(error) => Answer::Fail(failure(&error)),
+        }
+    }
+}
+
+fn object(key: &str, value: u64, revision: Option<u64>) -> Value {
+    let mut object = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": key, "namespace": "default"},
+        "data": {"value": value.to_string()},
+    });
+    if let Some(revision) = revision {
+        object["metadata"]["resourceVersion"] = json!(revision.to_string());
+    }
+    object
+}
+
+fn value_of(object: &Value) -> Option<u64> {
+    object.pointer("/data/value")?.as_str()?.parse().ok()
+}
+
+fn revision_of(object: &Value) -> Option<u64> {
+    let revision = object.pointer("/metadata/resourceVersion")?;
+    revision.as_str()?.parse().ok()
+}
+
+fn failure(error: &Error) -> Failure {
+    let class = match error {
+        Error::Api(status) => status.code.to_string(),
+        Error::Unreachable { .. } => "unreachable".to_owned(),
+        Error::Interrupted { .. } => "interrupted".to_owned(),
+        Error::Unreadable { .. } => "unreadable".to_owned(),
+        Error::Config(_) => "config".to_owned(),
+    };
+    Failure {
+        class,
+        text: error.to_string(),
+    }
+}
