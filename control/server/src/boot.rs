@@ -144,6 +144,15 @@ impl Boot {
         object: Value,
     ) -> Result<bool, Status> {
         let target = self.target(group, kind, namespace)?;
+        // Looked for first: a service that is there already has its address, so that a second one is refused for that.
+        let named = Target {
+            name: object["metadata"]["name"].as_str().map(str::to_owned),
+            ..target.clone()
+        };
+        match self.pipeline.get(&named, None).await {
+            Err(status) if status.is(Reason::NotFound) => {}
+            found => return found.map(|_| false),
+        }
         match self
             .pipeline
             .create(&Caller::master(), &target, object, &WriteOptions::default())
