@@ -56,7 +56,10 @@ pub fn parse(origin: &str, text: &str) -> Result<Vec<Document>> {
             .with_context(|| format!("{origin} is malformed JSON"))?
     } else {
         serde_saphyr::from_multiple(text)
-            .map_err(|error| anyhow::anyhow!("{origin} is malformed YAML: {error}"))?
+            .map_err(|error| {
+                // Line and column say where; a picture of the place would break the one line.
+                anyhow::anyhow!("{origin} is malformed YAML: {}", error.without_snippet())
+            })?
     };
     let several = values.len() > 1;
     let mut documents = Vec::new();
@@ -150,6 +153,10 @@ mod tests {
             .expect_err("malformed")
             .to_string();
         assert!(error.starts_with("web.yaml is malformed YAML"), "{error}");
+        assert!(
+            error.lines().count() == 1 && error.contains("line 2"),
+            "{error}"
+        );
         let error = parse("web.yaml", "kind: A\n---\n- 1\n")
             .expect_err("no map")
             .to_string();
