@@ -113,10 +113,7 @@ impl std::fmt::Display for Anomaly {
 
 fn classify(ops: &[Op], offending: &Op) -> (Class, String) {
     match offending.action {
-        Action::Read(ABSENT) => {
-            let why = "the object was gone, though nobody deleted it";
-            (Class::LostWrite, why.to_owned())
-        }
+        Action::Read(ABSENT) => classify_absent(ops, offending),
         Action::Read(value) => classify_read(ops, offending, value),
         Action::Cas {
             from,
@@ -173,6 +170,22 @@ fn classify_read(ops: &[Op], read: &Op, value: u64) -> (Class, String) {
     (class, why)
 }
 
+/// There was no object, though one had been made and nobody deletes any.
+pub fn classify_absent(ops: &[Op], read: &Op) -> (Class, String) {
+    let is_there_later = ops.iter().any(|op| {
+        op.invoked_ns > read.invoked_ns
+            && op.returned_ns.is_some()
+            && op.action.observes().is_some_and(|value| value != ABSENT)
+    });
+    if is_there_later {
+        let why = "no object was found, though it had been made and others saw it later";
+        (Class::StaleRead, why.to_owned())
+    } else {
+        let why = "the object was gone for good, though nobody deleted it";
+        (Class::LostWrite, why.to_owned())
+    }
+}
+
 /// An overwritten value was read: is the newer one lost, or was only the read stale? Lost, where nobody sees it any more.
 pub fn stale_or_lost(ops: &[Op], read: &Op) -> Class {
     let written_at = ops
@@ -197,17 +210,26 @@ pub fn stale_or_lost(ops: &[Op], read: &Op) -> Class {
         .filter(later)
         .filter(|op| op.returned_ns.is_some() && op.action.observes().is_some())
         .collect();
-    let sees_newer = |op: &&Op| {
+    let is_newer_seen = |op: &Op| {
         op.action
             .observes()
             .is_some_and(|value| newer.contains(&value))
     };
-    if seen_later.iter().copied().any(|op| sees_newer(&op)) {
+    if seen_later.iter().any(|op| is_newer_seen(op)) {
         return Class::StaleRead;
     }
-    let first_seen = seen_later.iter().min_by_key(|op| op.returned_ns);
-    match first_seen {
-        Some(next) if next.action.observes() != read.action.observes() => Class::StaleRead,
-        _ => Class::LostWrite,
+    let is_same = |op: &Op| op.action.observes() == read.action.observes();
+    let was_seen = ops
+        .iter()
+        .any(|op| op.returned_ns.is_some() && is_newer_seen(op));
+    let is_lost = if was_seen {
+        seen_later.iter().all(|op| is_same(op))
+    } else {
+        seen_later.first().is_none_or(|op| is_same(op))
+    };
+    if is_lost {
+        Class::LostWrite
+    } else {
+        Class::StaleRead
     }
 }

@@ -65,20 +65,17 @@ fn search(keys: &BTreeMap<String, Vec<Op>>, limits: Limits) -> Findings {
     let worker = || {
         while let Some((key, ops)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
             let outcome = wgl::check(ops, limits, &cancel);
-            let fault = match outcome {
-                Outcome::Illegal => {
-                    cancel.store(true, Ordering::Relaxed);
-                    wgl::first_fault(ops, limits)
-                }
-                _ => None,
-            };
+            let is_first = outcome == Outcome::Illegal && !cancel.swap(true, Ordering::Relaxed);
+            let fault = is_first.then(|| {
+                wgl::first_fault(ops, limits).expect("an illegal history has a first fault")
+            });
             let mut found = found.lock().expect("no holder of this lock panics");
             match outcome {
                 Outcome::Legal(_) => found.keys_decided += 1,
                 Outcome::Illegal => {
                     found.keys_decided += 1;
-                    let fault = fault.expect("an illegal history has a first fault");
-                    found.search.push(Anomaly::of_fault(key, ops, &fault));
+                    let told = fault.map(|fault| Anomaly::of_fault(key, ops, &fault));
+                    found.search.extend(told);
                 }
                 Outcome::Unknown(GivenUp::Cancelled) => {}
                 Outcome::Unknown(reason) => {

@@ -2,8 +2,8 @@
 //! takes the claim at its word and verifies it: values follow from it, and it agrees with real time. O(n log n), at any
 //! concurrency; where the search of `wgl` gives up, this still decides.
 
-use super::anomaly::{Anomaly, Class};
-use super::register::{Action, INITIAL, Op, Value};
+use super::anomaly::{self, Anomaly, Class};
+use super::register::{ABSENT, Action, INITIAL, Op, Value};
 use std::collections::{BTreeMap, HashMap};
 
 /// All contradictions found, at most `max`.
@@ -48,7 +48,7 @@ fn check_key(key: &str, ops: &[Op]) -> Vec<Anomaly> {
     let writes = Writes::of(ops);
     let mut found = Vec::new();
     for op in ops.iter().filter(|op| op.returned_ns.is_some()) {
-        found.extend(writes.contradiction(key, op));
+        found.extend(writes.contradiction(key, ops, op));
     }
     found.extend(against_real_time(key, ops));
     found
@@ -87,8 +87,12 @@ impl<'a> Writes<'a> {
     }
 
     /// What `op` was told against what the revisions say.
-    fn contradiction(&self, key: &str, op: &Op) -> Option<Anomaly> {
+    fn contradiction(&self, key: &str, ops: &[Op], op: &Op) -> Option<Anomaly> {
         match op.action {
+            Action::Read(ABSENT) => {
+                let (class, why) = anomaly::classify_absent(ops, op);
+                Some(Anomaly::of(class, key, op, vec![], why))
+            }
             Action::Read(value) => self.read(key, op, value),
             Action::Cas {
                 from,
@@ -197,7 +201,7 @@ fn against_real_time(key: &str, ops: &[Op]) -> Vec<Anomaly> {
             let why = format!(
                 "revision {seen} was read after revision {newest} had been acknowledged or read"
             );
-            (super::anomaly::stale_or_lost(ops, op), why)
+            (anomaly::stale_or_lost(ops, op), why)
         };
         found.push(Anomaly::of(class, key, op, vec![newest.clone()], why));
     }
