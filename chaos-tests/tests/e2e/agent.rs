@@ -96,8 +96,17 @@ fn a_lost_node_leaves_the_service(site: &mut Site) {
         .map(name)
         .expect("n1 has pods");
     for _ in 0..4 {
-        site.ctl(&["exec", &from, "--", "wget", "-T", "3", "-qO-", "http://web"])
-            .ok();
+        site.ctl(&[
+            "exec",
+            &from,
+            "--",
+            "timeout",
+            "3",
+            "wget",
+            "-qO-",
+            "http://web",
+        ])
+        .ok();
     }
 }
 

@@ -186,7 +186,7 @@ fn strangers_are_refused(site: &mut Site) {
     assert_eq!((code, message.as_str()), (401, "Unauthorized"));
     let token = Api::with(&Config {
         identity: None,
-        token: Some("guessed".to_owned()),
+        token: Some("guessed".to_owned().into()),
         ..Api::config(site)
     });
     assert_eq!(token.refusal(Method::GET, "/api/v1/pods", "").0, 401);

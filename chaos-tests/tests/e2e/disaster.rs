@@ -22,10 +22,7 @@ fn everything_is_lost_and_restored() {
     site.apply(&documents(&[deployment("web", 4, SERVE), service("web")]));
     wait_pods(&site, "web", 4);
     let before = (lives(&site, "web"), births(&site, "web"), everything(&site));
-    let revision = site.get(&["cm"])["metadata"]["resourceVersion"]
-        .as_str()
-        .expect("a list has a revision")
-        .to_owned();
+    let revision = revision_of(&Api::of(&site));
     let snapshot = timed("snapshot", || saved_while_writes_run(&site));
     damaged_snapshots_are_refused(&site, &snapshot);
 
@@ -52,6 +49,23 @@ fn everything_is_lost_and_restored() {
     );
     watchers_from_before_are_told(&site, &revision);
     timed("work goes on", || work_goes_on(&site));
+    let after = (lives(&site, "web"), births(&site, "web"));
+    let kept = |before: &[String], after: &[String]| before.iter().all(|life| after.contains(life));
+    assert!(
+        kept(&before.0, &after.0) && kept(&before.1, &after.1),
+        "nor are they restarted later: {after:?}"
+    );
+}
+
+/// The revision of a list as of now.
+fn revision_of(api: &Api) -> String {
+    let list = api
+        .get("/api/v1/namespaces/default/configmaps")
+        .expect("it can be listed");
+    list["metadata"]["resourceVersion"]
+        .as_str()
+        .expect("a list has a revision")
+        .to_owned()
 }
 
 fn passphrase(site: &Site) -> PathBuf {
@@ -256,13 +270,7 @@ fn watchers_from_before_are_told(site: &Site, revision: &str) {
         ),
         other => panic!("a watcher from before must get 410, not {other:?}"),
     }
-    let list = api
-        .get("/api/v1/namespaces/default/configmaps")
-        .expect("it can be listed");
-    let newer = list["metadata"]["resourceVersion"]
-        .as_str()
-        .expect("a list has a revision")
-        .to_owned();
+    let newer = revision_of(&api);
     let (old, new) = (
         revision.parse::<u64>().expect("a number"),
         newer.parse::<u64>().expect("a number"),
@@ -287,7 +295,16 @@ fn work_goes_on(site: &Site) {
         .expect("a name")
         .to_owned();
     until("the service's answer", 20, || {
-        let told = site.ctl(&["exec", &from, "--", "wget", "-T", "3", "-qO-", "http://web"]);
+        let told = site.ctl(&[
+            "exec",
+            &from,
+            "--",
+            "timeout",
+            "3",
+            "wget",
+            "-qO-",
+            "http://web",
+        ]);
         if told.code == Some(0) {
             Ok(())
         } else {

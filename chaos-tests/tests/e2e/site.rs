@@ -510,6 +510,13 @@ impl Drop for Site {
                 eprintln!("--- the log of {name} ends with:\n{}", self.log(name));
             }
         }
+        if std::thread::panicking() && std::env::var_os("TRIREME_E2E_KEEP").is_some() {
+            eprintln!(
+                "TRIREME_E2E_KEEP is set: all runs on below {}, until the story's next run",
+                self.home.display()
+            );
+            return;
+        }
         let names: Vec<String> = self.machines.keys().cloned().collect();
         names
             .iter()
