@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// A request without an answer by then is given up.
-const DEADLINE: Deadline = Deadline(Duration::from_secs(2));
+const DEADLINE: Deadline = Deadline(Duration::from_secs(1));
 
 /// What came of a request.
 #[derive(Clone, Debug)]
