@@ -52,10 +52,10 @@ fn play(world: &mut World, happening: &Happening) {
         Happening::Exit(name, code) => world.exit(name, *code),
         Happening::Tick(seconds) => world.now = world.now.plus(Duration::from_secs(*seconds)),
         Happening::Probe(kind, true) => {
-            drop(world.failing_probes.remove(&("web".to_owned(), *kind)))
+            world.failing_probes.remove(&("web".to_owned(), *kind));
         }
         Happening::Probe(kind, false) => {
-            drop(world.failing_probes.insert(("web".to_owned(), *kind)))
+            world.failing_probes.insert(("web".to_owned(), *kind));
         }
         Happening::AgentRestarts => world.forget_agent(),
         Happening::MachineRestarts => {
@@ -63,7 +63,9 @@ fn play(world: &mut World, happening: &Happening) {
             world.forget_agent();
         }
         Happening::Delete(grace_s) => world.delete(*grace_s),
-        Happening::Stubborn => drop(world.stubborn.insert("web".to_owned())),
+        Happening::Stubborn => {
+            world.stubborn.insert("web".to_owned());
+        }
     }
 }
 

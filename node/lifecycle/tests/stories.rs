@@ -53,18 +53,24 @@ fn play(world: &mut World, command: &str) {
         ["tick", time] => world.now = world.now.plus(duration(time)),
         ["exit", name, code] => world.exit(name, code.parse().expect("an exit code")),
         ["probe", name, kind, "fails"] => {
-            drop(world.failing_probes.insert(((*name).into(), probe(kind))))
+            world.failing_probes.insert(((*name).into(), probe(kind)));
         }
         ["probe", name, kind, "succeeds"] => {
-            drop(world.failing_probes.remove(&((*name).into(), probe(kind))))
+            world.failing_probes.remove(&((*name).into(), probe(kind)));
         }
-        ["pull", name, "fails", ..] => drop(world.failing_pulls.insert((*name).into(), rest(3))),
+        ["pull", name, "fails", ..] => {
+            world.failing_pulls.insert((*name).into(), rest(3));
+        }
         ["pull", "works"] => world.failing_pulls.clear(),
-        ["config", name, "lacks", ..] => drop(world.broken_config.insert((*name).into(), rest(3))),
+        ["config", name, "lacks", ..] => {
+            world.broken_config.insert((*name).into(), rest(3));
+        }
         ["config", "is", "complete"] => world.broken_config.clear(),
         ["volumes", "lack", ..] => world.broken_volumes = Some(rest(2)),
         ["volumes", "are", "complete"] => world.broken_volumes = None,
-        ["stubborn", name] => drop(world.stubborn.insert((*name).into())),
+        ["stubborn", name] => {
+            world.stubborn.insert((*name).into());
+        }
         ["agent", "restarts"] => world.forget_agent(),
         ["machine", "restarts"] => {
             world.lose_sandbox();

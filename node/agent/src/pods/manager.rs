@@ -50,7 +50,7 @@ pub async fn run(context: Arc<Context>) {
         tokio::select! {
             Some(reflected) = reflected.recv() => manager.reflected(reflected).await,
             exit = exits.recv() => manager.exited(exit),
-            Some(uid) = endings.recv() => drop(manager.workers.remove(&uid)),
+            Some(uid) = endings.recv() => manager.ended(&uid),
         }
     }
 }
@@ -133,15 +133,16 @@ impl Manager {
         };
         if let Some(running) = self.workers.get(&desired.uid) {
             running.wanted.send_replace(wanted);
-            return;
+        } else {
+            self.start(wanted);
         }
+    }
+
+    fn start(&mut self, wanted: Wanted) {
+        let uid = wanted.desired.uid.clone();
         let (sender, receiver) = watch::channel(wanted);
         let poke = Arc::new(Notify::new());
-        let (context, ended, uid) = (
-            self.context.clone(),
-            self.ended.clone(),
-            desired.uid.clone(),
-        );
+        let (context, ended) = (self.context.clone(), self.ended.clone());
         self.workers.insert(
             uid.clone(),
             Running {
@@ -154,6 +155,17 @@ impl Manager {
             // The manager ends only with the process.
             let _ = ended.send(uid).await;
         });
+    }
+
+    /// A worker has ended. Where its pod came back meanwhile, as by a restore of the cluster, it gets a new one.
+    fn ended(&mut self, uid: &str) {
+        let Some(running) = self.workers.remove(uid) else {
+            return;
+        };
+        let wanted = running.wanted.borrow().clone();
+        if !wanted.removed && !wanted.desired.is_deleting() {
+            self.start(wanted);
+        }
     }
 
     fn removed(&mut self, uid: &str) {

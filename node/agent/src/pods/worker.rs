@@ -269,10 +269,10 @@ impl Worker {
                 return None;
             }
             // A pod that has just ended is taken down at once.
-            let ended = status.is_some_and(|status| {
-                matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
-            }) && observed.has_sandbox();
-            if !progressed && !(ended && self.retry_at.is_none() && !self.local.has_stopping()) {
+            let phase = status.as_ref().and_then(|status| status.phase.as_deref());
+            let ended = matches!(phase, Some("Succeeded" | "Failed")) && observed.has_sandbox();
+            let goes_on = ended && self.retry_at.is_none() && !self.local.has_stopping();
+            if !progressed && !goes_on {
                 return self.sleep_until(wake_at);
             }
         }
