@@ -145,7 +145,7 @@ async fn failover(rounds: u32, output: Output) -> Result<u8> {
     let told = |round: &bench::failover::Round| {
         if output == Output::Table {
             println!(
-                "killed {}: writes flow after {:>5.0} ms, for all clients after {:>5.0} ms; the slowest write took {:>5.0} ms; errors {}",
+                "{:<8}{:>14.0}{:>14.0}{:>16.0}{:>8}",
                 round.killed,
                 round.first_write_ms,
                 round.all_clients_ms,
@@ -154,12 +154,23 @@ async fn failover(rounds: u32, output: Output) -> Result<u8> {
             );
         }
     };
+    if output == Output::Table {
+        println!(
+            "{:<8}{:>14}{:>14}{:>16}{:>8}",
+            "KILLED", "WRITES FLOW", "ALL CLIENTS", "SLOWEST WRITE", "ERRORS"
+        );
+    }
     let failover = bench::failover::run(Binaries::find()?, rounds, &told).await?;
     match output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&failover)?),
         Output::Table => println!(
-            "median {:.0} ms, longest {:.0} ms, errors at clients that try again {}; three masters voted after {:.0} ms",
-            failover.median_ms, failover.max_ms, failover.errors, failover.start_ms
+            "milliseconds; writes flow after {:.0} at the median, {:.0} to {:.0}; clients that try again saw {} errors; \
+             three masters voted {:.0} after the first was started",
+            failover.median_ms,
+            failover.min_ms,
+            failover.max_ms,
+            failover.errors,
+            failover.start_ms
         ),
     }
     Ok(0)

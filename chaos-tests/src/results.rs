@@ -280,3 +280,55 @@ fn latency(timeline: &Timeline, wanted: impl Fn(Request) -> bool) -> [f64; 3] {
     };
     [at(0.5), at(0.99), at(1.0)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synth::{self, Plant, Shape};
+
+    fn verdict_of(nemesis: Vec<Kind>, plant: Plant, problem: Option<String>) -> Verdict {
+        let config = RunConfig {
+            nemesis,
+            seconds: 1,
+            seed: 1,
+            masters: 3,
+            rate: 1,
+            lanes: 1,
+            plant: None,
+            command: String::new(),
+            started: String::new(),
+            version: String::new(),
+            machine: String::new(),
+        };
+        let records = (1..).find_map(|seed| synth::history(seed, Shape::default(), plant));
+        let records = records.expect("some seed has a place");
+        let judged = judge(&config, &records, problem, Limits::default());
+        judged.expect("the history can be judged").0.verdict
+    }
+
+    #[test]
+    fn the_worst_reason_is_the_verdict() {
+        let broken = || Some("no leader".to_owned());
+        assert_eq!(verdict_of(vec![], Plant::Nothing, None), Verdict::Ok);
+        let asked = vec![Kind::Kill];
+        assert_eq!(
+            verdict_of(asked.clone(), Plant::Nothing, None),
+            Verdict::CoverageMissing
+        );
+        assert_eq!(
+            verdict_of(asked.clone(), Plant::Nothing, broken()),
+            Verdict::Unknown
+        );
+        assert_eq!(
+            verdict_of(asked, Plant::LostWrite, broken()),
+            Verdict::Violated
+        );
+        let codes = [
+            Verdict::Ok,
+            Verdict::Violated,
+            Verdict::Unknown,
+            Verdict::CoverageMissing,
+        ];
+        assert_eq!(codes.map(Verdict::code), [0, 1, 2, 3]);
+    }
+}

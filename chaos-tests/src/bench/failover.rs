@@ -51,6 +51,8 @@ pub struct Failover {
     pub rounds: Vec<Round>,
     /// Median of the first writes, in milliseconds.
     pub median_ms: f64,
+    /// The shortest, in milliseconds.
+    pub min_ms: f64,
     /// The longest, in milliseconds.
     pub max_ms: f64,
     /// Errors that a client that tries again saw, in all.
@@ -79,6 +81,7 @@ pub async fn run(binaries: Binaries, rounds: u32, told: &dyn Fn(&Round)) -> Resu
     firsts.sort_by(f64::total_cmp);
     Ok(Failover {
         median_ms: firsts.get(firsts.len() / 2).copied().unwrap_or(0.0),
+        min_ms: firsts.first().copied().unwrap_or(0.0),
         max_ms: firsts.last().copied().unwrap_or(0.0),
         errors: done.iter().map(|round| round.errors).sum(),
         rounds: done,

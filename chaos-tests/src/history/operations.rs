@@ -225,3 +225,53 @@ impl Timeline {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Joins a history told as JSON lines, and tells what became of it.
+    fn joined(lines: &str) -> anyhow::Result<Timeline> {
+        let records: Vec<Record> = lines
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?;
+        timeline(&records)
+    }
+
+    #[test]
+    fn what_is_not_known_may_have_happened_and_what_failed_did_not() {
+        let joined = joined(
+            r#"{"ns":1,"type":"invoke","id":1,"process":1,"key":"k","server":"m1","f":"write","value":7}
+{"ns":2,"type":"invoke","id":2,"process":2,"key":"k","server":"m1","f":"cas","from":7,"value":8,"revision":5}
+{"ns":3,"type":"info","id":1,"error":{"class":"interrupted","text":"no answer"}}
+{"ns":4,"type":"fail","id":2,"error":{"class":"unreachable","text":"refused"}}
+{"ns":5,"type":"invoke","id":3,"process":2,"key":"k","server":"m2","f":"read"}
+{"ns":6,"type":"ok","id":3,"value":7,"revision":6,"swapped":true}
+{"ns":7,"type":"invoke","id":4,"process":2,"key":"k","server":"m2","f":"read"}
+{"ns":8,"type":"invoke","id":5,"process":3,"key":"k","server":"m2","f":"cas","from":7,"value":9,"revision":6}
+{"ns":9,"type":"fault","number":1,"kind":"kill","targets":["m1"],"phase":"installed"}"#,
+        )
+        .expect("a history");
+        let told: Vec<String> = joined.keys["k"].iter().map(ToString::to_string).collect();
+        let expected = [
+            "process 1: write 7, from 0.000 ms, outcome unknown",
+            "process 2: read -> 7 (revision 6), 0.000 to 0.000 ms",
+            "process 3: cas 7 to 9 -> swapped, from 0.000 ms, outcome unknown",
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(joined.attempts.len(), 5);
+        assert_eq!((joined.faults.len(), joined.faults[0].until_ns), (1, None));
+    }
+
+    #[test]
+    fn a_history_that_breaks_its_rules_is_refused() {
+        let reused = r#"{"ns":1,"type":"invoke","id":1,"process":1,"key":"k","server":"m1","f":"write","value":7}
+{"ns":2,"type":"info","id":1,"error":{"class":"interrupted","text":"no answer"}}
+{"ns":3,"type":"invoke","id":2,"process":1,"key":"k","server":"m1","f":"read"}"#;
+        let error = joined(reused).expect_err("a process after an unknown outcome");
+        assert!(error.to_string().contains("process 1"), "{error}");
+        let orphan = r#"{"ns":1,"type":"ok","id":1,"swapped":true}"#;
+        assert!(joined(orphan).is_err());
+    }
+}
