@@ -5,19 +5,12 @@
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use objects::identities::{AUTHENTICATED_GROUP, MASTERS_GROUP, NODES_GROUP};
 use objects::{GroupResource, Status};
 use registry::Caller;
 use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
 use x509_parser::prelude::{FromDer, X509Certificate};
-
-/// The group of administrators, who may do everything.
-const MASTERS: &str = "system:masters";
-
-/// The group of node agents.
-const NODES: &str = "system:nodes";
-
-const AUTHENTICATED: &str = "system:authenticated";
 
 /// The other end of a connection.
 #[derive(Clone, Debug)]
@@ -47,12 +40,12 @@ impl Peer {
 
 /// Whether the caller is an administrator.
 pub fn is_master(caller: &Caller) -> bool {
-    caller.groups.iter().any(|group| group == MASTERS)
+    caller.groups.iter().any(|group| group == MASTERS_GROUP)
 }
 
 /// Whether the caller is a node's agent.
 pub fn is_node(caller: &Caller) -> bool {
-    caller.groups.iter().any(|group| group == NODES)
+    caller.groups.iter().any(|group| group == NODES_GROUP)
 }
 
 /// The token of `Authorization: Bearer …`.
@@ -72,7 +65,7 @@ fn caller_of(certificate: &CertificateDer<'_>) -> Option<Caller> {
         .filter_map(|group| group.as_str().ok())
         .map(str::to_owned)
         .collect();
-    groups.push(AUTHENTICATED.to_owned());
+    groups.push(AUTHENTICATED_GROUP.to_owned());
     Some(Caller {
         user,
         groups,
@@ -103,7 +96,7 @@ fn impersonate(caller: Caller, headers: &HeaderMap) -> Result<Caller, Status> {
         .filter_map(|value| value.to_str().ok())
         .map(str::to_owned)
         .collect();
-    groups.push(AUTHENTICATED.to_owned());
+    groups.push(AUTHENTICATED_GROUP.to_owned());
     Ok(Caller {
         user: user.to_owned(),
         groups,

@@ -13,10 +13,10 @@ mod short;
 
 use clap::Parser;
 use std::process::ExitCode;
+use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let level = if cli.verbose { "debug" } else { "error" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
@@ -26,7 +26,14 @@ async fn main() -> ExitCode {
         .without_time()
         .init();
     let verbose = cli.verbose;
-    match commands::run(cli).await {
+    let tokio = match Builder::new_current_thread().enable_all().build() {
+        Ok(tokio) => tokio,
+        Err(error) => return failure::report(&error.into(), verbose),
+    };
+    let done = tokio.block_on(commands::run(cli));
+    // A read of standard input cannot be called off: waiting for it would keep `ctl exec -i` here until Enter is pressed.
+    tokio.shutdown_background();
+    match done {
         Ok(code) => code,
         Err(error) => failure::report(&error, verbose),
     }

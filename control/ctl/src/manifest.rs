@@ -55,11 +55,10 @@ pub fn parse(origin: &str, text: &str) -> Result<Vec<Document>> {
             .collect::<Result<_, _>>()
             .with_context(|| format!("{origin} is malformed JSON"))?
     } else {
-        serde_saphyr::from_multiple(text)
-            .map_err(|error| {
-                // Line and column say where; a picture of the place would break the one line.
-                anyhow::anyhow!("{origin} is malformed YAML: {}", error.without_snippet())
-            })?
+        serde_saphyr::from_multiple(text).map_err(|error| {
+            // Line and column say where; a picture of the place would break the one line.
+            anyhow::anyhow!("{origin} is malformed YAML: {}", error.without_snippet())
+        })?
     };
     let several = values.len() > 1;
     let mut documents = Vec::new();

@@ -3,26 +3,21 @@
 
 use crate::{Caller, Target, Verb};
 use objects::Status;
+use objects::identities::{MASTERS_GROUP, NODE_USER_PREFIX, NODES_GROUP};
 
-/// The group that may everything.
-pub const MASTERS: &str = "system:masters";
-/// The group of nodes' agents.
-pub const NODES: &str = "system:nodes";
-/// What a node's user name begins with.
-pub const NODE_USER_PREFIX: &str = "system:node:";
 /// The namespace of nodes' leases.
 pub const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
 
 /// Says yes, or answers 403 with what was asked by whom.
 pub fn authorize(caller: &Caller, verb: Verb, target: &Target) -> Result<(), Status> {
     let member = |group: &str| caller.groups.iter().any(|name| name == group);
-    if member(MASTERS) {
+    if member(MASTERS_GROUP) {
         return Ok(());
     }
     let node = caller
         .user
         .strip_prefix(NODE_USER_PREFIX)
-        .filter(|_| member(NODES));
+        .filter(|_| member(NODES_GROUP));
     match node {
         Some(node) if node_may(node, verb, target) => Ok(()),
         _ => Err(refusal(caller, verb, target)),
@@ -31,7 +26,7 @@ pub fn authorize(caller: &Caller, verb: Verb, target: &Target) -> Result<(), Sta
 
 /// The node whose agent the caller is.
 pub fn node_of(caller: &Caller) -> Option<&str> {
-    let is_node = caller.groups.iter().any(|name| name == NODES);
+    let is_node = caller.groups.iter().any(|name| name == NODES_GROUP);
     caller
         .user
         .strip_prefix(NODE_USER_PREFIX)

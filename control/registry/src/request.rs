@@ -2,6 +2,7 @@
 
 use crate::ResourceDef;
 use bytes::Bytes;
+use objects::identities;
 use objects::{
     FieldSelector, GroupResource, LabelSelector, ObjectKey, Revision, Status, Term, Timestamp, Uid,
 };
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 /// What a request wants to do, as Kubernetes names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "the names are Kubernetes' verbs")]
+#[expect(missing_docs, reason = "the names are Kubernetes' verbs")]
 pub enum Verb {
     Create,
     Delete,
@@ -145,8 +146,8 @@ impl Caller {
     /// A controller of the leader of `term`.
     pub fn controller(name: &str, term: Term) -> Self {
         Caller {
-            user: format!("system:trireme:controller:{name}"),
-            groups: vec![crate::authorize::MASTERS.to_owned()],
+            user: identities::controller_user(name),
+            groups: vec![identities::MASTERS_GROUP.to_owned()],
             fence: Some(term),
         }
     }
@@ -154,8 +155,8 @@ impl Caller {
     /// The master itself, when it makes what every cluster has.
     pub fn master() -> Self {
         Caller {
-            user: "system:trireme:control".to_owned(),
-            groups: vec![crate::authorize::MASTERS.to_owned()],
+            user: identities::MASTER_USER.to_owned(),
+            groups: vec![identities::MASTERS_GROUP.to_owned()],
             fence: None,
         }
     }

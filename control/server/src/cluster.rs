@@ -1,6 +1,6 @@
 //! The cluster behind `/cluster/v1/`: membership, joining, snapshots, explanations; over the store of this master.
 
-use crate::pki::{Authority, NODES_GROUP, Subject};
+use crate::pki::{Authority, Subject};
 use crate::settings::MasterIdentity;
 use crate::vault::{self, Keys};
 use crate::{clock, tokens};
@@ -11,6 +11,7 @@ use client::JoinToken;
 use futures::{FutureExt, StreamExt};
 use mvcc::{Store, StoreError};
 use objects::cluster::{ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberList};
+use objects::identities::{NODES_GROUP, node_user};
 use objects::{ObjectKey, Reason, Status, names};
 use raft_store::{MembershipError, RaftStore};
 use runtime::Runtime;
@@ -128,7 +129,7 @@ impl Masters {
         let address: IpAddr = address.parse().map_err(|_| {
             Status::bad_request(format!("the node's address {address:?} is no IP address"))
         })?;
-        let user = format!("system:node:{name}");
+        let user = node_user(name);
         let subject = Subject {
             user: &user,
             groups: &[NODES_GROUP],
@@ -173,7 +174,7 @@ impl Masters {
             cluster_id: self.identity.cluster_id.clone(),
             member_id: member.id,
             ca_pem: self.authority.certificate_pem.clone(),
-            ca_key_pem: self.authority.key_pem.clone(),
+            ca_key_pem: self.authority.key_pem.clone().into(),
             members: self.store.members(),
             settings: self.identity.settings.clone(),
         })

@@ -3,15 +3,14 @@
 
 use crate::cli::Run;
 use crate::clock;
-use crate::pki::{Authority, MASTERS_GROUP, Subject};
+use crate::pki::{Authority, Subject};
 use crate::settings::{self, DataDir, MasterIdentity};
 use anyhow::{Context, Result, bail, ensure};
 use client::{Identity, JoinToken};
 use objects::cluster::{ClusterSettings, JoinRequest, JoinResponse, MemberAdd};
+use objects::identities::{ADMIN_USER, MASTER_USER, MASTERS_GROUP};
 use std::net::IpAddr;
 
-/// The user under which masters speak to nodes and to one another.
-pub const MASTER_USER: &str = "system:trireme:control";
 /// The name by which masters know one another in TLS, whatever their addresses.
 pub const MASTER_NAME: &str = "trireme-control";
 /// The service through which pods reach the API.
@@ -21,8 +20,6 @@ const API_NAMES: [&str; 4] = [
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
 ];
-/// The user of the kubeconfig that a master writes.
-const ADMIN_USER: &str = "trireme:admin";
 /// How long a joining master keeps asking; the others may still be starting.
 const JOIN_ATTEMPTS: u32 = 60;
 const JOIN_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
@@ -101,7 +98,7 @@ async fn join(dir: &DataDir, args: &Run, name: &str) -> Result<MasterIdentity> {
     };
     let authority = Authority {
         certificate_pem: ca_pem,
-        key_pem: ca_key_pem,
+        key_pem: ca_key_pem.0,
     };
     ensure!(
         authority.sha256()? == token.ca_sha256,

@@ -1,10 +1,10 @@
 //! TLS between masters: beside a certificate of the cluster's CA it asks that the other side be a master. Without that, every
 //! node and every client, whose certificates come from the same CA, could speak Raft.
 
-use crate::create::MASTER_USER;
 use crate::pki::Authority;
-use anyhow::{Context, Result};
-use client::Identity;
+use anyhow::Result;
+use client::{Identity, pem};
+use objects::identities::MASTER_USER;
 use raft_store::Tls;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -12,26 +12,17 @@ use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
-    ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
+    SignatureScheme,
 };
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
 
 /// How this master and the others prove to each other that they are masters.
 pub fn tls(authority: &Authority, identity: &Identity) -> Result<Tls> {
-    let mut roots = RootCertStore::empty();
-    for certificate in
-        certificates(&authority.certificate_pem).context("the CA's certificate is unusable")?
-    {
-        roots.add(certificate)?;
-    }
-    let roots = Arc::new(roots);
-    let chain =
-        certificates(&identity.certificate_pem).context("this master's certificate is unusable")?;
-    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())
-        .context("this master's key is unusable")?;
+    let roots = Arc::new(pem::roots(&authority.certificate_pem)?);
+    let chain = pem::certificates("this master's certificate", &identity.certificate_pem)?;
+    let key = pem::key("this master's key", &identity.key_pem)?;
     let provider = Arc::new(ring::default_provider());
 
     let clients =
@@ -52,10 +43,6 @@ pub fn tls(authority: &Authority, identity: &Identity) -> Result<Tls> {
         client: Arc::new(client),
         server: Arc::new(server),
     })
-}
-
-fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>> {
-    Ok(CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>()?)
 }
 
 /// Whether the certificate, whose chain was verified already, is a master's.
@@ -168,7 +155,8 @@ impl ServerCertVerifier for MasterServers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pki::{NODES_GROUP, Subject};
+    use crate::pki::Subject;
+    use objects::identities::{ADMIN_USER, NODES_GROUP, node_user};
 
     #[test]
     fn only_masters_pass() {
@@ -181,17 +169,17 @@ mod tests {
             };
             let identity = authority.issue(&subject).expect("issues");
             tls(&authority, &identity).expect("usable");
-            certificates(&identity.certificate_pem)
+            pem::certificates("the certificate", &identity.certificate_pem)
                 .expect("PEM")
                 .remove(0)
         };
         assert!(is_master(&certificate(MASTER_USER)).is_ok());
         for user in [
-            "system:node:n1",
-            "trireme:admin",
-            "x system:trireme:control",
+            node_user("n1"),
+            ADMIN_USER.to_owned(),
+            format!("x {MASTER_USER}"),
         ] {
-            assert!(is_master(&certificate(user)).is_err(), "{user}");
+            assert!(is_master(&certificate(&user)).is_err(), "{user}");
         }
     }
 }

@@ -16,17 +16,12 @@ use sha2::{Digest, Sha256};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The group that may do everything.
-pub const MASTERS_GROUP: &str = "system:masters";
-/// The group of node agents.
-pub const NODES_GROUP: &str = "system:nodes";
-
 const CA_DAYS: u64 = 3650;
 const CERTIFICATE_DAYS: u64 = 365;
 /// Clocks of machines differ; a certificate is valid from a little before its issue.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
-/// A certificate authority: certificate and key, as PEM.
+/// A certificate authority: certificate and key, as PEM. It has no `Debug`, so that no log can show the key.
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Authority {
     /// The certificate.
@@ -146,13 +141,14 @@ fn valid_for(params: &mut CertificateParams, days: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use objects::identities::{MASTERS_GROUP, NODES_GROUP, node_user};
 
     #[test]
     fn issues_what_was_asked_and_ignores_what_a_request_claims() {
         let authority = Authority::generate("c1").expect("generates");
         let address = [IpAddr::from([10, 0, 0, 7])];
         let subject = Subject {
-            user: "system:node:n1",
+            user: &node_user("n1"),
             groups: &[NODES_GROUP],
             addresses: &address,
             names: &["n1"],
@@ -178,7 +174,7 @@ mod tests {
         let (_, certificate) = x509_parser::parse_x509_certificate(&ders[0]).expect("parses");
         let text = certificate.subject().to_string();
         assert!(
-            text.contains("system:node:n1") && text.contains(NODES_GROUP),
+            text.contains(&node_user("n1")) && text.contains(NODES_GROUP),
             "{text}"
         );
         assert!(!text.contains(MASTERS_GROUP), "{text}");

@@ -5,6 +5,7 @@
 
 use crate::Identity;
 use base64::Engine;
+use objects::Secret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ pub struct Config {
     /// Our certificate and key.
     pub identity: Option<Identity>,
     /// A bearer token.
-    pub token: Option<String>,
+    pub token: Option<Secret>,
     /// The namespace of commands that name none.
     pub namespace: String,
 }
@@ -57,8 +58,8 @@ pub enum ConfigError {
     },
 }
 
-/// A kubeconfig file.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// A kubeconfig file. It holds keys, so that it has no `Debug`.
+#[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Kubeconfig {
     #[serde(rename = "apiVersion")]
@@ -94,13 +95,13 @@ struct NamedExtension {
     extension: Value,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct NamedUser {
     name: String,
     user: User,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 struct User {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -168,7 +169,7 @@ impl Kubeconfig {
             client_certificate_data: identity
                 .and_then(|identity| encode(&identity.certificate_pem)),
             client_key_data: identity.and_then(|identity| encode(&identity.key_pem)),
-            token: config.token.clone(),
+            token: config.token.as_ref().map(|token| token.0.clone()),
             ..User::default()
         };
         let context = Context {
@@ -241,7 +242,7 @@ impl Kubeconfig {
             servers: cluster.all_servers(),
             ca_pem: ca_pem.unwrap_or_default(),
             identity,
-            token: user.token.clone(),
+            token: user.token.clone().map(Secret),
             namespace: context
                 .namespace
                 .clone()

@@ -5,6 +5,7 @@
 
 use crate::{Client, Error};
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
@@ -48,15 +49,23 @@ pub enum ExecOutput {
     Done(Box<Status>),
 }
 
-/// A running command.
-pub struct ExecStream {
-    socket: WebSocketStream<TlsStream<TcpStream>>,
+type Socket = WebSocketStream<TlsStream<TcpStream>>;
+
+/// The way to a running command. Use it apart from the way back: a command that waits for its output to be read may read
+/// no input meanwhile.
+pub struct ExecSender {
+    socket: SplitSink<Socket, Message>,
     closes_stdin: bool,
 }
 
+/// The way back from a running command.
+pub struct ExecReceiver {
+    socket: SplitStream<Socket>,
+}
+
 impl Client {
-    /// Opens a stream; `path` is that of `pods/NAME/exec` (or `attach`) with its query.
-    pub async fn exec(&self, path: &str) -> Result<ExecStream, Error> {
+    /// Starts a command; `path` is that of `pods/NAME/exec` (or `attach`) with its query.
+    pub async fn exec(&self, path: &str) -> Result<(ExecSender, ExecReceiver), Error> {
         let mut failure = Error::Unreachable {
             servers: self.servers().join(", "),
             reason: "no server is known".to_owned(),
@@ -73,7 +82,7 @@ impl Client {
         Err(failure)
     }
 
-    async fn exec_at(&self, server: &str, path: &str) -> Result<ExecStream, Error> {
+    async fn exec_at(&self, server: &str, path: &str) -> Result<(ExecSender, ExecReceiver), Error> {
         let refused = |reason: String| unreachable(server, reason);
         let url = format!("{}{path}", server.replacen("https://", "wss://", 1));
         let mut request = url
@@ -115,14 +124,17 @@ impl Client {
             .headers()
             .get(SEC_WEBSOCKET_PROTOCOL)
             .and_then(|value| value.to_str().ok());
-        Ok(ExecStream {
-            socket,
-            closes_stdin: protocol == Some("v5.channel.k8s.io"),
-        })
+        let closes_stdin = protocol == Some("v5.channel.k8s.io");
+        let (sink, stream) = socket.split();
+        let sender = ExecSender {
+            socket: sink,
+            closes_stdin,
+        };
+        Ok((sender, ExecReceiver { socket: stream }))
     }
 }
 
-impl ExecStream {
+impl ExecSender {
     /// Sends to the command.
     pub async fn send(&mut self, input: ExecInput) -> Result<(), Error> {
         let message = match input {
@@ -139,7 +151,9 @@ impl ExecStream {
             .await
             .map_err(broken)
     }
+}
 
+impl ExecReceiver {
     /// What comes next; None when the server closed the stream.
     pub async fn next(&mut self) -> Result<Option<ExecOutput>, Error> {
         while let Some(message) = self.socket.next().await {

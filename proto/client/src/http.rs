@@ -135,7 +135,10 @@ impl Client {
         let shared = Shared {
             http,
             tls,
-            authorization: config.token.as_ref().map(|token| format!("Bearer {token}")),
+            authorization: config
+                .token
+                .as_ref()
+                .map(|token| format!("Bearer {}", token.0)),
             servers: RwLock::new(config.servers.clone()),
             current: AtomicUsize::new(0),
             namespace: if config.namespace.is_empty() {

@@ -29,7 +29,7 @@ impl FromStr for JoinToken {
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(malformed(
-                "it must read trireme.<hash>.<secret>; `control token` prints one on a master",
+                "it must read trireme.<hash>.<secret>, as in the file join-token of a master's data directory",
             ));
         };
         let mut ca_sha256 = [0; 32];
@@ -65,7 +65,7 @@ pub async fn join(
 ) -> Result<JoinResponse, Error> {
     let config = Config {
         servers: servers.to_vec(),
-        token: Some(token.to_string()),
+        token: Some(token.to_string().into()),
         ..Config::default()
     };
     let client = Client::with_tls(&config, tls::trusting_hash(token.ca_sha256)?);

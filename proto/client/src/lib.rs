@@ -9,13 +9,14 @@ mod exec;
 mod http;
 mod identity;
 mod join;
+pub mod pem;
 mod reflect;
 mod tls;
 mod watch;
 
 pub use config::{Config, ConfigError, Kubeconfig};
 pub use error::Error;
-pub use exec::{ExecInput, ExecOutput, ExecStream};
+pub use exec::{ExecInput, ExecOutput, ExecReceiver, ExecSender};
 pub use http::{Client, Deadline, PatchKind, Payload, encode_segment};
 pub use identity::Identity;
 pub use join::{JoinToken, join};

@@ -1,5 +1,6 @@
 //! TLS settings of a client: trust in one CA, by its certificate or by its hash.
 
+use crate::pem::{self, unusable};
 use crate::{ConfigError, Identity};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -7,26 +8,18 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 /// Trusts servers whose certificate the CA issued; shows `identity` when asked.
 pub fn trusting_ca(ca_pem: &str, identity: Option<&Identity>) -> Result<ClientConfig, ConfigError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates("the CA's certificate", ca_pem)? {
-        roots
-            .add(certificate)
-            .map_err(|error| unusable("the CA's certificate", error))?;
-    }
-    let builder = builder()?.with_root_certificates(roots);
+    let builder = builder()?.with_root_certificates(pem::roots(ca_pem)?);
     match identity {
         None => Ok(builder.with_no_client_auth()),
         Some(identity) => {
-            let chain = certificates("the client's certificate", &identity.certificate_pem)?;
-            let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())
-                .map_err(|error| unusable("the client's key", error))?;
+            let chain = pem::certificates("the client's certificate", &identity.certificate_pem)?;
+            let key = pem::key("the client's key", &identity.key_pem)?;
             builder
                 .with_client_auth_cert(chain, key)
                 .map_err(|error| unusable("the client's certificate", error))
@@ -50,22 +43,6 @@ fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier
     ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| unusable("TLS", error))
-}
-
-fn certificates(what: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    let chain = chain.map_err(|error| unusable(what, error))?;
-    if chain.is_empty() {
-        return Err(unusable(what, "there is no certificate in it"));
-    }
-    Ok(chain)
-}
-
-fn unusable(what: &str, reason: impl std::fmt::Display) -> ConfigError {
-    ConfigError::Unusable {
-        what: what.to_owned(),
-        reason: reason.to_string(),
-    }
 }
 
 /// Finds the pinned CA in the server's chain, then verifies as usual with that CA as the only root.

@@ -62,6 +62,7 @@ impl Client {
         let state = Some(Lines {
             body,
             buffer: BytesMut::new(),
+            searched: 0,
             path: path.to_owned(),
         });
         let events = stream::unfold(state, |state| async move {
@@ -79,17 +80,22 @@ impl Client {
 struct Lines {
     body: Incoming,
     buffer: BytesMut,
+    /// So many bytes at the buffer's beginning end no line.
+    searched: usize,
     path: String,
 }
 
 impl Lines {
     async fn next(&mut self) -> Result<Option<WatchEvent>, Error> {
         loop {
-            if let Some(end) = memchr(&self.buffer) {
-                let line = self.buffer.split_to(end);
+            let unread = &self.buffer[self.searched..];
+            if let Some(at) = unread.iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(self.searched + at);
                 self.buffer.advance(1);
+                self.searched = 0;
                 return self.decode(&line).map(Some);
             }
+            self.searched = self.buffer.len();
             if self.buffer.len() > LINE_BYTES_MAX {
                 return Err(self.unreadable(format!("a line of more than {LINE_BYTES_MAX} bytes")));
             }
@@ -133,8 +139,4 @@ impl Lines {
             write: false,
         }
     }
-}
-
-fn memchr(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|byte| *byte == b'\n')
 }

@@ -1,5 +1,6 @@
 //! What masters, agents and `ctl` tell one another about the cluster itself, as JSON under `/cluster/v1/` of the API port.
 
+use crate::Secret;
 use serde::{Deserialize, Serialize};
 
 /// A master in the Raft group.
@@ -134,7 +135,7 @@ pub enum JoinResponse {
         /// The CA's certificate in PEM.
         ca_pem: String,
         /// The CA's key in PEM.
-        ca_key_pem: String,
+        ca_key_pem: Secret,
         /// The members so far, itself included.
         members: Vec<Member>,
         /// The cluster's settings, which all masters share.

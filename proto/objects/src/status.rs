@@ -6,7 +6,7 @@ use std::fmt;
 
 /// The machine-readable reason of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the names are Kubernetes' StatusReason values")]
+#[expect(missing_docs, reason = "the names are Kubernetes' StatusReason values")]
 pub enum Reason {
     Unauthorized,
     Forbidden,

@@ -4,10 +4,13 @@ use super::logs::{container_of, pod_path};
 use crate::cli::Exec;
 use crate::context::Context;
 use anyhow::{Result, bail, ensure};
-use client::{ExecInput, ExecOutput, ExecStream, encode_segment};
+use client::{ExecInput, ExecOutput, ExecReceiver, ExecSender, encode_segment};
 use objects::Status;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use std::convert::Infallible;
+use std::future::pending;
 use std::io::{IsTerminal, Write};
+use std::pin::pin;
 use std::process::ExitCode;
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,13 +30,13 @@ pub async fn run(context: &Context, args: Exec) -> Result<ExitCode> {
         pod_path(context, &pod).await?,
         query(&args, &container_of(&pod, args.container.as_deref()))
     );
-    let mut stream = context.client.exec(&path).await?;
+    let (sender, receiver) = context.client.exec(&path).await?;
     let raw = if terminal {
         Some(RawTerminal::enter()?)
     } else {
         None
     };
-    let outcome = converse(&mut stream, args.stdin, terminal).await;
+    let outcome = converse(sender, receiver, args.stdin, terminal).await;
     drop(raw);
     match outcome? {
         Some(status) => exit_code(&status),
@@ -64,29 +67,46 @@ fn query(args: &Exec, container: &str) -> String {
     query.join("&")
 }
 
-/// Carries bytes both ways until the command ends.
-async fn converse(stream: &mut ExecStream, stdin: bool, terminal: bool) -> Result<Option<Status>> {
-    let mut typed = if stdin { Some(read_stdin()) } else { None };
-    let mut resized = signal(SignalKind::window_change())?;
-    if terminal {
-        stream.send(size()?).await?;
-    }
+/// Carries bytes both ways until the command ends. Its last word counts, also where it takes no more input.
+async fn converse(
+    sender: ExecSender,
+    mut receiver: ExecReceiver,
+    stdin: bool,
+    terminal: bool,
+) -> Result<Option<Status>> {
+    let mut sending = pin!(send_all(sender, stdin, terminal));
+    let mut send_failure = None;
     loop {
         tokio::select! {
-            output = stream.next() => match output? {
+            output = receiver.next() => match output? {
                 Some(ExecOutput::Stdout(data)) => write(&mut std::io::stdout().lock(), &data)?,
                 Some(ExecOutput::Stderr(data)) => write(&mut std::io::stderr().lock(), &data)?,
                 Some(ExecOutput::Done(status)) => return Ok(Some(*status)),
-                None => return Ok(None),
+                None => return send_failure.map_or(Ok(None), Err),
             },
+            Err(error) = &mut sending, if send_failure.is_none() => send_failure = Some(error),
+        }
+    }
+}
+
+/// Sends what is typed and each new size of the terminal, until it is dropped.
+async fn send_all(mut sender: ExecSender, stdin: bool, terminal: bool) -> Result<Infallible> {
+    let mut typed = stdin.then(read_stdin);
+    let mut resized = signal(SignalKind::window_change())?;
+    if terminal {
+        sender.send(size()?).await?;
+    }
+    loop {
+        tokio::select! {
             data = next_typed(&mut typed), if typed.is_some() => match data {
-                Some(data) => stream.send(ExecInput::Stdin(data.into())).await?,
+                Some(data) => sender.send(ExecInput::Stdin(data.into())).await?,
                 None => {
                     typed = None;
-                    stream.send(ExecInput::StdinClosed).await?;
+                    sender.send(ExecInput::StdinClosed).await?;
                 }
             },
-            _ = resized.recv(), if terminal => stream.send(size()?).await?,
+            _ = resized.recv(), if terminal => sender.send(size()?).await?,
+            else => pending::<()>().await,
         }
     }
 }

@@ -74,7 +74,8 @@ pub async fn patch(
         verb: Verb::Patch,
     };
     match target.subresource_name() {
-        "" | "status" => {
+        // The namespace controller releases by patch; over HTTP, `finalize` knows only PUT, as its row says.
+        "" | "status" | "finalize" => {
             let made = |stored: &Stored| {
                 let mut value = stored.object.to_value();
                 apply(target, patch, &mut value)?;
