@@ -9,10 +9,11 @@ use objects::{ObjectKey, Status};
 use reconcile::Plan;
 use reconcile::controller::{Asked, Controller};
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio::task::coop;
 
 /// Keys of one controller that are looked at side by side.
 const WORKERS: usize = 4;
@@ -51,25 +52,16 @@ impl Driver {
         self.wake.notify_one();
     }
 
-    /// Works until `stop`.
-    pub async fn run(
-        self: Arc<Self>,
-        world: SharedWorld,
-        executor: Executor,
-        stop: CancellationToken,
-    ) {
-        let workers = (0..WORKERS).map(|_| {
-            let (driver, world, executor) = (self.clone(), world.clone(), executor.clone());
-            async move { driver.work(&world, &executor).await }
-        });
-        tokio::select! {
-            () = stop.cancelled() => {}
-            _ = futures::future::join_all(workers) => {}
-        }
+    /// Works for ever; whoever calls drops it when the term is over.
+    pub async fn run(self: Arc<Self>, world: SharedWorld, executor: Executor) {
+        let workers = (0..WORKERS).map(|_| self.work(&world, &executor));
+        futures::future::join_all(workers).await;
     }
 
     async fn work(&self, world: &SharedWorld, executor: &Executor) {
         loop {
+            // A plan of nothing waits for nothing: a long queue of such keys must let others run, and be stopped, all the same.
+            coop::consume_budget().await;
             let (key, due) = {
                 let mut queue = self.queue.lock().expect("no holder of this lock panics");
                 (queue.take(Instant::now()), queue.next_due())
@@ -101,7 +93,7 @@ impl Driver {
                 now,
                 failure: failure.as_deref(),
             };
-            self.controller.plan(&asked).map_err(Failure::Unreadable)?
+            self.ask(&asked)?
         };
         if plan.is_nothing() {
             return Ok(plan);
@@ -111,6 +103,14 @@ impl Driver {
         world.caught_up().await;
         executed.map_err(Failure::Refused)?;
         Ok(plan)
+    }
+
+    /// A controller that breaks over one object goes on with the others.
+    fn ask(&self, asked: &Asked<'_>) -> Result<Plan, Failure> {
+        match catch_unwind(AssertUnwindSafe(|| self.controller.plan(asked))) {
+            Ok(plan) => plan.map_err(Failure::Unreadable),
+            Err(_) => Err(Failure::Panicked),
+        }
     }
 
     fn failures(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, String>> {
@@ -142,6 +142,10 @@ impl Driver {
                 let wait = queue.failed(key, now);
                 tracing::error!(controller, %key, %error, ?wait, "an object cannot be read as its kind; mend or delete it");
             }
+            Err(Failure::Panicked) => {
+                let wait = queue.failed(key, now);
+                tracing::error!(controller, %key, ?wait, "the controller panicked over this object, which is a fault of the program; report it with the panic's message");
+            }
         }
     }
 }
@@ -149,4 +153,5 @@ impl Driver {
 enum Failure {
     Refused(Status),
     Unreadable(objects::ObjectError),
+    Panicked,
 }

@@ -11,11 +11,22 @@ use mvcc::{LeaderState, Store, StoreError};
 use objects::Term;
 use reconcile::controller::{Change, Controller, World};
 use registry::{Pipeline, Registry, Shell};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 const RETRY: Duration = Duration::from_millis(200);
+
+/// Why the controllers must begin anew within a term.
+#[derive(Debug, thiserror::Error)]
+enum Interrupted {
+    #[error("the store's events were lost: {0}")]
+    Store(#[from] StoreError),
+    #[error("a controller's loop or the scheduler's ended: {0}")]
+    TaskEnded(String),
+}
 
 /// What the runtime needs of its master.
 #[derive(Clone)]
@@ -53,16 +64,14 @@ impl Runtime {
     async fn lead(&self, term: Term) {
         tracing::info!(%term, "this master leads: starting controllers and scheduler");
         loop {
-            let error = match self.lead_once(term).await {
-                Ok(error) | Err(error) => error,
-            };
-            tracing::warn!(%term, %error, "the controllers lost the store's events; reading everything anew");
+            let Err(error) = self.lead_once(term).await;
+            tracing::warn!(%term, %error, "the controllers were interrupted; reading everything anew");
             tokio::time::sleep(RETRY).await;
         }
     }
 
     /// Fills the cache and works until the watch breaks.
-    async fn lead_once(&self, term: Term) -> Result<StoreError, StoreError> {
+    async fn lead_once(&self, term: Term) -> Result<Infallible, Interrupted> {
         let (world, watch) = SharedWorld::load(self.store.clone(), self.shell.clone()).await?;
         let executor = Executor {
             pipeline: self.pipeline.clone(),
@@ -78,13 +87,12 @@ impl Runtime {
         let scheduler = Arc::new(Scheduler::new(&world.read()));
         self.notice_everything(&world, &drivers);
 
-        let stop = CancellationToken::new();
-        let _stop_all = stop.clone().drop_guard();
-        let running = drivers.iter().map(|driver| {
-            driver
-                .clone()
-                .run(world.clone(), executor.clone(), stop.clone())
-        });
+        // The set ends its tasks when it is dropped, so that none outlives this future, whatever ends it.
+        let mut tasks = JoinSet::new();
+        for driver in &drivers {
+            tasks.spawn(driver.clone().run(world.clone(), executor.clone()));
+        }
+        tasks.spawn(scheduler.clone().run(world.clone(), executor));
         let follow = world.follow(watch, |applied, cache| {
             drivers
                 .iter()
@@ -92,9 +100,10 @@ impl Runtime {
             scheduler.notice(applied, cache);
         });
         tokio::select! {
-            error = follow => Ok(error),
-            _ = futures::future::join_all(running.map(tokio::spawn)) => Ok(StoreError::ShuttingDown),
-            () = scheduler.clone().run(world.clone(), executor.clone()) => Ok(StoreError::ShuttingDown),
+            error = follow => Err(error.into()),
+            Some(ended) = tasks.join_next() => Err(Interrupted::TaskEnded(
+                ended.err().map_or_else(|| "it returned".to_owned(), |error| error.to_string()),
+            )),
         }
     }
 

@@ -11,6 +11,8 @@ mod leadership;
 mod queue;
 mod record;
 mod scheduler;
+#[cfg(test)]
+mod testing;
 mod world;
 
 pub use cache::Cache;

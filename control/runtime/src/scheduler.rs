@@ -14,9 +14,9 @@ use reconcile::{EventType, ObjectReference};
 use registry::{Caller, Patch, PatchKind, WriteOptions};
 use schedule::{Decision, Snapshot};
 use serde_json::json;
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 const NAME: &str = "default-scheduler";
@@ -27,7 +27,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Without any change, waiting pods are looked at again after this.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// The scheduler of one term.
+/// The scheduler of one term. Who takes both locks takes the world's before this one's.
 pub struct Scheduler {
     state: Mutex<State>,
     wake: Notify,
@@ -40,7 +40,20 @@ struct State {
     active: BTreeSet<ObjectKey>,
     /// Fitted nowhere when last looked at.
     waiting: BTreeSet<ObjectKey>,
+    /// Could not be bound, and when each is tried again.
+    refused: BTreeMap<ObjectKey, Instant>,
+    /// How often something changed that may help those who wait.
+    changes: u64,
     round: u64,
+}
+
+/// A decision that is to be carried out.
+struct Decided {
+    key: ObjectKey,
+    pod: Pod,
+    decision: Decision,
+    /// `State::changes` when it was made.
+    changes: u64,
 }
 
 impl Scheduler {
@@ -61,52 +74,48 @@ impl Scheduler {
             return;
         }
         let uid = applied.before.as_ref().map(|record| &record.uid);
-        self.state
-            .lock()
-            .expect("no holder of this lock panics")
-            .notice(&applied.key, uid, cache);
+        self.state().notice(&applied.key, uid, cache);
         self.wake.notify_one();
     }
 
-    /// Decides and binds, for ever.
+    /// Decides and binds, for ever; whoever calls drops it when the term is over.
     pub async fn run(self: Arc<Self>, world: SharedWorld, executor: Executor) {
         loop {
-            let decided = self.decide(&world);
-            if decided.is_empty() {
-                let idle = tokio::time::timeout(IDLE, self.wake.notified())
-                    .await
-                    .is_err();
-                if idle {
-                    self.state
-                        .lock()
-                        .expect("no holder of this lock panics")
-                        .look_again();
-                }
+            let batch = self.decide(&world);
+            if batch.is_empty() {
+                self.wait().await;
                 continue;
             }
-            let carried_out = stream::iter(decided).map(|(key, pod, decision)| {
-                let (scheduler, executor) = (&self, &executor);
-                async move {
-                    let outcome = carry_out(executor, &key, &pod, &decision).await;
-                    scheduler.settle(&key, &pod, &decision, outcome)
-                }
-            });
-            let failed = carried_out
-                .buffer_unordered(BINDINGS_MAX)
-                .fold(false, async |any, failed| any | failed)
+            stream::iter(batch)
+                .for_each_concurrent(BINDINGS_MAX, async |decided| {
+                    let outcome = carry_out(&executor, &decided).await;
+                    self.settle(decided, outcome);
+                })
                 .await;
             world.caught_up().await;
-            if failed {
-                tokio::time::sleep(RETRY).await;
-            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+
+    /// Waits for a change, or until a refused binding is due, or for a good while.
+    async fn wait(&self) {
+        let due = self.state().refused.values().min().copied();
+        let wait = due.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
+        let changed = tokio::time::timeout(wait, self.wake.notified()).await;
+        if changed.is_err() && due.is_none() {
+            self.state().look_again();
         }
     }
 
     /// Decides for every active pod; each decision is assumed in the snapshot.
-    fn decide(&self, world: &SharedWorld) -> Vec<(ObjectKey, Pod, Decision)> {
-        let mut state = self.state.lock().expect("no holder of this lock panics");
-        let active = std::mem::take(&mut state.active);
+    fn decide(&self, world: &SharedWorld) -> Vec<Decided> {
         let cache = world.read();
+        let mut state = self.state();
+        state.try_refused(Instant::now());
+        let active = std::mem::take(&mut state.active);
         let (keys, found): (Vec<ObjectKey>, Vec<Pod>) = active
             .into_iter()
             .filter_map(|key| {
@@ -117,41 +126,48 @@ impl Scheduler {
             .unzip();
         drop(cache);
         state.round += 1;
-        let seed = state.round;
+        let (seed, changes) = (state.round, state.changes);
         let decisions = schedule::decide_batch(&found, &mut state.snapshot, seed);
         keys.into_iter()
             .zip(found)
             .zip(decisions)
-            .map(|((key, pod), decision)| (key, pod, decision))
+            .map(|((key, pod), decision)| Decided {
+                key,
+                pod,
+                decision,
+                changes,
+            })
             .collect()
     }
 
-    /// Keeps what could not be done for later; tells whether it must be tried again soon.
-    fn settle(
-        &self,
-        key: &ObjectKey,
-        pod: &Pod,
-        decision: &Decision,
-        outcome: Result<(), Status>,
-    ) -> bool {
-        let mut state = self.state.lock().expect("no holder of this lock panics");
+    /// Keeps what could not be done for later.
+    fn settle(&self, decided: Decided, outcome: Result<(), Status>) {
+        let Decided {
+            key,
+            pod,
+            decision,
+            changes,
+        } = decided;
+        let mut state = self.state();
         match (decision, outcome) {
-            (Decision::Bind(_), Ok(())) => false,
+            (Decision::Bind(_), Ok(())) => {}
             (Decision::Bind(node), Err(status)) => {
-                state.snapshot.forget(&uid_of(pod));
+                state.snapshot.forget(&uid_of(&pod));
                 if status.code == 404 {
-                    return false; // The pod is gone.
+                    return; // The pod is gone.
                 }
                 tracing::warn!(%key, %node, error = %status, "a pod could not be bound; trying again");
-                state.active.insert(key.clone());
-                true
+                state.refused.insert(key, Instant::now() + RETRY);
             }
             (Decision::Unschedulable { .. }, outcome) => {
                 if let Err(status) = outcome {
                     tracing::debug!(%key, error = %status, "why a pod waits could not be written");
                 }
-                state.waiting.insert(key.clone());
-                false
+                if state.changes == changes {
+                    state.waiting.insert(key);
+                } else {
+                    state.active.insert(key); // What changed since it was decided may help it.
+                }
             }
         }
     }
@@ -188,38 +204,49 @@ impl State {
         let replaced = |uid: &&Uid| pod.as_ref().is_none_or(|pod| uid_of(pod) != **uid);
         if let Some(gone) = former_uid.filter(replaced) {
             self.snapshot.remove_pod(gone);
-            self.waiting.remove(key);
             self.active.remove(key);
+            self.leave(key);
             self.look_again();
         }
         let Some(pod) = pod else { return };
         let was_placed = self.snapshot.is_placed(&uid_of(&pod));
         self.snapshot.set_pod(&pod);
         if schedule::is_pending(&pod) {
-            if !self.waiting.contains(key) {
+            if !self.waiting.contains(key) && !self.refused.contains_key(key) {
                 self.active.insert(key.clone());
             }
         } else {
-            self.waiting.remove(key);
+            self.leave(key);
             if was_placed && !self.snapshot.is_placed(&uid_of(&pod)) {
                 self.look_again(); // It ended, and left room.
             }
         }
     }
 
+    /// The pod waits no longer.
+    fn leave(&mut self, key: &ObjectKey) {
+        self.waiting.remove(key);
+        self.refused.remove(key);
+    }
+
     /// What waits may fit now.
     fn look_again(&mut self) {
+        self.changes += 1;
         self.active.append(&mut self.waiting);
+    }
+
+    /// What was refused and is due by now counts as active.
+    fn try_refused(&mut self, now: Instant) {
+        let due = self.refused.extract_if(.., |_, at| *at <= now);
+        self.active.extend(due.map(|(key, _)| key));
     }
 }
 
 /// Binds the pod, or writes down why it waits.
-async fn carry_out(
-    executor: &Executor,
-    key: &ObjectKey,
-    pod: &Pod,
-    decision: &Decision,
-) -> Result<(), Status> {
+async fn carry_out(executor: &Executor, decided: &Decided) -> Result<(), Status> {
+    let Decided {
+        key, pod, decision, ..
+    } = decided;
     let caller = Caller::controller(NAME, executor.term);
     let target = executor.object(key)?;
     match decision {
@@ -372,4 +399,72 @@ fn place(key: &ObjectKey) -> String {
 
 fn is_core(key: &ObjectKey, resource: &str) -> bool {
     key.resource.group.is_empty() && key.resource.resource == resource
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use mvcc::MemStore;
+
+    const POD: &str = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","namespace":"x","uid":"p"},
+        "spec":{"containers":[{"name":"c","image":"i"}]},"status":{"phase":"Pending"}}"#;
+    const NODE: &str = r#"{"kind":"Node","apiVersion":"v1","metadata":{"name":"n","uid":"n"},
+        "status":{"allocatable":{"cpu":"4","memory":"8Gi","pods":"110"},"conditions":[{"type":"Ready","status":"True"}]}}"#;
+
+    /// A scheduler that decided for a pod while there was no node, with the world that it follows.
+    async fn decided_too_early(store: &MemStore) -> (Arc<Scheduler>, SharedWorld, Decided) {
+        testing::put(store, "/registry/core/pods/x/a", POD).await;
+        let (world, watch) = testing::world(store).await;
+        let scheduler = Arc::new(Scheduler::new(&world.read()));
+        let (following, noticing) = (world.clone(), scheduler.clone());
+        tokio::spawn(async move {
+            following
+                .follow(watch, |applied, cache| noticing.notice(applied, cache))
+                .await
+        });
+        let mut batch = scheduler.decide(&world);
+        let decided = batch.pop().expect("one pod waits");
+        assert!(matches!(decided.decision, Decision::Unschedulable { .. }));
+        (scheduler, world, decided)
+    }
+
+    #[tokio::test]
+    async fn a_node_that_comes_while_a_refusal_is_written_is_not_missed() {
+        let store = MemStore::new();
+        let (scheduler, world, decided) = decided_too_early(&store).await;
+        testing::put(&store, "/registry/core/nodes/n", NODE).await;
+        world.caught_up().await;
+        scheduler.settle(decided, Ok(()));
+        let batch = scheduler.decide(&world);
+        assert!(matches!(
+            batch[..],
+            [Decided {
+                decision: Decision::Bind(_),
+                ..
+            }]
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_refused_binding_waits_for_its_turn_and_holds_nobody_up() {
+        let store = MemStore::new();
+        let (scheduler, world, decided) = decided_too_early(&store).await;
+        testing::put(&store, "/registry/core/nodes/n", NODE).await;
+        world.caught_up().await;
+        scheduler.settle(decided, Ok(()));
+        let bound = scheduler.decide(&world).pop().expect("it fits");
+        scheduler.settle(bound, Err(Status::unavailable("no quorum")));
+        let other = POD.replace("\"a\"", "\"b\"").replace("\"p\"", "\"q\"");
+        testing::put(&store, "/registry/core/pods/x/b", &other).await;
+        world.caught_up().await;
+        let batch = scheduler.decide(&world);
+        let names: Vec<&str> = batch
+            .iter()
+            .map(|decided| decided.key.name.as_str())
+            .collect();
+        assert_eq!(names, ["b"]);
+        scheduler.state().try_refused(Instant::now() + RETRY);
+        assert_eq!(scheduler.decide(&world).len(), 1);
+    }
 }

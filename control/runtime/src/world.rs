@@ -2,7 +2,9 @@
 
 use crate::cache::{Applied, Cache};
 use futures::StreamExt;
-use mvcc::{KeyRange, RangeRequest, Store, StoreError, WatchRequest, WatchStream};
+use mvcc::{
+    Event, KeyRange, RangeRequest, Store, StoreError, WatchBatch, WatchRequest, WatchStream,
+};
 use objects::{REGISTRY_ROOT, Revision};
 use registry::Shell;
 use std::sync::{Arc, RwLock, RwLockReadGuard};
@@ -28,15 +30,17 @@ impl SharedWorld {
         shell: Arc<dyn Shell>,
     ) -> Result<(Self, WatchStream), StoreError> {
         let range = KeyRange::prefix(REGISTRY_ROOT.as_bytes().to_vec());
-        let all = store.range(RangeRequest::new(range.clone())).await?;
+        let all = store.range(RangeRequest::new(range)).await?;
         let now = shell.now();
         let mut cache = Cache::new(now);
         for kv in &all.kvs {
             cache.set(kv, now);
         }
+        // All keys, not only those of objects: each revision then brings a batch, and `caught_up` never waits for a revision
+        // that changed something else.
         let watch = store
             .watch(WatchRequest {
-                range,
+                range: KeyRange::prefix(Vec::new()),
                 start: all.revision.next(),
             })
             .await?;
@@ -68,17 +72,25 @@ impl SharedWorld {
                 Ok(batch) => batch,
                 Err(error) => return error,
             };
-            let now = self.shell.now();
-            let mut cache = self.cache.write().expect("no holder of this lock panics");
-            for event in &batch.events {
-                if let Some(applied) = cache.apply(event, now) {
-                    notice(&applied, &cache);
-                }
-            }
-            drop(cache);
+            self.take_in(&batch, &notice);
             self.seen.send_replace(batch.revision);
         }
         StoreError::ShuttingDown
+    }
+
+    fn take_in(&self, batch: &WatchBatch, notice: &impl Fn(&Applied, &Cache)) {
+        let of_objects = |event: &&Arc<Event>| event.key().starts_with(REGISTRY_ROOT.as_bytes());
+        let mut events = batch.events.iter().filter(of_objects).peekable();
+        if events.peek().is_none() {
+            return;
+        }
+        let now = self.shell.now();
+        let mut cache = self.cache.write().expect("no holder of this lock panics");
+        for event in events {
+            if let Some(applied) = cache.apply(event, now) {
+                notice(&applied, &cache);
+            }
+        }
     }
 
     /// Waits until the cache shows all that this member has applied by now.
@@ -93,5 +105,25 @@ impl SharedWorld {
         if reached.is_err() {
             tracing::warn!(%target, seen = %*self.seen.borrow(), "the controllers' cache lags behind the store");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use mvcc::MemStore;
+
+    #[tokio::test]
+    async fn a_revision_that_changes_no_object_is_caught_up_with() {
+        let store = MemStore::new();
+        let (world, watch) = testing::world(&store).await;
+        let following = world.clone();
+        let follow = tokio::spawn(async move { following.follow(watch, |_, _| {}).await });
+        testing::put(&store, "/elsewhere/a", "{}").await;
+        tokio::time::timeout(CATCH_UP_DEADLINE / 2, world.caught_up())
+            .await
+            .expect("sees the revision at once");
+        follow.abort();
     }
 }

@@ -3,7 +3,9 @@
 use futures::StreamExt;
 use mvcc::{LeaderState, MemStore, Store};
 use objects::cluster::ClusterSettings;
-use objects::{GroupVersionKind, Reason, Term, Timestamp, Uid};
+use objects::{GroupVersionKind, ObjectError, ObjectKey, Reason, Term, Timestamp, Uid};
+use reconcile::controller::{Asked, Change, Controller, World};
+use reconcile::{Action, Plan, Precondition};
 use registry::{Caller, ListOptions, Pipeline, Registry, Shell, Target, WriteOptions};
 use runtime::Runtime;
 use serde_json::{Value, json};
@@ -28,6 +30,38 @@ impl Shell for TestShell {
 
     fn name_suffix(&self) -> String {
         format!("{:05}", self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Labels config maps, and breaks over one of them.
+struct Fragile;
+
+impl Controller for Fragile {
+    fn name(&self) -> &'static str {
+        "fragile"
+    }
+
+    fn keys_for(&self, change: &Change<'_>, _: &dyn World) -> Vec<ObjectKey> {
+        let keys = change.is_of("", "configmaps").then(|| change.key.clone());
+        keys.into_iter().collect()
+    }
+
+    fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
+        assert_ne!(asked.key.name, "bad", "planted");
+        let labelled = asked
+            .world
+            .record(asked.key)
+            .is_none_or(|record| record.labels.contains_key("seen"));
+        let patch = Action::Patch {
+            key: asked.key.clone(),
+            precondition: Precondition::default(),
+            merge: json!({"metadata": {"labels": {"seen": "yes"}}}),
+            subresource: None,
+        };
+        Ok(Plan {
+            actions: if labelled { vec![] } else { vec![patch] },
+            ..Plan::nothing()
+        })
     }
 }
 
@@ -60,7 +94,10 @@ impl Master {
             pipeline: Arc::new(pipeline),
             registry,
             shell,
-            controllers: reconcile::controller::all(&settings),
+            controllers: reconcile::controller::all(&settings)
+                .into_iter()
+                .chain([Arc::new(Fragile) as Arc<dyn Controller>])
+                .collect(),
         };
         let stop = CancellationToken::new();
         tokio::spawn(runtime.clone().run(stop.clone()));
@@ -260,5 +297,30 @@ async fn who_leads_no_more_acts_no_more() {
             bound(pods) == 5
         })
         .await;
+    master.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_that_breaks_over_one_object_goes_on_with_others() {
+    let master = Master::start();
+    let namespace =
+        json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "default"}});
+    master.create("", "Namespace", None, namespace).await;
+    for name in ["bad", "good"] {
+        let object = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}});
+        master
+            .create("", "ConfigMap", Some("default"), object)
+            .await;
+    }
+    let seen = |map: &Value| map["metadata"]["labels"]["seen"] == "yes";
+    let maps = master
+        .until("the label", "", "ConfigMap", |maps| maps.iter().any(seen))
+        .await;
+    let labelled: Vec<&Value> = maps
+        .iter()
+        .filter(|map| seen(map))
+        .map(|map| &map["metadata"]["name"])
+        .collect();
+    assert_eq!(labelled, ["good"]);
     master.stop.cancel();
 }
