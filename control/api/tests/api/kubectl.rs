@@ -1,6 +1,6 @@
 //! The real kubectl, every version that is installed: the promise is that it cannot tell the difference.
 //!
-//! Found on PATH and where the Google Cloud SDK puts them; at least one must exist.
+//! `kubectls` says where they are looked for; at least one must exist.
 
 use crate::rig::Rig;
 use std::path::{Path, PathBuf};
@@ -10,38 +10,11 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 const TESTDATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/kubectl");
-const SDK: &str = "/usr/lib/google-cloud-sdk/bin";
-const VERSIONS: std::ops::RangeInclusive<u32> = 27..=40;
 
 /// One kubectl with a home of its own.
 pub struct Kubectl {
     program: PathBuf,
     home: tempfile::TempDir,
-}
-
-/// Every kubectl of the machine, the oldest first; those of one version once.
-pub fn programs() -> Vec<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = std::env::split_paths(&path)
-        .chain([PathBuf::from(SDK)])
-        .collect();
-    let find = |name: &str| {
-        folders
-            .iter()
-            .map(|folder| folder.join(name))
-            .find(|it| it.exists())
-    };
-    let mut found: Vec<PathBuf> = VERSIONS
-        .filter_map(|minor| find(&format!("kubectl.1.{minor}")))
-        .collect();
-    if found.is_empty() {
-        found.extend(find("kubectl"));
-    }
-    assert!(
-        !found.is_empty(),
-        "no kubectl on PATH or in {SDK}: install one to run this test"
-    );
-    found
 }
 
 impl Kubectl {
@@ -181,11 +154,11 @@ async fn watch(kubectl: &Kubectl) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_version_does_its_work() {
     let rig = Rig::start().await;
-    let programs = programs();
+    let programs = kubectls::all();
     let last = programs.len() - 1;
     let stories = programs.iter().enumerate().map(|(index, program)| {
         let namespace = format!("v{index}");
-        let kubectl = Kubectl::new(program, &rig, &namespace);
+        let kubectl = Kubectl::new(&program.program, &rig, &namespace);
         async move {
             kubectl.ok(&format!("create namespace {namespace}")).await;
             let mut wrong = kubectl.play("daily.txt").await;

@@ -1,6 +1,6 @@
 //! A node behind the API server: logs, exec by both protocols, and the node proxy, against a kubelet port made here.
 
-use crate::kubectl::{Kubectl, programs};
+use crate::kubectl::Kubectl;
 use crate::pki::pem;
 use crate::rig::{Client, Rig, assert_code};
 use bytes::Bytes;
@@ -300,8 +300,8 @@ async fn a_silent_node_is_named() {
 async fn kubectl_reads_logs_and_runs_commands() {
     let rig = Rig::start().await;
     start_node(&rig).await;
-    let program = programs().pop().expect("at least one");
-    let kubectl = Kubectl::new(&program, &rig, "default");
+    let newest = kubectls::all().pop().expect("at least one");
+    let kubectl = Kubectl::new(&newest.program, &rig, "default");
     let log = kubectl.ok("logs p1 --tail=5").await;
     assert!(
         log.contains("/containerLogs/default/p1/main?tailLines=5"),

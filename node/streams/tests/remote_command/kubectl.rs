@@ -4,22 +4,19 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::{SPDY_VERSIONS, Seen, Server, WEBSOCKET_VERSIONS, kubectl, noise};
+use crate::support::{Seen, Server, noise, one_of_each_protocol, speaks_websocket};
+use kubectls::Kubectl;
 use streams::Size;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 const MEGABYTES_10: usize = 10 * 1024 * 1024;
 
-fn all_versions() -> impl Iterator<Item = &'static str> {
-    SPDY_VERSIONS.into_iter().chain(WEBSOCKET_VERSIONS)
-}
-
-fn upgrade_of(version: &str) -> Seen {
-    let protocol = if SPDY_VERSIONS.contains(&version) {
-        "SPDY/3.1"
-    } else {
+fn upgrade_of(kubectl: &Kubectl) -> Seen {
+    let protocol = if speaks_websocket(kubectl) {
         "websocket"
+    } else {
+        "SPDY/3.1"
     };
     Seen::Upgrade(protocol.into())
 }
@@ -31,10 +28,11 @@ fn text(bytes: &[u8]) -> &str {
 #[tokio::test]
 async fn output_errors_and_exit_code_arrive_apart() {
     let mut server = Server::start().await;
-    for version in all_versions() {
+    for kubectl in kubectls::all() {
+        let version = kubectl.minor;
         let script = "echo to out; echo to err >&2; exit 42";
         let run = server
-            .run(version, &["exec", "p1", "--", "sh", "-c", script], b"")
+            .run(&kubectl, &["exec", "p1", "--", "sh", "-c", script], b"")
             .await;
         assert_eq!(
             text(&run.stdout),
@@ -48,7 +46,7 @@ async fn output_errors_and_exit_code_arrive_apart() {
             "{version}"
         );
         assert_eq!(run.status.code(), Some(42), "{version}");
-        assert_eq!(server.next_seen().await, upgrade_of(version));
+        assert_eq!(server.next_seen().await, upgrade_of(&kubectl));
         assert_eq!(server.next_seen().await, Seen::Finished(Ok(())));
     }
 }
@@ -56,9 +54,10 @@ async fn output_errors_and_exit_code_arrive_apart() {
 #[tokio::test]
 async fn input_is_piped_and_ends() {
     let server = Server::start().await;
-    for version in all_versions() {
+    for kubectl in kubectls::all() {
+        let version = kubectl.minor;
         let arguments = ["exec", "-i", "p1", "--", "sh", "-c", "tr a-z A-Z; echo end"];
-        let run = server.run(version, &arguments, b"hello\n").await;
+        let run = server.run(&kubectl, &arguments, b"hello\n").await;
         assert_eq!(text(&run.stdout), "HELLO\nend\n", "{version}");
         assert_eq!(text(&run.stderr), "", "{version}");
         assert!(run.status.success(), "{version}");
@@ -68,9 +67,10 @@ async fn input_is_piped_and_ends() {
 #[tokio::test]
 async fn a_command_that_cannot_start_says_why() {
     let server = Server::start().await;
-    for version in all_versions() {
+    for kubectl in kubectls::all() {
+        let version = kubectl.minor;
         let run = server
-            .run(version, &["exec", "p1", "--", "no-such-command"], b"")
+            .run(&kubectl, &["exec", "p1", "--", "no-such-command"], b"")
             .await;
         assert!(
             text(&run.stderr).contains("cannot run \"no-such-command\""),
@@ -85,9 +85,10 @@ async fn a_command_that_cannot_start_says_why() {
 async fn ten_megabytes_each_way_stay_intact() {
     let server = Server::start().await;
     let sent = noise(MEGABYTES_10);
-    for version in ["1.27", "1.29", "1.30", "1.33"] {
+    for kubectl in one_of_each_protocol() {
+        let version = kubectl.minor;
         let run = server
-            .run(version, &["exec", "-i", "p1", "--", "cat"], &sent)
+            .run(&kubectl, &["exec", "-i", "p1", "--", "cat"], &sent)
             .await;
         assert!(run.status.success(), "{version}: {}", text(&run.stderr));
         assert!(run.stdout == *sent, "{version}: bytes differ");
@@ -98,7 +99,8 @@ async fn ten_megabytes_each_way_stay_intact() {
 async fn input_that_nobody_reads_does_not_hold_the_end_up() {
     let server = Server::start().await;
     let sent = noise(MEGABYTES_10);
-    for version in ["1.29", "1.33"] {
+    for kubectl in one_of_each_protocol() {
+        let version = kubectl.minor;
         let arguments = [
             "exec",
             "-i",
@@ -108,7 +110,7 @@ async fn input_that_nobody_reads_does_not_hold_the_end_up() {
             "-c",
             "exec 0<&-; sleep 1; echo done",
         ];
-        let run = server.run(version, &arguments, &sent).await;
+        let run = server.run(&kubectl, &arguments, &sent).await;
         assert_eq!(text(&run.stdout), "done\n", "{version}");
         assert!(run.status.success(), "{version}");
     }
@@ -117,10 +119,11 @@ async fn input_that_nobody_reads_does_not_hold_the_end_up() {
 #[tokio::test]
 async fn a_slow_reader_gets_everything() {
     let server = Server::start().await;
-    for version in ["1.29", "1.33"] {
+    for kubectl in one_of_each_protocol() {
+        let version = kubectl.minor;
         let mut child = server
             .kubectl(
-                version,
+                &kubectl,
                 &["exec", "p1", "--", "head", "-c", "3000000", "/dev/zero"],
             )
             .stdout(Stdio::piped())
@@ -141,10 +144,11 @@ async fn a_slow_reader_gets_everything() {
 #[tokio::test]
 async fn the_command_learns_that_kubectl_was_killed() {
     let mut server = Server::start().await;
-    for version in ["1.29", "1.33"] {
+    for kubectl in one_of_each_protocol() {
+        let version = kubectl.minor;
         let mut child = server
             .kubectl(
-                version,
+                &kubectl,
                 &["exec", "-i", "p1", "--", "sh", "-c", "echo up; sleep 60"],
             )
             .stdin(Stdio::piped())
@@ -154,7 +158,7 @@ async fn the_command_learns_that_kubectl_was_killed() {
         let mut up = [0; 3];
         let mut stdout = child.stdout.take().expect("piped");
         stdout.read_exact(&mut up).await.expect("the command runs");
-        assert_eq!(server.next_seen().await, upgrade_of(version));
+        assert_eq!(server.next_seen().await, upgrade_of(&kubectl));
         child.kill().await.expect("kubectl runs");
         assert_eq!(server.next_seen().await, Seen::Gone, "{version}");
     }
@@ -164,11 +168,12 @@ async fn the_command_learns_that_kubectl_was_killed() {
 #[tokio::test]
 async fn terminal_sizes_arrive() {
     let mut server = Server::start().await;
-    for version in ["1.29", "1.33"] {
+    for kubectl in one_of_each_protocol() {
+        let version = kubectl.minor;
         let exec = format!(
             "stty cols 101 rows 31; (sleep 1; stty cols 102 rows 32 </dev/tty; sleep 1) & \
              {} --server http://{} exec -it p1 -- sleep 3",
-            kubectl(version).display(),
+            kubectl.program.display(),
             server.address(),
         );
         let mut child = tokio::process::Command::new("script")
@@ -180,7 +185,7 @@ async fn terminal_sizes_arrive() {
             .spawn()
             .expect("script (bsdutils) is installed");
         let mut stdin = child.stdin.take().expect("piped");
-        assert_eq!(server.next_seen().await, upgrade_of(version));
+        assert_eq!(server.next_seen().await, upgrade_of(&kubectl));
         for (width, height) in [(101, 31), (102, 32)] {
             let size = Size { width, height };
             assert_eq!(server.next_seen().await, Seen::Resize(size), "{version}");
@@ -200,28 +205,37 @@ async fn files_are_copied_both_ways() {
     let sent = noise(3_000_000);
     let path = |name: &str| folder.path().join(name).display().to_string();
     std::fs::write(path("from"), &sent).expect("a file");
-    for version in ["1.29", "1.33"] {
+    for kubectl in one_of_each_protocol() {
+        let version = kubectl.minor;
         let (there, back) = (path(&format!("there-{version}")), path("back"));
         for (from, to) in [
             (path("from"), format!("p1:{there}")),
             (format!("p1:{there}"), back.clone()),
         ] {
-            let run = server.run(version, &["cp", &from, &to], b"").await;
+            let run = server.run(&kubectl, &["cp", &from, &to], b"").await;
             assert!(run.status.success(), "{version}: {}", text(&run.stderr));
         }
         assert!(std::fs::read(&back).expect("copied") == *sent, "{version}");
     }
 }
 
+/// 1.29 brought the switch, which later versions need no more and earlier ones do not know.
 #[tokio::test]
 async fn the_websocket_switch_of_1_29_works() {
     let mut server = Server::start().await;
+    let all = kubectls::all();
+    let knowing = all.iter().find(|kubectl| kubectl.minor >= 29);
+    let kubectl = knowing.unwrap_or(&all[0]);
     let run = server
-        .kubectl("1.29", &["exec", "p1", "--", "echo", "hi"])
+        .kubectl(kubectl, &["exec", "p1", "--", "echo", "hi"])
         .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "true")
         .output()
         .await
         .expect("kubectl runs");
     assert_eq!(text(&run.stdout), "hi\n");
-    assert_eq!(server.next_seen().await, Seen::Upgrade("websocket".into()));
+    let upgrade = match knowing {
+        Some(_) => Seen::Upgrade("websocket".into()),
+        None => upgrade_of(kubectl),
+    };
+    assert_eq!(server.next_seen().await, upgrade);
 }

@@ -3,7 +3,6 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Output as Finished, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use kubectls::Kubectl;
 use streams::{Outcome, Output, Rejected, RemoteCommand, Size, Wants};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -20,9 +20,8 @@ use tokio::process::{ChildStdin, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// The last kubectl that speaks SPDY for exec, and the newest one, which speaks WebSocket.
-pub const SPDY_VERSIONS: [&str; 3] = ["1.27", "1.28", "1.29"];
-pub const WEBSOCKET_VERSIONS: [&str; 4] = ["1.30", "1.31", "1.32", "1.33"];
+/// From this minor version on, exec speaks WebSocket unless told otherwise.
+const WEBSOCKET_SINCE: u32 = 30;
 
 /// What the server saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +71,8 @@ impl Server {
     }
 
     /// kubectl's command line up to its own arguments.
-    pub fn kubectl(&self, version: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(kubectl(version));
+    pub fn kubectl(&self, kubectl: &Kubectl, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&kubectl.program);
         command
             .args(["--server", &format!("http://{}", self.address)])
             .args(arguments)
@@ -84,9 +83,9 @@ impl Server {
     }
 
     /// Runs kubectl to its end with this input.
-    pub async fn run(&self, version: &str, arguments: &[&str], input: &[u8]) -> Finished {
+    pub async fn run(&self, kubectl: &Kubectl, arguments: &[&str], input: &[u8]) -> Finished {
         let mut child = self
-            .kubectl(version, arguments)
+            .kubectl(kubectl, arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -100,7 +99,7 @@ impl Server {
         });
         timeout(Duration::from_secs(60), child.wait_with_output())
             .await
-            .unwrap_or_else(|_| panic!("kubectl {version} {arguments:?} hangs"))
+            .unwrap_or_else(|_| panic!("{} {arguments:?} hangs", kubectl.program.display()))
             .expect("kubectl runs")
     }
 
@@ -113,18 +112,19 @@ impl Server {
     }
 }
 
-pub fn kubectl(version: &str) -> PathBuf {
-    let folder = std::env::var_os("TRIREME_KUBECTL_DIR").map_or_else(
-        || PathBuf::from("/usr/lib/google-cloud-sdk/bin"),
-        PathBuf::from,
-    );
-    let path = folder.join(format!("kubectl.{version}"));
-    assert!(
-        path.exists(),
-        "{} is missing: install google-cloud-cli-kubectl or set TRIREME_KUBECTL_DIR",
-        path.display()
-    );
-    path
+/// Whether this kubectl's exec speaks WebSocket by itself; older ones speak SPDY.
+pub fn speaks_websocket(kubectl: &Kubectl) -> bool {
+    kubectl.minor >= WEBSOCKET_SINCE
+}
+
+/// For what takes long: the newest kubectl of each protocol.
+pub fn one_of_each_protocol() -> Vec<Kubectl> {
+    let (websocket, spdy): (Vec<_>, Vec<_>) =
+        kubectls::all().into_iter().partition(speaks_websocket);
+    [spdy, websocket]
+        .into_iter()
+        .filter_map(|mut of| of.pop())
+        .collect()
 }
 
 type Body = BoxBody<Bytes, Infallible>;
