@@ -1,8 +1,12 @@
 # The local cluster of deploy/up: three masters and two nodes, each in a network namespace of its own. Sourced after lib.sh.
+# A second cluster beside it has a folder, a network and a prefix for the names of namespaces and links (at most 10 letters) of
+# its own, and other node names, since a node's cgroups are named after it.
 
 home=${TRIREME_HOME:-/var/lib/trireme/local}
-bridge=trireme-up
-network=10.89.0 # Only this machine sees it.
+prefix=${TRIREME_PREFIX:-trireme}
+link_prefix=${TRIREME_PREFIX:-tri}
+bridge=$prefix-up
+network=${TRIREME_NETWORK:-10.89.0} # Only this machine sees it.
 host_address=$network.254
 masters=(m1 m2 m3)
 nodes=(n1 n2)
@@ -13,7 +17,7 @@ master_urls=${master_urls%,}
 kubeconfig=$home/kubeconfig
 image=trireme.local/busybox:1
 
-netns() { printf 'trireme-%s' "$1"; }
+netns() { printf '%s-%s' "$prefix" "$1"; }
 
 # in_netns NAME COMMAND...: unlike `ip netns exec` it leaves /sys as it is, where the cgroups are mounted.
 in_netns() {
@@ -33,8 +37,8 @@ make_network() {
     ns=$(netns "$name")
     [ -e "/run/netns/$ns" ] && continue
     ip netns add "$ns"
-    ip link add "tri-$name" type veth peer name eth0 netns "$ns"
-    ip link set "tri-$name" master "$bridge" up
+    ip link add "$link_prefix-$name" type veth peer name eth0 netns "$ns"
+    ip link set "$link_prefix-$name" master "$bridge" up
     ip -n "$ns" address add "${address[$name]}/24" dev eth0
     ip -n "$ns" link set lo up
     ip -n "$ns" link set eth0 up
@@ -107,4 +111,59 @@ wait_for() {
     fi
     sleep 0.1
   done
+}
+
+install_binaries() {
+  mkdir -p "$home/bin"
+  local name
+  for name in control node shim ctl; do
+    cmp -s "$release/$name" "$home/bin/$name" && continue
+    # By rename: the old file may be running.
+    install -m 755 "$release/$name" "$home/bin/$name.new"
+    mv "$home/bin/$name.new" "$home/bin/$name"
+  done
+}
+
+ctl() { "$home/bin/ctl" --kubeconfig "$kubeconfig" "$@"; }
+
+start_masters() {
+  start_master m1
+  wait_for 30 "the join token" test -s "$home/m1/join-token"
+  install -m 600 "$home/m1/join-token" "$home/token"
+  start_master m2
+  start_master m3
+  install -m 600 "$home/m1/admin.kubeconfig" "$kubeconfig"
+  wait_for 60 "three voting masters" three_voters
+  # By now it names all three.
+  wait_for 10 "a kubeconfig with all masters" grep -q "${address[m3]}" "$home/m1/admin.kubeconfig"
+  install -m 600 "$home/m1/admin.kubeconfig" "$kubeconfig"
+}
+three_voters() { [ "$(ctl member list -o json | grep -c '"voter": *true')" = 3 ]; }
+
+start_nodes() {
+  local name
+  for name in "${nodes[@]}"; do start_node "$name"; done
+  wait_for 60 "the nodes" ctl get nodes "${nodes[@]}"
+  ctl wait nodes --all --for condition=Ready --timeout 60s
+}
+
+import_image() {
+  [ -s "$home/busybox.tar" ] || "$repository/deploy/make-image" "$home/busybox.tar" "$image"
+  ctl image import "$home/busybox.tar"
+}
+
+remove_nodes() {
+  local name
+  for name in "${nodes[@]}"; do
+    stop "$name"
+    # Its pods outlive an agent; this ends them and gives back their mounts, cgroups and links.
+    if [ -d "$home/$name" ] && [ -e "/run/netns/$(netns "$name")" ]; then
+      in_netns "$name" "$home/bin/node" cleanup --data-dir "$home/$name"
+    fi
+  done
+}
+
+remove_masters() {
+  local name
+  for name in "${masters[@]}"; do stop "$name"; done
 }
