@@ -74,7 +74,7 @@ pub async fn patch(
         verb: Verb::Patch,
     };
     match target.subresource_name() {
-        // The namespace controller releases by patch; over HTTP, `finalize` knows only PUT, as its row says.
+        // Kubernetes finalizes by PUT alone; the namespace controller does it in one step, guarded by the revision.
         "" | "status" | "finalize" => {
             let made = |stored: &Stored| {
                 let mut value = stored.object.to_value();
