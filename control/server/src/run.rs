@@ -8,7 +8,7 @@ use crate::pki::Authority;
 use crate::settings::{self, DataDir, MasterIdentity};
 use crate::shell::MachineShell;
 use crate::{boot, peers};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use api::{ApiConfig, ApiServer, NodeClientTls, PemBundle, ServerTls};
 use client::Identity;
 use mvcc::Store;
@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Runs until SIGTERM or SIGINT.
@@ -80,6 +81,44 @@ struct Master {
 
 impl Master {
     async fn serve(self, listener: TcpListener) -> Result<()> {
+        let stop = CancellationToken::new();
+        let mut parts = self.start(listener, &stop)?;
+        tracing::info!(
+            name = self.identity.name,
+            member = self.identity.member_id,
+            cluster = self.identity.cluster_id,
+            api = host_port(self.args.address, self.args.api_port),
+            "this master serves"
+        );
+        let outcome = tokio::select! {
+            signal = wait_for_signal() => signal,
+            // After a failed write nothing is known of what is on disk: only a new start finds out.
+            reason = self.store.stopped() => bail!("the store stopped: {reason}; start this master again"),
+            // Without one of its parts a master only looks alive.
+            Some(ended) = parts.join_next() => Err(match ended {
+                Ok(()) => anyhow!("a part of this master ended by itself; start it again"),
+                Err(error) => anyhow!(error).context("a part of this master broke; start it again"),
+            }),
+        };
+        tracing::info!("stopping: handing leadership over, then letting requests finish");
+        if self.store.leader_state().is_leader
+            && self.store.members().len() > 1
+            && let Err(error) = self.store.transfer_leadership(None).await
+        {
+            tracing::warn!(%error, "leadership was not handed over; the others will elect a leader");
+        }
+        stop.cancel();
+        while let Some(ended) = parts.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a part of this master ended badly");
+            }
+        }
+        self.store.shutdown().await;
+        outcome
+    }
+
+    /// Starts what this master does beside keeping the store; all of it ends by itself after `stop`, and not before.
+    fn start(&self, listener: TcpListener, stop: &CancellationToken) -> Result<JoinSet<()>> {
         let shell: Arc<dyn Shell> = Arc::new(MachineShell);
         let registry = Arc::new(Registry::builtin());
         let store: Arc<dyn Store> = Arc::new(self.store.clone());
@@ -107,36 +146,10 @@ impl Master {
             key_pem: self.certificate.key_pem.clone(),
             ca_pem: self.authority.certificate_pem.clone(),
         };
-        let server = ApiServer::new(
-            pipeline.clone(),
-            Arc::new(masters),
-            NodeClientTls::new(&pem)?,
-            ApiConfig::default(),
-        );
-
-        let stop = CancellationToken::new();
+        let (masters, nodes) = (Arc::new(masters), NodeClientTls::new(&pem)?);
+        let server = ApiServer::new(pipeline.clone(), masters, nodes, ApiConfig::default());
+        let tls = ServerTls::new(&pem)?;
         let api_address = settings::api_service_address(&self.identity.settings)?.to_string();
-        let api = tokio::spawn(api::serve(
-            listener,
-            ServerTls::new(&pem)?,
-            server,
-            stop.clone(),
-        ));
-        let controllers = tokio::spawn(runtime.run(stop.clone()));
-        let objects = tokio::spawn(boot::run(
-            self.store.clone(),
-            pipeline,
-            registry,
-            api_address,
-            stop.clone(),
-        ));
-        tracing::info!(
-            name = self.identity.name,
-            member = self.identity.member_id,
-            cluster = self.identity.cluster_id,
-            api = host_port(self.args.address, self.args.api_port),
-            "this master serves"
-        );
         let files = OperatorFiles {
             store: self.store.clone(),
             dir: self.dir.clone(),
@@ -146,16 +159,19 @@ impl Master {
                 host_port(self.args.address, self.args.api_port)
             ),
         };
-        let files = tokio::spawn(files.keep(stop.clone()));
 
-        wait_for_signal().await?;
-        tracing::info!("stopping: handing leadership over, then letting requests finish");
-        stop.cancel();
-        for task in [api, controllers, objects, files] {
-            task.await.context("a part of the master ended badly")?;
-        }
-        self.store.shutdown().await;
-        Ok(())
+        let mut parts = JoinSet::new();
+        parts.spawn(api::serve(listener, tls, server, stop.clone()));
+        parts.spawn(runtime.run(stop.clone()));
+        parts.spawn(boot::run(
+            self.store.clone(),
+            pipeline,
+            registry,
+            api_address,
+            stop.clone(),
+        ));
+        parts.spawn(files.keep(stop.clone()));
+        Ok(parts)
     }
 }
 
