@@ -175,7 +175,8 @@ impl DataDir {
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
-    /// Writes beside, syncs, and renames, so that a crash leaves the old file or the new one.
+    /// Writes beside, renames, and syncs both, so that a crash leaves the old file or the new one, and never a later file
+    /// without an earlier one.
     fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.root.join(name);
         let beside = path.with_extension("new");
@@ -188,7 +189,8 @@ impl DataDir {
             .and_then(|mut file| {
                 file.write_all(text.as_bytes())?;
                 file.sync_all()?;
-                fs::rename(&beside, &path)
+                fs::rename(&beside, &path)?;
+                fs::File::open(path.parent().unwrap_or(&self.root))?.sync_all()
             });
         written.with_context(|| format!("cannot write {}", path.display()))
     }
