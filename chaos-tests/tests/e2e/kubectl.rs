@@ -1,89 +1,44 @@
-//! kubectl, unchanged, in every version from 1.27 to 1.33 that this machine has.
+//! kubectl, unchanged, in every version that this machine has.
 
 use crate::manifests::{SERVE, SLEEP, deployment, documents, pod, service};
 use crate::site::{IMAGE, Site};
-use crate::told::{Told, assert_words, until};
+use crate::told::{Told, assert_words, timed, until};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 #[test]
 fn kubectl_of_every_version() {
-    let versions = versions();
-    assert!(
-        !versions.is_empty(),
-        "no kubectl from 1.27 to 1.33 is on PATH or in {CLOUD_SDK}: install one"
-    );
     let site = Site::cluster("kubectl", 3, 3, 2);
     std::thread::scope(|scope| {
-        for (version, program) in &versions {
-            let kubectl = Kubectl::new(&site, program, version);
+        for found in kubectls::all() {
+            let kubectl = Kubectl::new(&site, found);
             scope.spawn(move || {
-                let begun = std::time::Instant::now();
-                kubectl.objects();
-                kubectl.deployments();
-                kubectl.pods();
-                println!("kubectl {version}: {:.1} s", begun.elapsed().as_secs_f64());
+                timed(&kubectl.namespace, || {
+                    kubectl.objects();
+                    kubectl.deployments();
+                    kubectl.pods();
+                });
             });
         }
     });
 }
 
-/// Where the packages of Google's cloud tools put older versions.
-const CLOUD_SDK: &str = "/usr/lib/google-cloud-sdk/bin";
-
-/// The versions found, each with its program.
-fn versions() -> Vec<(String, PathBuf)> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain([PathBuf::from(CLOUD_SDK)]);
-    let mut found = std::collections::BTreeMap::new();
-    for file in folders
-        .filter_map(|folder| folder.read_dir().ok())
-        .flatten()
-        .flatten()
-    {
-        if file.file_name().to_string_lossy().starts_with("kubectl")
-            && let Some(minor) =
-                minor_version(&file.path()).filter(|minor| (27..=33).contains(minor))
-        {
-            found.insert(minor, file.path());
-        }
-    }
-    found
-        .into_iter()
-        .map(|(minor, program)| (format!("1.{minor}"), program))
-        .collect()
-}
-
-fn minor_version(program: &Path) -> Option<u32> {
-    let told = Command::new(program)
-        .args(["version", "--client", "-o", "json"])
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
-    let version: Value = serde_json::from_slice(&told.stdout).ok()?;
-    version["clientVersion"]["minor"]
-        .as_str()?
-        .trim_end_matches('+')
-        .parse()
-        .ok()
-}
-
 /// One version in a namespace of its own, with a cold cache.
-struct Kubectl<'a> {
-    program: &'a Path,
+struct Kubectl {
+    program: PathBuf,
     namespace: String,
     home: PathBuf,
     kubeconfig: PathBuf,
 }
 
-impl<'a> Kubectl<'a> {
-    fn new(site: &Site, program: &'a Path, version: &str) -> Self {
-        let namespace = format!("k-{}", version.replace('.', "-"));
+impl Kubectl {
+    fn new(site: &Site, found: kubectls::Kubectl) -> Self {
+        let namespace = format!("k-1-{}", found.minor);
         let home = site.home().join(&namespace);
         std::fs::create_dir_all(&home).expect("a folder can be made");
         Kubectl {
-            program,
+            program: found.program,
             namespace,
             home,
             kubeconfig: site.kubeconfig(),
@@ -91,7 +46,7 @@ impl<'a> Kubectl<'a> {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.program);
+        let mut command = Command::new(&self.program);
         command
             .env("HOME", &self.home)
             .arg("--kubeconfig")
