@@ -15,6 +15,7 @@ use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::watch;
 
 /// RocksDB as the store uses it.
 pub type Rocks = DBWithThreadMode<MultiThreaded>;
@@ -33,9 +34,16 @@ pub struct Db {
     rocks: Rocks,
     cache: Cache,
     generation: AtomicU64,
+    /// Dropped after `rocks`, since fields are dropped in their order: then the files are closed.
+    open: watch::Sender<()>,
 }
 
 impl Db {
+    /// Ends (with an error, as a channel without sender) when the last handle is gone and the files are closed.
+    pub fn closed(&self) -> watch::Receiver<()> {
+        self.open.subscribe()
+    }
+
     /// Opens the database in `dir`, creating it if there is none. Tables of other generations are leftovers of an
     /// interrupted installation and are removed.
     pub fn open(dir: &Path) -> Result<Self, rocksdb::Error> {
@@ -60,6 +68,7 @@ impl Db {
             rocks,
             cache,
             generation: AtomicU64::new(generation),
+            open: watch::Sender::new(()),
         };
         for name in names
             .iter()

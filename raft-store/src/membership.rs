@@ -164,6 +164,7 @@ impl RaftStore {
         {
             tracing::warn!(error = %err, "leadership was not handed over before the stop");
         }
+        drop(inner);
         self.kill().await;
     }
 

@@ -35,6 +35,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// How often to look whether the consensus still runs.
 const STOPPED_LOOK: Duration = Duration::from_millis(250);
 
+/// How long the last users of the files are waited for.
+const CLOSE_MAX: Duration = Duration::from_secs(3);
+
 /// One member of the store. Clones are handles of the same member; with the last one the member stops at once, as if it had
 /// been killed. [`RaftStore::shutdown`] leaves in order.
 #[derive(Clone)]
@@ -108,10 +111,21 @@ impl RaftStore {
     }
 
     /// Stops at once, as a crash would: nothing is handed over. What was acknowledged is on disk.
+    ///
+    /// Returns when the files are closed too: RocksDB must not be found open by the end of the process. Whoever keeps another
+    /// handle keeps them open; that is waited for only a while.
     pub async fn kill(self) {
-        let inner = self.inner.clone();
-        drop(self.guard);
+        let RaftStore { inner, guard } = self;
+        let mut closed = inner.db.closed();
+        drop(guard);
         inner.stop().await;
+        drop(inner);
+        if tokio::time::timeout(CLOSE_MAX, closed.changed())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the store's files are still in use by a part of this process");
+        }
     }
 }
 
