@@ -8,7 +8,7 @@ use crate::execute::Executor;
 use crate::world::SharedWorld;
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use objects::{GroupResource, Object, ObjectKey, Status, Uid};
+use objects::{GroupResource, NodeName, Object, ObjectKey, Status, Uid};
 use reconcile::controller::World;
 use reconcile::{EventType, ObjectReference};
 use registry::{Caller, Patch, PatchKind, WriteOptions};
@@ -244,83 +244,72 @@ impl State {
 
 /// Binds the pod, or writes down why it waits.
 async fn carry_out(executor: &Executor, decided: &Decided) -> Result<(), Status> {
-    let Decided {
-        key, pod, decision, ..
-    } = decided;
-    let caller = Caller::controller(NAME, executor.term);
-    let target = executor.object(key)?;
-    match decision {
+    let Decided { key, pod, .. } = decided;
+    match &decided.decision {
         Decision::Bind(node) => {
-            let binding = json!({
-                "kind": "Binding", "apiVersion": "v1",
-                "metadata": {"name": key.name, "namespace": key.namespace, "uid": pod.metadata.uid},
-                "target": {"kind": "Node", "apiVersion": "v1", "name": node},
-            });
-            executor
-                .pipeline
-                .create(
-                    &caller,
-                    &target.subresource("binding"),
-                    binding,
-                    &WriteOptions::default(),
-                )
-                .await?;
+            bind(executor, key, pod, node).await?;
             let message = format!("Successfully assigned {} to {node}", place(key));
-            tell(
-                executor,
-                &caller,
-                key,
-                pod,
-                EventType::Normal,
-                "Scheduled",
-                &message,
-            )
-            .await;
-            Ok(())
+            tell(executor, key, pod, EventType::Normal, "Scheduled", &message).await;
         }
-        Decision::Unschedulable { reason, message } => {
-            if already_told(pod, reason, message) {
-                return Ok(());
-            }
-            let condition = json!({
-                "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
-                "lastTransitionTime": executor.shell.now(),
-            });
-            let value = json!({
-                "metadata": {"uid": pod.metadata.uid},
-                "status": {"conditions": [condition]},
-            });
-            let patch = Patch {
-                kind: PatchKind::Strategic,
-                value,
-            };
-            executor
-                .pipeline
-                .patch(
-                    &caller,
-                    &target.subresource("status"),
-                    &patch,
-                    &WriteOptions::default(),
-                )
-                .await?;
-            tell(
-                executor,
-                &caller,
-                key,
-                pod,
-                EventType::Warning,
-                "FailedScheduling",
-                message,
-            )
-            .await;
-            Ok(())
+        Decision::Unschedulable { reason, message } if !already_told(pod, reason, message) => {
+            write_down(executor, key, pod, reason, message).await?;
+            let event_type = EventType::Warning;
+            tell(executor, key, pod, event_type, "FailedScheduling", message).await;
         }
+        Decision::Unschedulable { .. } => {}
     }
+    Ok(())
+}
+
+async fn bind(
+    executor: &Executor,
+    key: &ObjectKey,
+    pod: &Pod,
+    node: &NodeName,
+) -> Result<(), Status> {
+    let target = executor.object(key)?.subresource("binding");
+    let binding = json!({
+        "kind": "Binding", "apiVersion": "v1",
+        "metadata": {"name": key.name, "namespace": key.namespace, "uid": pod.metadata.uid},
+        "target": {"kind": "Node", "apiVersion": "v1", "name": node},
+    });
+    let (caller, options) = (caller(executor), WriteOptions::default());
+    let bound = executor
+        .pipeline
+        .create(&caller, &target, binding, &options);
+    bound.await.map(drop)
+}
+
+async fn write_down(
+    executor: &Executor,
+    key: &ObjectKey,
+    pod: &Pod,
+    reason: &str,
+    message: &str,
+) -> Result<(), Status> {
+    let target = executor.object(key)?.subresource("status");
+    let condition = json!({
+        "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
+        "lastTransitionTime": executor.shell.now(),
+    });
+    let patch = Patch {
+        kind: PatchKind::Strategic,
+        value: json!({
+            "metadata": {"uid": pod.metadata.uid},
+            "status": {"conditions": [condition]},
+        }),
+    };
+    let (caller, options) = (caller(executor), WriteOptions::default());
+    let written = executor.pipeline.patch(&caller, &target, &patch, &options);
+    written.await.map(drop)
+}
+
+fn caller(executor: &Executor) -> Caller {
+    Caller::controller(NAME, executor.term)
 }
 
 async fn tell(
     executor: &Executor,
-    caller: &Caller,
     key: &ObjectKey,
     pod: &Pod,
     event_type: EventType,
@@ -335,7 +324,14 @@ async fn tell(
         uid: uid_of(pod),
     };
     if let Err(status) = executor
-        .record(caller, NAME, &regarding, event_type, reason, message)
+        .record(
+            &caller(executor),
+            NAME,
+            &regarding,
+            event_type,
+            reason,
+            message,
+        )
         .await
     {
         tracing::debug!(%key, %reason, error = %status, "an event could not be recorded");

@@ -3,6 +3,7 @@
 //! A binary message is a channel byte and data: 0 stdin, 1 stdout, 2 stderr, 3 the outcome, 4 the terminal's size, 255 closes a
 //! channel (v5).
 
+use crate::http::{self as requests, KEEP_ALIVE};
 use crate::{Client, Error};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
@@ -10,6 +11,7 @@ use futures::{SinkExt, StreamExt};
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use objects::Status;
+use rustix::net::sockopt;
 use rustls_pki_types::ServerName;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +22,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// Until the node has answered; it may first have to be reached through the master.
+const START_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What goes to the command.
 #[derive(Clone, Debug)]
@@ -71,11 +74,11 @@ impl Client {
             reason: "no server is known".to_owned(),
         };
         for server in self.servers_in_order() {
-            match tokio::time::timeout(CONNECT_DEADLINE, self.exec_at(&server, path)).await {
+            match tokio::time::timeout(START_DEADLINE, self.exec_at(&server, path)).await {
                 Ok(Err(error @ Error::Unreachable { .. })) => failure = error,
                 Ok(done) => return done,
                 Err(_) => {
-                    failure = unreachable(&server, format!("no answer within {CONNECT_DEADLINE:?}"))
+                    failure = unreachable(&server, format!("no answer within {START_DEADLINE:?}"))
                 }
             }
         }
@@ -106,17 +109,7 @@ impl Client {
             .trim_matches(['[', ']'])
             .to_owned();
         let port = request.uri().port_u16().unwrap_or(443);
-        let tcp = TcpStream::connect((host.as_str(), port))
-            .await
-            .map_err(|error| refused(error.to_string()))?;
-        tcp.set_nodelay(true)
-            .map_err(|error| refused(error.to_string()))?;
-        let name = ServerName::try_from(host).map_err(|error| refused(error.to_string()))?;
-        let tls = TlsConnector::from(Arc::new(self.tls()));
-        let stream = tls
-            .connect(name, tcp)
-            .await
-            .map_err(|error| refused(error.to_string()))?;
+        let stream = self.connect(server, host, port).await?;
         let (socket, response) = tokio_tungstenite::client_async(request, stream)
             .await
             .map_err(|error| upgrade_failure(server, path, error))?;
@@ -132,6 +125,40 @@ impl Client {
         };
         Ok((sender, ExecReceiver { socket: stream }))
     }
+
+    async fn connect(
+        &self,
+        server: &str,
+        host: String,
+        port: u16,
+    ) -> Result<TlsStream<TcpStream>, Error> {
+        let refused = |error: &dyn std::fmt::Display| unreachable(server, error.to_string());
+        let connecting = TcpStream::connect((host.as_str(), port));
+        let tcp = tokio::time::timeout(requests::CONNECT_DEADLINE, connecting)
+            .await
+            .map_err(|error| refused(&error))?
+            .map_err(|error| refused(&error))?;
+        notice_silence(&tcp).map_err(|error| refused(&error))?;
+        let name = ServerName::try_from(host).map_err(|error| refused(&error))?;
+        TlsConnector::from(Arc::new(self.tls()))
+            .connect(name, tcp)
+            .await
+            .map_err(|error| refused(&error))
+    }
+}
+
+/// A command may be silent for as long as it likes, a master that is gone may not: the kernel asks it.
+fn notice_silence(tcp: &TcpStream) -> std::io::Result<()> {
+    tcp.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(tcp, true)?;
+    sockopt::set_tcp_keepidle(tcp, KEEP_ALIVE)?;
+    sockopt::set_tcp_keepintvl(tcp, KEEP_ALIVE)?;
+    let unacknowledged = 2 * KEEP_ALIVE;
+    sockopt::set_tcp_user_timeout(
+        tcp,
+        unacknowledged.as_millis().try_into().unwrap_or(u32::MAX),
+    )?;
+    Ok(())
 }
 
 impl ExecSender {
