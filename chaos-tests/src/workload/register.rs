@@ -163,6 +163,7 @@ fn failure(error: &Error) -> Failure {
     let class = match error {
         Error::Api(status) => status.code.to_string(),
         Error::Unreachable { .. } => "unreachable".to_owned(),
+        Error::Untrusted { .. } => "untrusted".to_owned(),
         Error::Interrupted { .. } => "interrupted".to_owned(),
         Error::Unreadable { .. } => "unreadable".to_owned(),
         Error::Config(_) => "config".to_owned(),

@@ -28,7 +28,12 @@ pub fn report(error: &anyhow::Error, verbose: bool) -> ExitCode {
         .chain()
         .find_map(|cause| cause.downcast_ref::<Error>());
     let code = match client {
-        Some(Error::Unreachable { .. } | Error::Interrupted { .. } | Error::Config(_)) => 3,
+        Some(
+            Error::Unreachable { .. }
+            | Error::Untrusted { .. }
+            | Error::Interrupted { .. }
+            | Error::Config(_),
+        ) => 3,
         Some(Error::Api(status)) if status.code == 404 => 4,
         _ if error.chain().any(|cause| cause.is::<TimedOut>()) => 5,
         _ => 1,

@@ -129,7 +129,8 @@ async fn ask_to_join(
         };
         let refused = error
             .status()
-            .is_some_and(|status| !matches!(status.code, 409 | 429 | 500..));
+            .is_some_and(|status| !matches!(status.code, 409 | 429 | 500..))
+            || matches!(error, client::Error::Untrusted { .. });
         if refused || attempt == JOIN_ATTEMPTS {
             return Err(error).context("this master could not join");
         }

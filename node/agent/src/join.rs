@@ -144,6 +144,9 @@ async fn ask(
             {
                 return Err(error).context("the cluster refused the join; a master keeps the present token in its data directory, as `join-token`");
             }
+            Err(error @ client::Error::Untrusted { .. }) => {
+                return Err(error).context("this node could not join");
+            }
             Err(error) => tracing::warn!(%error, "cannot join yet; trying again"),
         }
         tokio::time::sleep(pause).await;

@@ -18,6 +18,17 @@ pub enum Error {
         /// What the last attempt ran into.
         reason: String,
     },
+    /// A master answered whose certificate is not of the expected CA; it was told nothing.
+    #[error(
+        "{server} is not trusted: its certificate is not of the CA that the kubeconfig or the join token names ({reason}); \
+         is it a master of another cluster?"
+    )]
+    Untrusted {
+        /// The master asked.
+        server: String,
+        /// What is wrong with its certificate.
+        reason: String,
+    },
     /// The connection broke, or the deadline passed, after the request was sent.
     #[error("{server} did not answer {what}: {reason}")]
     Interrupted {

@@ -398,9 +398,12 @@ impl Client {
                 }
                 Ok(Ok(response)) => return Err(failure_of(&server, &what, response).await),
                 Ok(Err(error)) if error.is_connect() => {
-                    failure = Error::Unreachable {
-                        servers: servers.join(", "),
-                        reason: chain(&error),
+                    failure = match distrust(&error) {
+                        Some(reason) => Error::Untrusted { server, reason },
+                        None => Error::Unreachable {
+                            servers: servers.join(", "),
+                            reason: chain(&error),
+                        },
                     };
                 }
                 Ok(Err(error)) => {
@@ -528,6 +531,25 @@ async fn failure_of(server: &str, what: &str, response: Response<Incoming>) -> E
             }
         }
     }
+}
+
+/// Why the server's certificate was not accepted, if that is what failed.
+fn distrust(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(tls @ rustls::Error::InvalidCertificate(_)) = cause.downcast_ref() {
+            return Some(tls.to_string());
+        }
+        // An I/O error passes the error within over: its source is already that one's source.
+        let within = cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        next = match within {
+            Some(within) => Some(within),
+            None => cause.source(),
+        };
+    }
+    None
 }
 
 /// An error with its causes, since the outermost of a connection's errors says next to nothing.
