@@ -9,6 +9,7 @@ use http::Method;
 use serde_json::{Value, json};
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Command;
 
 #[test]
@@ -20,6 +21,7 @@ fn bad_input_is_told() {
     masters_refuse_what_they_cannot_run_on(&mut site);
     joins_are_refused(&mut site);
     nodes_refuse_what_they_cannot_run_on(&mut site);
+    a_port_in_use_is_told(&mut site);
     let left = items(&site.get(&["pods,deployments,configmaps", "-n", "default"]));
     let names: Vec<&Value> = left
         .iter()
@@ -293,6 +295,29 @@ fn masters_refuse_what_they_cannot_run_on(site: &mut Site) {
         ],
     );
     told.one_line(&["belongs to the master \"m1\"", "not to \"x1\""]);
+    a_store_of_another_cluster_is_refused(site, &address);
+}
+
+/// Somebody put folders together that do not belong together.
+fn a_store_of_another_cluster_is_refused(site: &Site, address: &str) {
+    let mixed = site.data("mixed");
+    let mut copy = Command::new("cp");
+    copy.arg("-r").arg(site.data("x9")).arg(&mixed);
+    Told::of(copy, b"").ok();
+    for file in ["identity.json", "pki/ca.crt", "pki/ca.key"] {
+        fs::copy(site.data("m1").join(file), mixed.join(file)).expect("it can be copied");
+    }
+    let data = mixed.display().to_string();
+    let arguments = [
+        "run",
+        "--data-dir",
+        &data,
+        "--name",
+        "m1",
+        "--address",
+        address,
+    ];
+    run_on(site, "x1", "control", &arguments).one_line(&["cluster"]);
 }
 
 fn joins_are_refused(site: &mut Site) {
@@ -312,7 +337,10 @@ fn joins_are_refused(site: &mut Site) {
     for (text, words) in [
         ("gibberish", vec!["token"]),
         (wrong_secret.as_str(), vec!["join", "Unauthorized"]),
-        (wrong_ca.as_str(), vec!["join", "CA"]),
+        (
+            wrong_ca.as_str(),
+            vec!["could not join", "is not trusted", "CA"],
+        ),
     ] {
         fs::write(&file, text).expect("it can be written");
         let arguments = [
@@ -401,4 +429,33 @@ fn nodes_refuse_what_they_cannot_run_on(site: &mut Site) {
     run("Bad_Name", &["--server", &url, "--token-file", &token])
         .one_line(&["\"Bad_Name\"", "no node name"]);
     run("x3", &["--server", &url, "--token-file", "/no/token"]).one_line(&["/no/token"]);
+}
+
+fn a_port_in_use_is_told(site: &mut Site) {
+    let address = site.machine("x1");
+    let (url, data) = (site.url("m1"), site.data("x4").display().to_string());
+    site.start_as("x1", Path::new("busybox"), &["httpd", "-f", "-p", "10250"]);
+    let given = [
+        "run",
+        "--data-dir",
+        &data,
+        "--name",
+        "x4",
+        "--address",
+        &address,
+        "--server",
+        &url,
+        "--token-file",
+        "/no/token",
+    ];
+    let told = until("the port in use", 10, || {
+        let told = run_on(site, "x1", "node", &given);
+        if told.err.contains("10250") {
+            Ok(told)
+        } else {
+            Err(format!("{told:?}"))
+        }
+    });
+    told.one_line(&["10250"]);
+    site.end("x1", nix::sys::signal::Signal::SIGKILL);
 }

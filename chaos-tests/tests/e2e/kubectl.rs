@@ -147,6 +147,21 @@ impl Kubectl {
             &self.run(&["delete", "cm", "colours"]).ok(),
             &["configmap \"colours\" deleted"],
         );
+        let short = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"app": "backend"},
+            "spec": {"replicas": 3, "containers": [{"name": "a", "image": IMAGE}]},
+        });
+        assert_words(
+            &self
+                .feed(&["create", "-f", "-"], &short.to_string())
+                .fails(1),
+            &[
+                "metadata.app",
+                "spec.template.spec.containers",
+                "metadata.name",
+                "spec.selector",
+            ],
+        );
         assert_words(
             &self.run(&["get", "nodes", "-o", "wide"]).ok(),
             &["STATUS", "INTERNAL-IP", "Ready", "n1", "n2"],
