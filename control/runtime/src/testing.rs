@@ -1,8 +1,13 @@
 //! What the unit tests of this crate share: a world over a store in memory, under a clock that stands.
 
 use crate::world::SharedWorld;
-use mvcc::{LeaderState, MemStore, Op, Store, Txn, WatchStream};
-use objects::{Term, Timestamp, Uid};
+use async_trait::async_trait;
+use futures::StreamExt;
+use mvcc::{
+    LeaderState, LeaderStream, MemStore, Op, RangeRequest, RangeResponse, Store, StoreError, Txn,
+    TxnResponse, WatchRequest, WatchStream,
+};
+use objects::{Revision, Term, Timestamp, Uid};
 use registry::Shell;
 use std::sync::Arc;
 
@@ -22,10 +27,47 @@ impl Shell for Standing {
     }
 }
 
+/// A store that tells a watcher nothing of revisions without a change in its range; a real one does so every few seconds.
+struct Terse(MemStore);
+
+#[async_trait]
+impl Store for Terse {
+    async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        self.0.range(request).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnResponse, StoreError> {
+        self.0.txn(txn).await
+    }
+
+    async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StoreError> {
+        let told = self.0.watch(request).await?;
+        let changes = told.filter(|batch| {
+            let is_news = batch
+                .as_ref()
+                .map_or(true, |batch| !batch.events.is_empty());
+            futures::future::ready(is_news)
+        });
+        Ok(changes.boxed())
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        self.0.compact(revision).await
+    }
+
+    fn applied_revision(&self) -> Revision {
+        self.0.applied_revision()
+    }
+
+    fn leader(&self) -> LeaderStream {
+        self.0.leader()
+    }
+}
+
 /// The world of a store that leads, and the watch that keeps it.
 pub async fn world(store: &MemStore) -> (SharedWorld, WatchStream) {
     lead(store);
-    SharedWorld::load(Arc::new(store.clone()), Arc::new(Standing))
+    SharedWorld::load(Arc::new(Terse(store.clone())), Arc::new(Standing))
         .await
         .expect("loads")
 }

@@ -9,8 +9,10 @@ use base64::Engine;
 use client::{Deadline, Payload, encode_segment};
 use http::Method;
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -47,36 +49,23 @@ pub async fn run(context: &Context, command: Snapshot) -> Result<()> {
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    // Beside the target and renamed at the end: what bears the name is always whole.
-    let mut beside = tempfile_in(folder)?;
     let headers: Vec<(&'static str, String)> = header
         .map(|value| ("x-trireme-passphrase", value))
         .into_iter()
         .collect();
-    let mut body = context
+    let body = context
         .client
         .open_with(Method::GET, &path, Payload::Empty, &headers, SAVE_DEADLINE)
         .await?;
-    let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template(
-        "{spinner} {bytes} saved, {bytes_per_sec}",
-    )?);
-    let mut bytes = 0;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.context("the snapshot broke off; nothing was kept")?;
-        if let Ok(data) = frame.into_data() {
-            beside
-                .1
-                .write_all(&data)
-                .with_context(|| format!("cannot write {}", beside.0.display()))?;
-            bytes += data.len() as u64;
-            bar.set_position(bytes);
-        }
-    }
-    bar.finish_and_clear();
-    beside.1.sync_all()?;
-    verify(&beside.0).inspect_err(|_| drop(std::fs::remove_file(&beside.0)))?;
-    std::fs::rename(&beside.0, &file)
-        .with_context(|| format!("cannot write {}", file.display()))?;
+    // Beside the target and renamed at the end: what bears the name is always whole.
+    let (beside, mut into) = tempfile_in(folder)?;
+    let kept = match receive(body, &beside, &mut into).await {
+        Ok(bytes) => std::fs::rename(&beside, &file)
+            .with_context(|| format!("cannot write {}", file.display()))
+            .map(|()| bytes),
+        broken => broken,
+    };
+    let bytes = kept.inspect_err(|_| drop(std::fs::remove_file(&beside)))?;
     match output.output {
         Output::Json => output::json(&json!({"file": file, "bytes": bytes})),
         _ => {
@@ -84,6 +73,27 @@ pub async fn run(context: &Context, command: Snapshot) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Takes the archive in, whole and checked; tells its size.
+async fn receive(mut body: Incoming, path: &Path, into: &mut File) -> Result<u64> {
+    let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template(
+        "{spinner} {bytes} saved, {bytes_per_sec}",
+    )?);
+    let mut bytes = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.context("the snapshot broke off; nothing was kept")?;
+        if let Ok(data) = frame.into_data() {
+            into.write_all(&data)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            bytes += data.len() as u64;
+            bar.set_position(bytes);
+        }
+    }
+    bar.finish_and_clear();
+    into.sync_all()?;
+    verify(path)?;
+    Ok(bytes)
 }
 
 /// Looks at an archive, or restores one.
@@ -125,6 +135,9 @@ pub async fn run_local(command: &Snapshot) -> Result<ExitCode> {
 /// Lets the `control` program of this machine, where there is one, check what was saved.
 fn verify(archive: &Path) -> Result<()> {
     let Ok(program) = control_program() else {
+        eprintln!(
+            "what was saved is not verified, since the program `control` is not here; `ctl snapshot status` does it on a master"
+        );
         return Ok(());
     };
     let checked = Command::new(program)
@@ -152,7 +165,7 @@ fn read_passphrase(file: &Path) -> Result<String> {
     Ok(passphrase)
 }
 
-fn tempfile_in(folder: &Path) -> Result<(PathBuf, std::fs::File)> {
+fn tempfile_in(folder: &Path) -> Result<(PathBuf, File)> {
     use std::os::unix::fs::OpenOptionsExt;
     let path = folder.join(format!(
         ".trireme-snapshot-{}",
