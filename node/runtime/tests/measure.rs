@@ -61,6 +61,8 @@ fn shim_memory_and_latencies() {
         }
         let folder = node.dir.path().join("run/pods").join(POD);
         let pid = std::fs::read_to_string(folder.join("shim.pid")).expect("reads");
+        // A shim gives memory back a second after such work.
+        tokio::time::sleep(Duration::from_secs(3)).await;
         let memory =
             std::fs::read_to_string(format!("/proc/{}/smaps_rollup", pid.trim())).expect("reads");
         println!("pod created: {}", quantiles(pods));

@@ -16,6 +16,7 @@ mod oci;
 mod pause;
 mod pod;
 mod process;
+mod rest;
 mod status;
 mod trace;
 

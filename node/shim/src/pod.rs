@@ -28,6 +28,7 @@ use crate::clock::now_ns;
 use crate::helper::Helper;
 use crate::logfile::Stream;
 use crate::process::{Ended, Ends, Process};
+use crate::rest::Rest;
 use crate::status;
 
 /// More connections are refused: the agent uses one, and one a stream.
@@ -44,6 +45,7 @@ pub struct Pod {
     early: BTreeMap<i32, WaitStatus>,
     next_key: u64,
     stopping: bool,
+    rest: Rest,
 }
 
 /// A helper that runs, and what its result is for.
@@ -82,6 +84,8 @@ impl Pod {
         let signals =
             SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
                 .context("cannot make a signal descriptor")?;
+        let mut rest = Rest::default();
+        rest.after_work();
         Ok(Self {
             listener,
             signals,
@@ -91,6 +95,7 @@ impl Pod {
             early: BTreeMap::new(),
             next_key: 1,
             stopping: false,
+            rest,
         })
     }
 
@@ -104,6 +109,7 @@ impl Pod {
             self.expire_helpers();
             self.settle();
             self.flush_clients();
+            self.rest.rest_if_due();
         }
         let _ = std::fs::remove_file(crate::daemon::SOCKET);
         Ok(())
@@ -195,7 +201,7 @@ impl Pod {
             .values()
             .filter(|process| !process.is_settled());
         let drains = drains.filter_map(|process| process.ended.map(|ended| ended.drain_until));
-        let Some(next) = deadlines.chain(drains).min() else {
+        let Some(next) = deadlines.chain(drains).chain(self.rest.due()).min() else {
             return PollTimeout::NONE;
         };
         let wait = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
@@ -225,6 +231,7 @@ impl Pod {
 
     fn accept(&mut self) {
         while let Ok((socket, _)) = self.listener.accept() {
+            self.rest.after_work();
             if self.clients.len() >= CLIENTS_MAX {
                 continue;
             }
@@ -317,6 +324,7 @@ impl Pod {
             return;
         };
         let Some(ended) = process.ended else { return };
+        self.rest.after_work();
         process.outputs.clear();
         process.input = None;
         for viewer in std::mem::take(&mut process.viewers) {
@@ -364,6 +372,7 @@ impl Pod {
         let Some(client) = self.clients.remove(&key) else {
             return;
         };
+        self.rest.after_work();
         let Mode::Stream { process, exec } = client.mode else {
             return;
         };

@@ -182,6 +182,7 @@ impl Pod {
             ends,
             purpose,
         } = pending;
+        self.rest.after_work();
         let result = helper.result();
         match purpose {
             Purpose::Run { request_id, run } => match result
