@@ -137,15 +137,16 @@ mod tests {
     const CLEAN: &str =
         "Rss:      8 kB\nAnonymous:     0 kB\nSwap:   0 kB\nVmFlags: rd ex mr mw me\n";
 
-    fn found(smaps: &str) -> Vec<Range<usize>> {
-        clean_text(smaps.as_bytes())
+    fn found(smaps: &str) -> Vec<(usize, usize)> {
+        let ranges = clean_text(smaps.as_bytes()).into_iter();
+        ranges.map(|range| (range.start, range.end)).collect()
     }
 
     #[test]
     fn takes_only_what_the_file_holds() {
         let clean = format!("{HEAD}{CLEAN}");
-        assert_eq!(found(&clean), [0x1000..0x3000]);
-        assert_eq!(found(&clean.replace("r-xp", "r--p")), [0x1000..0x3000]);
+        assert_eq!(found(&clean), [(0x1000, 0x3000)]);
+        assert_eq!(found(&clean.replace("r-xp", "r--p")), [(0x1000, 0x3000)]);
         for (from, to, why) in [
             ("r-xp", "rw-p", "writable"),
             ("r-xp", "r-xs", "shared"),
@@ -170,11 +171,11 @@ mod tests {
         );
         assert_eq!(
             found(&format!("{clean}{dirty}{clean}")),
-            [0x1000..0x3000, 0x1000..0x3000]
+            [(0x1000, 0x3000), (0x1000, 0x3000)]
         );
         assert_eq!(
             found(&format!("{clean}{dirty}Rss: 4 kB\n")),
-            [0x1000..0x3000]
+            [(0x1000, 0x3000)]
         );
         assert_eq!(found("no such text\n"), []);
     }
