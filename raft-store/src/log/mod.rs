@@ -20,8 +20,8 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard};
-use tokio::sync::{mpsc, oneshot};
-use writer::{Done, Request};
+use tokio::sync::oneshot;
+use writer::{Done, Request, Writer};
 
 pub(crate) const VOTE_KEY: &[u8] = b"vote";
 pub(crate) const PURGED_KEY: &[u8] = b"purged";
@@ -76,7 +76,7 @@ pub enum LogError {
 #[derive(Clone)]
 pub struct LogStore {
     shared: Arc<Shared>,
-    writer: mpsc::Sender<Request>,
+    writer: Arc<Writer>,
 }
 
 /// Reads the log; many may read at once.
@@ -128,7 +128,8 @@ impl LogStore {
             recent: Recent::default(),
             bytes,
         };
-        let writer = writer::spawn(db.clone(), metrics).map_err(LogError::Thread)?;
+        let writer = Writer::spawn(db.clone(), metrics).map_err(LogError::Thread)?;
+        let writer = Arc::new(writer);
         let shared = Arc::new(Shared {
             db,
             memory: Mutex::new(memory),
@@ -152,7 +153,7 @@ impl LogStore {
     }
 
     async fn send(&self, request: Request) -> io::Result<()> {
-        self.writer.send(request).await.map_err(|_| writer_gone())
+        self.writer.send(request).await.map_err(|()| writer_gone())
     }
 }
 

@@ -12,6 +12,7 @@ use openraft::storage::IOFlushed;
 use rocksdb::WriteBatch;
 use std::io;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
 /// Requests that may wait for the writer; whoever asks beyond that waits.
@@ -44,13 +45,44 @@ pub struct Done {
     pub flushed: Box<dyn FnOnce() + Send>,
 }
 
-/// Starts the thread; it ends when every sender is gone.
-pub fn spawn(db: Arc<Db>, metrics: Arc<Metrics>) -> io::Result<mpsc::Sender<Request>> {
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    std::thread::Builder::new()
-        .name("log-writer".to_owned())
-        .spawn(move || run(&db, &metrics, receiver))?;
-    Ok(sender)
+/// The thread, as those who ask it hold it. With the last holder the thread ends, and that is waited for: a thread that
+/// still had the database when the process ends would close it beside RocksDB's own exit handlers, which aborts.
+pub struct Writer {
+    sender: Option<mpsc::Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub fn spawn(db: Arc<Db>, metrics: Arc<Metrics>) -> io::Result<Self> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new()
+            .name("log-writer".to_owned())
+            .spawn(move || run(&db, &metrics, receiver))?;
+        Ok(Writer {
+            sender: Some(sender),
+            thread: Some(thread),
+        })
+    }
+
+    /// Asks it; Err when it is gone.
+    pub async fn send(&self, request: Request) -> Result<(), ()> {
+        let sender = self.sender.as_ref().ok_or(())?;
+        sender.send(request).await.map_err(drop)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.sender = None; // The thread ends when it has done what waits.
+        let is_other =
+            |thread: &JoinHandle<()>| thread.thread().id() != std::thread::current().id();
+        if let Some(thread) = self.thread.take().filter(is_other)
+            && thread.join().is_err()
+        {
+            tracing::error!("the log's writer thread panicked");
+        }
+    }
 }
 
 fn run(db: &Db, metrics: &Metrics, mut requests: mpsc::Receiver<Request>) {
