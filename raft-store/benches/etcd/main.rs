@@ -1,6 +1,10 @@
-//! The store beside Debian's etcd: three processes each on loopback, all six at once, loaded in turns by the same client in
-//! etcd's own protocol, so that a disturbance of the machine meets both. Neither encrypts; both write below the same folder
-//! (`TRIREME_BENCH_DIR` says where). `cargo bench -p trireme-raft-store --bench etcd [-- --rounds N --seconds N -o json]`.
+//! The store beside Debian's etcd: three processes each on loopback, all six at once, loaded in turns, so that a disturbance
+//! of the machine meets both. Neither encrypts; both write below the same folder (`TRIREME_BENCH_DIR` says where).
+//!
+//! etcd is asked through its gRPC, as its users must. Ours is asked from within its members' processes, as the API server of
+//! a master does; and a second time through the same gRPC by the same clients, which shows the stores without that advantage.
+//!
+//! `cargo bench -p trireme-raft-store --bench etcd [-- --rounds N --seconds N -o json]`.
 
 mod kv;
 mod load;
@@ -83,23 +87,29 @@ async fn compare(cli: &Cli) -> Result<()> {
         Some(parent) => tempfile::tempdir_in(parent)?,
         None => tempfile::tempdir()?,
     };
-    let ours = Side::trireme(dir.path()).await?;
-    let etcd = Side::etcd(dir.path()).await?;
-    let load = Load {
-        work: Work::Put,
-        clients: cli.clients,
-        value_bytes: cli.value_bytes,
-        time: Duration::from_secs_f64(cli.seconds),
-    };
-    let mut results = vec![("put", rounds(&ours, &etcd, &load, cli.rounds).await?)];
-    if !cli.puts_only {
+    let mut ours = Side::trireme(dir.path()).await?;
+    let mut etcd = Side::etcd(dir.path()).await?;
+    let mut results = vec![];
+    for (name, work, within) in [
+        ("put", Work::Put, true),
+        ("put over gRPC", Work::Put, false),
+        ("linearizable get", Work::Get, true),
+        ("linearizable get over gRPC", Work::Get, false),
+    ] {
+        if cli.puts_only && matches!(work, Work::Get) {
+            continue;
+        }
+        let part = if matches!(work, Work::Get) { 0.5 } else { 1.0 };
         let load = Load {
-            work: Work::Get,
-            time: load.time / 2,
-            ..load
+            work,
+            within,
+            first: 0,
+            clients: cli.clients,
+            value_bytes: cli.value_bytes,
+            time: Duration::from_secs_f64(cli.seconds * part),
         };
-        let pairs = rounds(&ours, &etcd, &load, cli.rounds).await?;
-        results.push(("linearizable get", pairs));
+        let pairs = rounds(&mut ours, &mut etcd, &load, cli.rounds).await?;
+        results.push((name, pairs));
     }
     match cli.output {
         Output::Table => print_table(cli, &etcd.version, &results),
@@ -112,20 +122,20 @@ async fn compare(cli: &Cli) -> Result<()> {
 type Pair = [Sample; 2];
 
 /// Each side in turn, and the first of a pair is the second of the next one.
-async fn rounds(ours: &Side, etcd: &Side, load: &Load, count: usize) -> Result<Vec<Pair>> {
+async fn rounds(ours: &mut Side, etcd: &mut Side, load: &Load, count: usize) -> Result<Vec<Pair>> {
     let warm_up = Load {
         time: Duration::from_secs(1),
         ..*load
     };
-    for side in [ours, etcd] {
-        load::run(side, &warm_up).await?;
-    }
+    load::run(ours, &warm_up).await?;
+    load::run(etcd, &warm_up).await?;
     let mut pairs = Vec::new();
     for round in 0..count {
         eprintln!(
-            "{} clients, {}: round {} of {count}",
+            "{} clients, {}{}: round {} of {count}",
             load.clients,
             load.work.name(),
+            if load.within { "" } else { " over gRPC" },
             round + 1
         );
         pairs.push(if round % 2 == 0 {
@@ -187,8 +197,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn print_table(cli: &Cli, etcd_version: &str, results: &[(&str, Vec<Pair>)]) {
     println!(
-        "three processes a side on loopback without TLS, all asked through etcd's gRPC; {} clients on {} connections, \
-         {}-byte values; medians of {} rounds in turns",
+        "three processes a side on loopback without TLS; {} clients, ours within the members unless over gRPC, on {} \
+         connections; {}-byte values; medians of {} rounds in turns",
         cli.clients,
         3 * load::CONNECTIONS_A_MEMBER,
         cli.value_bytes,
@@ -217,7 +227,7 @@ fn print_table(cli: &Cli, etcd_version: &str, results: &[(&str, Vec<Pair>)]) {
             ("p50, ms", ours.p50_ms, etcd.p50_ms, 2),
             ("p99, ms", ours.p99_ms, etcd.p99_ms, 2),
             (
-                "CPU of all members each, us",
+                "CPU of the processes each, us",
                 ours.server_cpu_us,
                 etcd.server_cpu_us,
                 0,

@@ -1,13 +1,15 @@
-//! A process with one member of ours and etcd's KV service in front of it. It ends when its standard input does.
+//! A process with one member of ours and etcd's KV service in front of it. Each line of its standard input is a round of
+//! clients within, as JSON, and is answered by what they saw; it ends when its standard input does.
 
 use crate::kv::KvService;
+use crate::load::{self, Caller};
 use anyhow::Result;
 use objects::cluster::MemberAdd;
 use raft_store::{Config, Limits, RaftStore, Timings};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// How a member is started.
 #[derive(clap::Args)]
@@ -53,8 +55,12 @@ pub async fn run(args: Args) -> Result<()> {
     }
     println!("complete");
     // Whoever started this process holds the other end.
-    let mut nothing = Vec::new();
-    tokio::io::stdin().read_to_end(&mut nothing).await?;
+    let mut rounds = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(round) = rounds.next_line().await? {
+        let round = serde_json::from_str(&round)?;
+        let seen = load::clients(&round, |_| Caller::Within(store.clone())).await?;
+        println!("{}", serde_json::to_string(&seen)?);
+    }
     server.abort();
     store.kill().await;
     Ok(())

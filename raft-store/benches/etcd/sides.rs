@@ -1,11 +1,12 @@
 //! The two sides: three processes each, started and ended here, with their CPU time.
 
+use crate::load::{Load, Seen};
 use anyhow::{Context, Result, bail};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 const START_MAX: Duration = Duration::from_secs(30);
@@ -19,13 +20,15 @@ pub struct Side {
     pub endpoints: Vec<String>,
     /// Which version.
     pub version: String,
+    /// Whether clients can be within its processes.
+    pub takes_clients: bool,
     processes: Vec<Process>,
 }
 
 struct Process {
     child: Child,
     /// Ours end when it closes.
-    _stdin: Option<ChildStdin>,
+    stdin: Option<ChildStdin>,
     stdout: Option<Lines<BufReader<ChildStdout>>>,
 }
 
@@ -50,10 +53,13 @@ impl Side {
             process.wait_for_line("serving").await?;
             processes.push(process);
         }
-        processes[0].wait_for_line("complete").await?;
+        for process in &mut processes {
+            process.wait_for_line("complete").await?;
+        }
         Ok(Side {
             endpoints: urls(&clients),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            takes_clients: true,
             processes,
         })
     }
@@ -85,8 +91,35 @@ impl Side {
         Ok(Side {
             endpoints,
             version: etcd_version().await?,
+            takes_clients: false,
             processes,
         })
+    }
+
+    /// A round with the clients spread over the processes of the members.
+    pub async fn run_within(&mut self, load: &Load) -> Result<Seen> {
+        let (mut first, members) = (0, self.processes.len());
+        for (place, process) in self.processes.iter_mut().enumerate() {
+            let clients = load.clients / members + usize::from(place < load.clients % members);
+            let round = Load {
+                first,
+                clients,
+                ..*load
+            };
+            first += clients;
+            let line = serde_json::to_string(&round)? + "\n";
+            let stdin = process.stdin.as_mut().context("the input is closed")?;
+            stdin.write_all(line.as_bytes()).await?;
+        }
+        let mut all = Seen::default();
+        for process in &mut self.processes {
+            let lines = process.stdout.as_mut().context("the output is not read")?;
+            let line = lines.next_line().await?.context("a member ended")?;
+            let seen: Seen = serde_json::from_str(&line)?;
+            all.micros.extend(seen.micros);
+            all.failed += seen.failed;
+        }
+        Ok(all)
     }
 
     /// CPU time of all members since they were started.
@@ -105,7 +138,7 @@ impl Process {
             )
         })?;
         Ok(Process {
-            _stdin: child.stdin.take(),
+            stdin: child.stdin.take(),
             stdout: child.stdout.take().map(|out| BufReader::new(out).lines()),
             child,
         })
