@@ -3,7 +3,7 @@
 
 use crate::check::wgl::Limits;
 use crate::check::{self, Findings};
-use crate::history::{FaultSpan, Outcome, Record, Request, Timeline, timeline};
+use crate::history::{Attempt, FaultSpan, Outcome, Record, Timeline, timeline};
 use crate::nemesis::Kind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ pub enum Verdict {
     Unknown,
     /// Nothing was found, but a fault that was asked for never happened.
     CoverageMissing,
-    /// Every fault happened and every key is linearizable.
+    /// Every fault happened, and nothing that clients saw contradicts the promises.
     Ok,
 }
 
@@ -64,7 +64,7 @@ impl Verdict {
     /// In a few words.
     pub fn text(self) -> &'static str {
         match self {
-            Verdict::Ok => "linearizable",
+            Verdict::Ok => "NOTHING FOUND",
             Verdict::Violated => "VIOLATED",
             Verdict::Unknown => "UNKNOWN",
             Verdict::CoverageMissing => "COVERAGE MISSING",
@@ -136,7 +136,7 @@ pub fn judge(
     limits: Limits,
 ) -> anyhow::Result<(Results, Timeline)> {
     let timeline = timeline(records)?;
-    let findings = check::check(&timeline.keys, limits);
+    let findings = check::check(&timeline, limits);
     let mut coverage: BTreeMap<String, usize> = config
         .nemesis
         .iter()
@@ -152,7 +152,7 @@ pub fn judge(
     let gaps = gaps(&timeline);
     let mut sorted: Vec<f64> = gaps.iter().map(|gap| gap.millis).collect();
     sorted.sort_by(f64::total_cmp);
-    let (verdict, reasons) = verdict(&findings, &coverage, &timeline, harness_problem);
+    let (verdict, reasons) = verdict(&findings, &coverage, harness_problem);
     let results = Results {
         verdict,
         reasons,
@@ -164,8 +164,8 @@ pub fn judge(
         gaps,
         counts: counts(&timeline),
         errors: errors(&timeline),
-        read_latency_ms: latency(&timeline, |request| request == Request::Read),
-        write_latency_ms: latency(&timeline, |request| request != Request::Read),
+        read_latency_ms: latency(&timeline, false),
+        write_latency_ms: latency(&timeline, true),
     };
     Ok((results, timeline))
 }
@@ -173,24 +173,23 @@ pub fn judge(
 fn verdict(
     findings: &Findings,
     coverage: &BTreeMap<String, usize>,
-    timeline: &Timeline,
     harness_problem: Option<String>,
 ) -> (Verdict, Vec<String>) {
     let mut reasons: Vec<(Verdict, String)> = findings
         .anomalies()
-        .map(|anomaly| {
+        .map(|(_, anomaly)| {
             let text = format!("{} of {}: {}", anomaly.class, anomaly.key, anomaly.why);
             (Verdict::Violated, text)
         })
         .collect();
-    for (key, why) in &findings.unknown {
+    for (checker, (key, why)) in findings.unknown() {
         reasons.push((
             Verdict::Unknown,
-            format!("the search gave up on {key}: {why}"),
+            format!("{checker} gave up on {key}: {why}"),
         ));
     }
     reasons.extend(harness_problem.map(|problem| (Verdict::Unknown, problem)));
-    if timeline.keys.is_empty() {
+    if findings.checks.is_empty() {
         let text = "nothing was done, so nothing is shown".to_owned();
         reasons.push((Verdict::Unknown, text));
     }
@@ -210,14 +209,11 @@ fn gaps(timeline: &Timeline) -> Vec<Gap> {
     let mut acknowledged: Vec<u64> = timeline
         .attempts
         .iter()
-        .filter(|attempt| attempt.request != Request::Read && attempt.outcome == Outcome::Ok)
+        .filter(|attempt| is_done(attempt) && attempt.request.is_write())
         .map(|attempt| attempt.ended_ns)
         .collect();
     acknowledged.sort_unstable();
-    let installed = timeline
-        .faults
-        .iter()
-        .filter(|fault| fault.skipped.is_none());
+    let installed = timeline.faults.iter().filter(|fault| fault.is_installed());
     installed
         .map(|fault| {
             let until = fault.until_ns.unwrap_or(timeline.end_ns) + 1_000_000_000;
@@ -245,7 +241,7 @@ fn counts(timeline: &Timeline) -> Counts {
     let mut counts = Counts::default();
     for attempt in &timeline.attempts {
         match attempt.outcome {
-            Outcome::Ok => counts.ok += 1,
+            Outcome::Ok(_) => counts.ok += 1,
             Outcome::Fail(_) => counts.fail += 1,
             Outcome::Info(_) => counts.info += 1,
         }
@@ -257,7 +253,7 @@ fn errors(timeline: &Timeline) -> BTreeMap<String, usize> {
     let mut errors = BTreeMap::new();
     for attempt in &timeline.attempts {
         let class = match &attempt.outcome {
-            Outcome::Ok => continue,
+            Outcome::Ok(_) => continue,
             Outcome::Fail(failure) => format!("fail: {}", failure.class),
             Outcome::Info(failure) => format!("info: {}", failure.class),
         };
@@ -266,11 +262,15 @@ fn errors(timeline: &Timeline) -> BTreeMap<String, usize> {
     errors
 }
 
-fn latency(timeline: &Timeline, wanted: impl Fn(Request) -> bool) -> [f64; 3] {
+fn is_done(attempt: &Attempt) -> bool {
+    matches!(attempt.outcome, Outcome::Ok(_))
+}
+
+fn latency(timeline: &Timeline, writes: bool) -> [f64; 3] {
     let mut millis: Vec<f64> = timeline
         .attempts
         .iter()
-        .filter(|attempt| attempt.outcome == Outcome::Ok && wanted(attempt.request))
+        .filter(|attempt| is_done(attempt) && attempt.request.is_write() == writes)
         .map(|attempt| (attempt.ended_ns - attempt.invoked_ns) as f64 / 1e6)
         .collect();
     millis.sort_by(f64::total_cmp);
@@ -284,7 +284,7 @@ fn latency(timeline: &Timeline, wanted: impl Fn(Request) -> bool) -> [f64; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::synth::{self, Plant, Shape};
+    use crate::synth::register::{self, Plant, Shape};
 
     fn verdict_of(nemesis: Vec<Kind>, plant: Plant, problem: Option<String>) -> Verdict {
         let config = RunConfig {
@@ -300,7 +300,7 @@ mod tests {
             version: String::new(),
             machine: String::new(),
         };
-        let records = (1..).find_map(|seed| synth::history(seed, Shape::default(), plant));
+        let records = (1..).find_map(|seed| register::history(seed, Shape::default(), plant));
         let records = records.expect("some seed has a place");
         let judged = judge(&config, &records, problem, Limits::default());
         judged.expect("the history can be judged").0.verdict

@@ -1,6 +1,6 @@
 //! Progress and results on a terminal.
 
-use chaos::results::{Results, Verdict};
+use chaos::results::Results;
 use chaos::run::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -85,15 +85,24 @@ pub fn results(results: &Results) {
     let findings = &results.findings;
     let counts = results.counts;
     println!(
-        "{} operations on {} registers: {} ok, {} surely not done, {} of unknown outcome; searched in {} ms, revisions verified in {} ms",
-        findings.ops,
-        findings.keys_decided,
-        counts.ok,
-        counts.fail,
-        counts.info,
-        findings.search_ms,
-        findings.witness_ms
+        "{} operations and events: {} ok, {} surely not done, {} of unknown outcome; checked in {} ms",
+        findings.ops, counts.ok, counts.fail, counts.info, findings.millis
     );
+    println!(
+        "{:<20}{:>10}{:>12}{:>11}{:>10}{:>8}",
+        "CHECKER", "SUBJECTS", "OPERATIONS", "ANOMALIES", "GIVEN UP", "MS"
+    );
+    for check in &findings.checks {
+        println!(
+            "{:<20}{:>10}{:>12}{:>11}{:>10}{:>8}",
+            check.checker,
+            check.subjects,
+            check.ops,
+            check.anomalies.len(),
+            check.unknown.len(),
+            check.millis
+        );
+    }
     let coverage: Vec<String> = results
         .coverage
         .iter()
@@ -106,7 +115,7 @@ pub fn results(results: &Results) {
             gap.millis, gap.fault, gap.kind
         );
     }
-    for anomaly in findings.anomalies().take(3) {
+    for (_, anomaly) in findings.anomalies().take(3) {
         println!("{anomaly}");
     }
     for reason in results.reasons.iter().take(10) {
@@ -116,13 +125,5 @@ pub fn results(results: &Results) {
     if left > 0 {
         println!("… and {left} more in the report");
     }
-    let verdict = results.verdict;
-    println!(
-        "verdict: {}",
-        if verdict == Verdict::Ok {
-            "ok, linearizable"
-        } else {
-            verdict.text()
-        }
-    );
+    println!("verdict: {}", results.verdict.text());
 }

@@ -1,12 +1,10 @@
-//! What a checker found, named as a person would name it.
-//! Never decides whether a history is legal; `wgl` and `witness` do.
+//! What a checker found: a contradiction, named as the field names it, with the few operations that show it. Pure.
 
-use super::register::{ABSENT, Action, INITIAL, Op};
-use super::wgl::Fault;
+use crate::history::{Attempt, Outcome};
 use serde::{Deserialize, Serialize};
 
 /// The kind of an anomaly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
     /// An overwritten value was read, while the newer one was there for others.
@@ -17,8 +15,78 @@ pub enum Class {
     Duplicate,
     /// Something was read that nobody wrote, or that was told not to be written, or before it was written.
     Phantom,
-    /// Anything else that no order explains.
+    /// Something that was removed is there again.
+    Resurrected,
+    /// No order of a register's operations explains its answers.
     NotLinearizable,
+    /// The store's revision went back, or was given twice.
+    RevisionWentBack,
+    /// A member's own state was none that the store ever had.
+    NotAPrefix,
+    /// Transactions overwrite each other in a circle.
+    G0,
+    /// A transaction that was refused was read.
+    G1a,
+    /// A half of a transaction was read.
+    G1b,
+    /// Transactions read and overwrite each other in a circle.
+    G1c,
+    /// A circle with one transaction that read what another overwrote.
+    GSingle,
+    /// A circle with several transactions that read what others overwrote.
+    G2,
+    /// A circle of overwriting that real time closes.
+    G0Realtime,
+    /// A circle of reading and overwriting that real time closes.
+    G1cRealtime,
+    /// A circle with one outdated read that real time closes.
+    GSingleRealtime,
+    /// A circle with several outdated reads that real time closes.
+    G2Realtime,
+    /// Two transactions read one version and both overwrote it.
+    LostUpdate,
+    /// A list's versions do not continue each other.
+    IncompatibleOrder,
+    /// A watch told revisions out of order.
+    WatchUnordered,
+    /// A watch told one event twice.
+    WatchDuplicate,
+    /// A watch left out an event.
+    WatchMissed,
+    /// A watch told a revision's events in more than one message.
+    WatchTorn,
+    /// A watch promised that nothing up to a revision was left, and then told something.
+    WatchBookmark,
+    /// A watch told something from before the revision asked for.
+    WatchResume,
+    /// A watch told something that it was not asked for.
+    WatchFilter,
+    /// A watch told a change that was none, or told it wrongly.
+    WatchWrong,
+    /// A watch told wrongly what was there before.
+    WatchPrevious,
+    /// A watch stood still although the store did not.
+    WatchStuck,
+    /// A lease ended before its time.
+    EarlyExpiry,
+    /// A lease lived on long after its time.
+    LateExpiry,
+    /// Somebody wrote under a lock that another held.
+    LockBroken,
+    /// Money came to be, or went.
+    WrongSum,
+    /// Members tell different states at one revision.
+    Divergent,
+}
+
+impl Class {
+    /// As it is written in results and on the command line.
+    pub fn name(self) -> String {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::String(name)) => name,
+            _ => format!("{self:?}"),
+        }
+    }
 }
 
 impl std::fmt::Display for Class {
@@ -28,8 +96,82 @@ impl std::fmt::Display for Class {
             Class::LostWrite => "lost write",
             Class::Duplicate => "duplicate",
             Class::Phantom => "phantom",
+            Class::Resurrected => "resurrected",
             Class::NotLinearizable => "not linearizable",
+            Class::RevisionWentBack => "revision went back",
+            Class::NotAPrefix => "state that never was",
+            Class::G0 => "G0 (dirty write)",
+            Class::G1a => "G1a (aborted read)",
+            Class::G1b => "G1b (intermediate read)",
+            Class::G1c => "G1c (circular flow)",
+            Class::GSingle => "G-single (read skew)",
+            Class::G2 => "G2 (write skew)",
+            Class::G0Realtime => "G0-realtime",
+            Class::G1cRealtime => "G1c-realtime",
+            Class::GSingleRealtime => "G-single-realtime (stale read)",
+            Class::G2Realtime => "G2-realtime",
+            Class::LostUpdate => "lost update",
+            Class::IncompatibleOrder => "incompatible order",
+            Class::WatchUnordered => "watch out of order",
+            Class::WatchDuplicate => "watch event twice",
+            Class::WatchMissed => "watch event missed",
+            Class::WatchTorn => "watch revision torn",
+            Class::WatchBookmark => "watch bookmark too early",
+            Class::WatchResume => "watch resumed wrongly",
+            Class::WatchFilter => "watch filter ignored",
+            Class::WatchWrong => "watch event wrong",
+            Class::WatchPrevious => "watch previous value wrong",
+            Class::WatchStuck => "watch stuck",
+            Class::EarlyExpiry => "lease expired early",
+            Class::LateExpiry => "lease expired late",
+            Class::LockBroken => "lock broken",
+            Class::WrongSum => "wrong sum",
+            Class::Divergent => "members differ",
         })
+    }
+}
+
+/// An operation or an event as an anomaly tells it. Times are nanoseconds since the history began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Moment {
+    /// Its number in the history.
+    pub id: u64,
+    /// When it was sent.
+    pub from_ns: u64,
+    /// When its answer came; None where the outcome is unknown.
+    pub until_ns: Option<u64>,
+    /// In words.
+    pub text: String,
+}
+
+impl From<&Attempt> for Moment {
+    fn from(attempt: &Attempt) -> Self {
+        let outcome = match &attempt.outcome {
+            Outcome::Ok(reply) => reply.to_string(),
+            Outcome::Fail(error) => format!("refused: {}", error.text),
+            Outcome::Info(error) => format!("outcome unknown: {}", error.text),
+        };
+        Moment {
+            id: attempt.id,
+            from_ns: attempt.invoked_ns,
+            until_ns: attempt.returned_ns(),
+            text: format!(
+                "process {} at {}: {} -> {outcome}",
+                attempt.process, attempt.server, attempt.request
+            ),
+        }
+    }
+}
+
+impl std::fmt::Display for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let millis = |ns: u64| ns as f64 / 1e6;
+        let from = millis(self.from_ns);
+        match self.until_ns {
+            Some(until) => write!(f, "{}, {from:.3} to {:.3} ms", self.text, millis(until)),
+            None => write!(f, "{}, from {from:.3} ms", self.text),
+        }
     }
 }
 
@@ -39,60 +181,35 @@ impl std::fmt::Display for Class {
 pub struct Anomaly {
     /// What kind.
     pub class: Class,
-    /// Which key.
+    /// Which key, set, watch, …
     pub key: String,
     /// In words.
     pub why: String,
-    /// The operation that cannot be.
-    pub offending: Op,
-    /// What it contradicts; for the search: the end of the last good order.
-    pub against: Vec<Op>,
+    /// What cannot be.
+    pub offending: Moment,
+    /// What it contradicts, in order: the smallest window that shows it.
+    pub against: Vec<Moment>,
     /// Other operations that were under way with the offending one.
-    pub concurrent: Vec<Op>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub concurrent: Vec<Moment>,
 }
 
-/// How much of the last good order is told.
-const LAST_GOOD_TOLD: usize = 8;
-
 impl Anomaly {
-    /// An anomaly of one operation.
-    pub fn of(class: Class, key: &str, offending: &Op, against: Vec<Op>, why: String) -> Self {
+    /// An anomaly of one operation against others.
+    pub fn new<M: Into<Moment>>(
+        class: Class,
+        key: &str,
+        offending: M,
+        against: impl IntoIterator<Item = M>,
+        why: impl Into<String>,
+    ) -> Self {
         Anomaly {
             class,
             key: key.to_owned(),
-            why,
-            offending: offending.clone(),
-            against,
+            why: why.into(),
+            offending: offending.into(),
+            against: against.into_iter().map(Into::into).collect(),
             concurrent: Vec::new(),
-        }
-    }
-
-    /// The anomaly behind a fault that the search found.
-    pub fn of_fault(key: &str, ops: &[Op], fault: &Fault) -> Self {
-        let offending = &ops[fault.offending];
-        // Without revisions the order of concurrent writes is open, so that the first answer that cannot be may come after
-        // the wrong one. Where revisions name an earlier one, it is told.
-        let (class, why) = match super::witness::first_of_key(key, ops, offending) {
-            Some(earlier) => {
-                let why = format!("{}; by the revisions: {}", earlier.offending, earlier.why);
-                (earlier.class, why)
-            }
-            None => classify(ops, offending),
-        };
-        let told = fault.last_good.len().saturating_sub(LAST_GOOD_TOLD);
-        let overlaps = |op: &&Op| {
-            op.id != offending.id && !op.is_before(offending) && !offending.is_before(op)
-        };
-        Anomaly {
-            class,
-            key: key.to_owned(),
-            why,
-            offending: offending.clone(),
-            against: fault.last_good[told..]
-                .iter()
-                .map(|&at| ops[at].clone())
-                .collect(),
-            concurrent: ops.iter().filter(overlaps).cloned().collect(),
         }
     }
 }
@@ -101,135 +218,12 @@ impl std::fmt::Display for Anomaly {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{} of {}: {}", self.class, self.key, self.why)?;
         writeln!(f, "  offending: {}", self.offending)?;
-        for op in &self.against {
-            writeln!(f, "    against: {op}")?;
+        for moment in &self.against {
+            writeln!(f, "    against: {moment}")?;
         }
-        for op in &self.concurrent {
-            writeln!(f, "  meanwhile: {op}")?;
+        for moment in &self.concurrent {
+            writeln!(f, "  meanwhile: {moment}")?;
         }
         Ok(())
-    }
-}
-
-fn classify(ops: &[Op], offending: &Op) -> (Class, String) {
-    match offending.action {
-        Action::Read(ABSENT) => classify_absent(ops, offending),
-        Action::Read(value) => classify_read(ops, offending, value),
-        Action::Cas {
-            from,
-            swapped: true,
-            ..
-        } => {
-            let why = format!(
-                "it swapped {from} although that had been overwritten: what was written in between is lost"
-            );
-            (Class::LostWrite, why)
-        }
-        Action::Cas { from, .. } => {
-            let why = format!("it was refused, though the register held {from} all the while");
-            (Class::NotLinearizable, why)
-        }
-        Action::Write(_) => {
-            let why = "no order explains what was told until this write was acknowledged";
-            (Class::NotLinearizable, why.to_owned())
-        }
-    }
-}
-
-fn classify_read(ops: &[Op], read: &Op, value: u64) -> (Class, String) {
-    let writer = ops.iter().find(|op| op.action.writes() == Some(value));
-    if value != INITIAL {
-        let Some(writer) = writer else {
-            let why = format!("nobody wrote {value}, or its write was told to have failed");
-            return (Class::Phantom, why);
-        };
-        if read.is_before(writer) {
-            return (
-                Class::Phantom,
-                format!("{value} was read before anybody wrote it"),
-            );
-        }
-        if let (Some(seen), Some(written)) = (read.revision, writer.revision)
-            && seen > written
-        {
-            let why = format!(
-                "{value} was written at revision {written}, overwritten, and there again at revision {seen}"
-            );
-            return (Class::Duplicate, why);
-        }
-    }
-    let class = stale_or_lost(ops, read);
-    let why = match class {
-        Class::LostWrite => format!(
-            "{value} was read after a newer write had been acknowledged, and the newer one was never seen again"
-        ),
-        _ => format!(
-            "{value} was read after a newer write had been acknowledged, and the newer one was there for others"
-        ),
-    };
-    (class, why)
-}
-
-/// There was no object, though one had been made and nobody deletes any.
-pub fn classify_absent(ops: &[Op], read: &Op) -> (Class, String) {
-    let is_there_later = ops.iter().any(|op| {
-        op.invoked_ns > read.invoked_ns
-            && op.returned_ns.is_some()
-            && op.action.observes().is_some_and(|value| value != ABSENT)
-    });
-    if is_there_later {
-        let why = "no object was found, though it had been made and others saw it later";
-        (Class::StaleRead, why.to_owned())
-    } else {
-        let why = "the object was gone for good, though nobody deleted it";
-        (Class::LostWrite, why.to_owned())
-    }
-}
-
-/// An overwritten value was read: is the newer one lost, or was only the read stale? Lost, where nobody sees it any more.
-pub fn stale_or_lost(ops: &[Op], read: &Op) -> Class {
-    let written_at = ops
-        .iter()
-        .find(|op| op.action.writes() == read.action.observes())
-        .and_then(|writer| writer.returned_ns)
-        .unwrap_or(0);
-    let is_newer = |op: &&Op| match (op.revision, read.revision) {
-        (Some(theirs), Some(ours)) => theirs > ours,
-        _ => op.invoked_ns > written_at,
-    };
-    let newer: Vec<u64> = ops
-        .iter()
-        .filter(|op| op.is_before(read))
-        .filter(is_newer)
-        .filter_map(|op| op.action.writes().or(op.action.observes()))
-        .collect();
-    // The newer writes were acknowledged when the read was sent, so whoever came later had to see them.
-    let later = |op: &&Op| op.invoked_ns > read.invoked_ns;
-    let seen_later: Vec<&Op> = ops
-        .iter()
-        .filter(later)
-        .filter(|op| op.returned_ns.is_some() && op.action.observes().is_some())
-        .collect();
-    let is_newer_seen = |op: &Op| {
-        op.action
-            .observes()
-            .is_some_and(|value| newer.contains(&value))
-    };
-    if seen_later.iter().any(|op| is_newer_seen(op)) {
-        return Class::StaleRead;
-    }
-    let is_same = |op: &Op| op.action.observes() == read.action.observes();
-    let was_seen = ops
-        .iter()
-        .any(|op| op.returned_ns.is_some() && is_newer_seen(op));
-    let is_lost = if was_seen {
-        seen_later.iter().all(|op| is_same(op))
-    } else {
-        seen_later.first().is_none_or(|op| is_same(op))
-    };
-    if is_lost {
-        Class::LostWrite
-    } else {
-        Class::StaleRead
     }
 }

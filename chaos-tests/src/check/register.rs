@@ -2,7 +2,10 @@
 //! Never touches a history's transport or files. Values are unique per key, so that a compare on an object's revision is the
 //! same as a compare on its value.
 
+use super::anomaly::Moment;
+use crate::history::{Outcome, Request, Timeline, Told};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What a register holds. [`INITIAL`] before the first write, [`ABSENT`] where there is no object.
 pub type Value = u64;
@@ -115,25 +118,78 @@ impl Op {
     }
 }
 
-impl std::fmt::Display for Op {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let millis = |ns: u64| ns as f64 / 1e6;
-        write!(f, "process {}: {}", self.process, self.action)?;
-        if let Some(revision) = self.revision {
-            write!(f, " (revision {revision})")?;
+impl From<&Op> for Moment {
+    fn from(op: &Op) -> Self {
+        let revision = op
+            .revision
+            .map_or_else(String::new, |revision| format!(" (revision {revision})"));
+        let outcome = if op.returned_ns.is_none() {
+            ", outcome unknown"
+        } else {
+            ""
+        };
+        Moment {
+            id: op.id,
+            from_ns: op.invoked_ns,
+            until_ns: op.returned_ns,
+            text: format!("process {}: {}{revision}{outcome}", op.process, op.action),
         }
-        match self.returned_ns {
-            Some(returned) => write!(
-                f,
-                ", {:.3} to {:.3} ms",
-                millis(self.invoked_ns),
-                millis(returned)
-            ),
-            None => write!(
-                f,
-                ", from {:.3} ms, outcome unknown",
-                millis(self.invoked_ns)
-            ),
+    }
+}
+
+/// The operations on registers by key, as the checkers need them: without what surely was not done, without reads of unknown
+/// outcome, and without reads that asked for no more than any member's own state.
+pub fn by_key(timeline: &Timeline) -> BTreeMap<String, Vec<Op>> {
+    let mut keys: BTreeMap<String, Vec<Op>> = BTreeMap::new();
+    for attempt in &timeline.attempts {
+        let Some((key, action, revision)) = action_of(&attempt.request, &attempt.outcome) else {
+            continue;
+        };
+        keys.entry(key.to_owned()).or_default().push(Op {
+            id: attempt.id,
+            process: attempt.process,
+            invoked_ns: attempt.invoked_ns,
+            returned_ns: attempt.returned_ns(),
+            action,
+            revision,
+        });
+    }
+    keys
+}
+
+fn action_of<'a>(
+    request: &'a Request,
+    outcome: &Outcome,
+) -> Option<(&'a str, Action, Option<u64>)> {
+    let reply = match outcome {
+        Outcome::Ok(reply) => Some(reply),
+        Outcome::Info(_) if request.is_write() => None,
+        Outcome::Info(_) | Outcome::Fail(_) => return None,
+    };
+    let revision = reply.and_then(|reply| reply.revision);
+    match request {
+        Request::Read {
+            key,
+            serializable: false,
+        } => match reply?.told {
+            Told::Value { value, changed } => {
+                Some((key, Action::Read(value.unwrap_or(ABSENT)), changed))
+            }
+            _ => None,
+        },
+        Request::Write { key, value } => Some((key, Action::Write(*value), revision)),
+        Request::Cas {
+            key, from, value, ..
+        } => {
+            let swapped = reply.is_none_or(|reply| reply.took_effect());
+            let action = Action::Cas {
+                from: *from,
+                to: *value,
+                swapped,
+            };
+            // What a refusal names is the store's revision, not one of this register.
+            Some((key, action, revision.filter(|_| swapped)))
         }
+        _ => None,
     }
 }

@@ -2,13 +2,14 @@
 //! takes the claim at its word and verifies it: values follow from it, and it agrees with real time. O(n log n), at any
 //! concurrency; where the search of `wgl` gives up, this still decides.
 
-use super::anomaly::{self, Anomaly, Class};
+use super::anomaly::{Anomaly, Class};
+use super::classify;
 use super::register::{ABSENT, Action, INITIAL, Op, Value};
 use std::collections::{BTreeMap, HashMap};
 
 /// All contradictions found, at most `max`.
 pub fn check(keys: &BTreeMap<String, Vec<Op>>, max: usize) -> Vec<Anomaly> {
-    let mut found = one_write_a_revision(keys);
+    let mut found = Vec::new();
     for (key, ops) in keys {
         if found.len() >= max {
             break;
@@ -16,31 +17,6 @@ pub fn check(keys: &BTreeMap<String, Vec<Op>>, max: usize) -> Vec<Anomaly> {
         found.extend(check_key(key, ops));
     }
     found.truncate(max);
-    found
-}
-
-/// The store gives each revision to one transaction.
-fn one_write_a_revision(keys: &BTreeMap<String, Vec<Op>>) -> Vec<Anomaly> {
-    let mut owners: HashMap<u64, (&String, &Op)> = HashMap::new();
-    let mut found = Vec::new();
-    for (key, ops) in keys {
-        for op in ops.iter().filter(|op| op.action.writes().is_some()) {
-            let Some(revision) = op.revision else {
-                continue;
-            };
-            if let Some((other_key, other)) = owners.insert(revision, (key, op)) {
-                found.push(Anomaly::of(
-                    Class::LostWrite,
-                    key,
-                    op,
-                    vec![other.clone()],
-                    format!(
-                        "revision {revision} was given twice: to this write and to a write of {other_key}; one of them is lost"
-                    ),
-                ));
-            }
-        }
-    }
     found
 }
 
@@ -58,8 +34,8 @@ fn check_key(key: &str, ops: &[Op]) -> Vec<Anomaly> {
 pub fn first_of_key(key: &str, ops: &[Op], until: &Op) -> Option<Anomaly> {
     check_key(key, ops)
         .into_iter()
-        .filter(|anomaly| anomaly.offending.returned_ns < until.returned_ns)
-        .min_by_key(|anomaly| anomaly.offending.returned_ns)
+        .filter(|anomaly| anomaly.offending.until_ns < until.returned_ns)
+        .min_by_key(|anomaly| anomaly.offending.until_ns)
 }
 
 /// The writes of a key, by value and by revision.
@@ -90,8 +66,8 @@ impl<'a> Writes<'a> {
     fn contradiction(&self, key: &str, ops: &[Op], op: &Op) -> Option<Anomaly> {
         match op.action {
             Action::Read(ABSENT) => {
-                let (class, why) = anomaly::classify_absent(ops, op);
-                Some(Anomaly::of(class, key, op, vec![], why))
+                let (class, why) = classify::classify_absent(ops, op);
+                Some(Anomaly::new(class, key, op, [], why))
             }
             Action::Read(value) => self.read(key, op, value),
             Action::Cas {
@@ -109,33 +85,21 @@ impl<'a> Writes<'a> {
         }
         let Some(writer) = self.by_value.get(&value) else {
             let why = format!("nobody wrote what was read: {}", Action::Read(value));
-            return Some(Anomaly::of(Class::Phantom, key, op, vec![], why));
+            return Some(Anomaly::new(Class::Phantom, key, op, [], why));
         };
         if op
             .returned_ns
             .is_some_and(|returned| returned < writer.invoked_ns)
         {
             let why = format!("{value} was read before anybody wrote it");
-            return Some(Anomaly::of(
-                Class::Phantom,
-                key,
-                op,
-                vec![(*writer).clone()],
-                why,
-            ));
+            return Some(Anomaly::new(Class::Phantom, key, op, [*writer], why));
         }
         match (op.revision, writer.revision) {
             (Some(read), Some(written)) if read != written => {
                 let why = format!(
                     "{value} was written at revision {written} and read at revision {read}: it was applied again"
                 );
-                Some(Anomaly::of(
-                    Class::Duplicate,
-                    key,
-                    op,
-                    vec![(*writer).clone()],
-                    why,
-                ))
+                Some(Anomaly::new(Class::Duplicate, key, op, [*writer], why))
             }
             _ => None,
         }
@@ -157,13 +121,7 @@ impl<'a> Writes<'a> {
         let why = format!(
             "the swap at revision {revision} compared with {from}, but another write was acknowledged in between"
         );
-        Some(Anomaly::of(
-            Class::LostWrite,
-            key,
-            op,
-            vec![(*between).clone()],
-            why,
-        ))
+        Some(Anomaly::new(Class::LostWrite, key, op, [*between], why))
     }
 }
 
@@ -201,9 +159,9 @@ fn against_real_time(key: &str, ops: &[Op]) -> Vec<Anomaly> {
             let why = format!(
                 "revision {seen} was read after revision {newest} had been acknowledged or read"
             );
-            (anomaly::stale_or_lost(ops, op), why)
+            (classify::stale_or_lost(ops, op), why)
         };
-        found.push(Anomaly::of(class, key, op, vec![newest.clone()], why));
+        found.push(Anomaly::new(class, key, op, [newest], why));
     }
     found
 }

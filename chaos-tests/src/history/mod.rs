@@ -3,41 +3,33 @@
 
 mod operations;
 mod recorder;
+mod request;
+mod watch;
 
-pub use operations::{Attempt, FaultSpan, Outcome, Timeline, timeline};
+pub use operations::{Attempt, FaultSpan, Outcome, Timeline, Watched, timeline};
 pub use recorder::{Recorder, read};
+pub use request::{Change, Reply, Request, Seen, Step, Told};
+pub use watch::{Notice, Wanted, WatchPart};
 
 use serde::{Deserialize, Serialize};
-
-/// What a process asks of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "f", rename_all = "lowercase")]
-pub enum Request {
-    /// A read.
-    Read,
-    /// An unconditional write.
-    Write {
-        /// The value written.
-        value: u64,
-    },
-    /// A write on the condition that the object still has a revision, at which it held `from`.
-    Cas {
-        /// The value at that revision.
-        from: u64,
-        /// The value written.
-        value: u64,
-        /// The revision.
-        revision: u64,
-    },
-}
 
 /// Why something failed, for grouping.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// A short class: `unreachable`, `interrupted`, `503`, …
+    /// A short class: `unreachable`, `interrupted`, `unavailable`, …
     pub class: String,
     /// The whole text.
     pub text: String,
+}
+
+impl Failure {
+    /// A failure of a class.
+    pub fn new(class: &str, text: impl Into<String>) -> Self {
+        Failure {
+            class: class.to_owned(),
+            text: text.into(),
+        }
+    }
 }
 
 /// How a fault went on.
@@ -52,7 +44,16 @@ pub enum FaultPhase {
         reason: String,
     },
     /// It is over.
-    Healed,
+    Healed {
+        /// What was seen of it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        effect: String,
+    },
+    /// It is over, and nothing was seen of it: whether it did anything is not known.
+    Indeterminate {
+        /// What was not seen.
+        reason: String,
+    },
 }
 
 /// One line of a history.
@@ -65,26 +66,19 @@ pub enum Event {
         id: u64,
         /// The process; it has one request at a time, and is never heard of again after an `info`.
         process: u64,
-        /// The key.
-        key: String,
-        /// The master asked.
+        /// The member asked.
         server: String,
         /// What is asked.
         #[serde(flatten)]
         request: Request,
     },
-    /// The request was done. For a read: what was read. A compare that found another revision is `ok` with `swapped: false`.
+    /// The request was answered. A condition that did not hold is an answer too.
     Ok {
         /// The request's number.
         id: u64,
-        /// The value read; None for writes, and for a read of nothing.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        value: Option<u64>,
-        /// The object's revision after it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        revision: Option<u64>,
-        /// Whether a compare held; true for all else.
-        swapped: bool,
+        /// The answer.
+        #[serde(flatten)]
+        reply: Reply,
     },
     /// The request surely was not done.
     Fail {
@@ -100,19 +94,27 @@ pub enum Event {
         /// Why.
         error: Failure,
     },
+    /// Something of a watch.
+    Watch {
+        /// The watch's number.
+        watch: u64,
+        /// What.
+        #[serde(flatten)]
+        part: WatchPart,
+    },
     /// A fault begins, cannot begin or ends.
     Fault {
         /// The fault's number in the run.
         number: u32,
         /// Its kind: `kill`, `pause`, …
         kind: String,
-        /// The masters it is about.
+        /// The members it is about.
         targets: Vec<String>,
         /// What happened to it.
         #[serde(flatten)]
         phase: FaultPhase,
     },
-    /// The masters were asked who leads; written when the answer changes.
+    /// The members were asked who leads; written when the answer changes.
     Leader {
         /// The leader's name; None while none is known.
         name: Option<String>,

@@ -88,7 +88,12 @@ impl Nemesis<'_> {
         record(&targets, FaultPhase::Installed);
         self.hold(planned, &targets).await?;
         self.heal(planned.kind, &targets).await?;
-        record(&targets, FaultPhase::Healed);
+        record(
+            &targets,
+            FaultPhase::Healed {
+                effect: String::new(),
+            },
+        );
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 mod plot;
 
+use crate::check::Findings;
 use crate::check::anomaly::Anomaly;
 use crate::history::Timeline;
 use crate::results::{Results, RunConfig, Verdict};
@@ -53,50 +54,60 @@ fn summary(config: &RunConfig, results: &Results) -> String {
         .as_ref()
         .map(|plant| format!(" Planted on purpose: {plant}."));
     format!(
-        "{} operations on {} registers, {} masters, {installed} faults in {} s. Searched in {} ms, revisions verified in {} ms.{}",
+        "{} operations and events, {} members, {installed} faults in {} s. Checked in {} ms.{}",
         findings.ops,
-        timeline_keys(results),
         config.masters,
         config.seconds,
-        findings.search_ms,
-        findings.witness_ms,
+        findings.millis,
         plant.unwrap_or_default()
     )
 }
 
-fn timeline_keys(results: &Results) -> String {
-    let unknown = results.findings.unknown.len();
-    let decided = results.findings.keys_decided;
-    if unknown == 0 {
-        format!("{decided}")
-    } else {
-        format!("{decided} (and {unknown} undecided)")
-    }
-}
-
 fn anomalies(page: &mut String, results: &Results) {
-    let found = results.findings.search.len() + results.findings.witness.len();
+    let findings = &results.findings;
+    let found = findings.anomalies().count();
     let _ = write!(page, "<h2 id=anomalies>Anomalies: {found}</h2>");
     if found == 0 {
-        page.push_str("<p>None: each register's operations have an order that respects real time, and the revisions agree.</p>");
-        return;
+        page.push_str("<p>None: nothing that clients saw contradicts what the store promises.</p>");
     }
-    page.push_str("<p>The search trusts no revision and stops at its first find; the revision checker tells all.</p>");
-    let by = [
-        ("search", &results.findings.search),
-        ("revisions", &results.findings.witness),
-    ];
-    for (checker, list) in by {
-        for anomaly in list.iter().take(ANOMALIES_TOLD) {
-            tell(page, checker, anomaly, results);
-        }
-        if list.len() > ANOMALIES_TOLD {
-            let _ = write!(
-                page,
-                "<p>… and {} more in results.json.</p>",
-                list.len() - ANOMALIES_TOLD
-            );
-        }
+    for (checker, anomaly) in findings.anomalies().take(ANOMALIES_TOLD) {
+        tell(page, checker, anomaly, results);
+    }
+    if found > ANOMALIES_TOLD {
+        let _ = write!(
+            page,
+            "<p>… and {} more in results.json.</p>",
+            found - ANOMALIES_TOLD
+        );
+    }
+    checkers(page, findings);
+}
+
+fn checkers(page: &mut String, findings: &Findings) {
+    page.push_str(
+        "<h2>Checkers</h2><table><tr><th>checker<th>subjects<th>operations<th>anomalies<th>given up<th>took</tr>",
+    );
+    for check in &findings.checks {
+        let _ = write!(
+            page,
+            "<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td>{} ms</tr>",
+            escape(&check.checker),
+            check.subjects,
+            check.ops,
+            check.anomalies.len(),
+            check.unknown.len(),
+            check.millis
+        );
+    }
+    page.push_str("</table>");
+    for (checker, (subject, why)) in findings.unknown() {
+        let _ = write!(
+            page,
+            "<p class=reason>{} gave up on {}: {}</p>",
+            escape(checker),
+            escape(subject),
+            escape(why)
+        );
     }
 }
 
@@ -104,10 +115,10 @@ fn tell(page: &mut String, checker: &str, anomaly: &Anomaly, results: &Results) 
     let offending = &anomaly.offending;
     let is_active = |fault: &&crate::history::FaultSpan| {
         fault.skipped.is_none()
-            && fault.from_ns <= offending.returned_ns.unwrap_or(u64::MAX)
+            && fault.from_ns <= offending.until_ns.unwrap_or(u64::MAX)
             && fault
                 .until_ns
-                .is_none_or(|until| until + 1_000_000_000 >= offending.invoked_ns)
+                .is_none_or(|until| until + 1_000_000_000 >= offending.from_ns)
     };
     let active: Vec<String> = results
         .faults
@@ -129,7 +140,7 @@ fn tell(page: &mut String, checker: &str, anomaly: &Anomaly, results: &Results) 
     };
     let _ = write!(
         page,
-        "<details open class=anomaly><summary><b>{}</b> of {} <small>found by the {checker}</small></summary><p>{}</p>\
+        "<details open class=anomaly><summary><b>{}</b> of {} <small>found by: {checker}</small></summary><p>{}</p>\
          <p>Fault in force: {}</p><ol>",
         anomaly.class,
         escape(&anomaly.key),
@@ -294,11 +305,12 @@ mod tests {
     use super::*;
     use crate::check::wgl::Limits;
     use crate::results;
-    use crate::synth::{self, Plant, Shape};
+    use crate::synth::register::{self, Plant, Shape};
 
     #[test]
     fn a_page_tells_the_verdict_and_needs_nothing_else() {
-        let seed = (1..).find_map(|seed| synth::history(seed, Shape::default(), Plant::StaleRead));
+        let seed =
+            (1..).find_map(|seed| register::history(seed, Shape::default(), Plant::StaleRead));
         let config = RunConfig {
             nemesis: vec![],
             seconds: 1,

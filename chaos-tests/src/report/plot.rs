@@ -1,6 +1,6 @@
 //! Plots as inline SVG: time runs to the right, faults are bands behind the data. Pure.
 
-use crate::history::{Attempt, Outcome, Request, Timeline};
+use crate::history::{Attempt, Outcome, Timeline};
 use std::fmt::Write;
 
 const WIDTH: f64 = 1000.0;
@@ -104,13 +104,13 @@ pub fn latency(timeline: &Timeline) -> String {
     let done = timeline
         .attempts
         .iter()
-        .filter(|attempt| attempt.outcome == Outcome::Ok)
+        .filter(|attempt| matches!(attempt.outcome, Outcome::Ok(_)))
         .count();
     let every = done.div_ceil(POINTS_MAX).max(1);
     let mut seen = 0;
     for attempt in &timeline.attempts {
         let ms = (attempt.ended_ns - attempt.invoked_ns) as f64 / 1e6;
-        if attempt.outcome == Outcome::Ok {
+        if matches!(attempt.outcome, Outcome::Ok(_)) {
             seen += 1;
             // What is slow is told whole, since it is what a reader looks for.
             if seen % every != 0 && ms < 100.0 {
@@ -124,14 +124,14 @@ pub fn latency(timeline: &Timeline) -> String {
 }
 
 fn point(svg: &mut String, attempt: &Attempt, x: f64, y: f64) {
-    let class = match (&attempt.outcome, attempt.request) {
-        (Outcome::Ok, Request::Read) => "read",
-        (Outcome::Ok, _) => "write",
+    let class = match (&attempt.outcome, attempt.request.is_write()) {
+        (Outcome::Ok(_), false) => "read",
+        (Outcome::Ok(_), true) => "write",
         (Outcome::Fail(_), _) => "fail",
         (Outcome::Info(_), _) => "info",
     };
     let _ = match &attempt.outcome {
-        Outcome::Ok => write!(
+        Outcome::Ok(_) => write!(
             svg,
             "<circle class={class} cx=\"{x:.1}\" cy=\"{y:.1}\" r=1.5 />"
         ),
@@ -152,7 +152,7 @@ pub fn rate(timeline: &Timeline) -> String {
     let mut series = [vec![0_u32; steps], vec![0; steps], vec![0; steps]];
     for attempt in &timeline.attempts {
         let which = match attempt.outcome {
-            Outcome::Ok => 0,
+            Outcome::Ok(_) => 0,
             Outcome::Fail(_) => 1,
             Outcome::Info(_) => 2,
         };

@@ -7,11 +7,10 @@ mod register;
 
 pub use register::Api;
 
-use crate::history::{Event, Recorder, Request};
+use crate::history::{Event, Outcome, Recorder, Request, Told};
 use client::Client;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use register::Answer;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -154,16 +153,16 @@ async fn run_process(shared: Arc<Shared>, key: Arc<Key>, number: u64, seed: u64)
         }
         let request = key.choose(&mut rng);
         let strays = rng.random_range(0..100) < STRAY_PERCENT;
-        let is_any = strays || workload.stale_reads && request == Request::Read;
+        let is_any = strays || workload.stale_reads && !request.is_write();
         let at = if is_any {
             rng.random_range(0..workload.clients.len())
         } else {
             home % workload.clients.len()
         };
         match attempt(&shared, &key, id, at, request).await {
-            Answer::Done { .. } => {}
-            Answer::Fail(_) => home = if is_any { home } else { home + 1 },
-            Answer::Info(_) => {
+            Outcome::Ok(_) => {}
+            Outcome::Fail(_) => home = if is_any { home } else { home + 1 },
+            Outcome::Info(_) => {
                 key.spend_unknown();
                 home = if is_any { home } else { home + 1 };
                 id = shared.next_process.fetch_add(1, Ordering::Relaxed);
@@ -173,40 +172,24 @@ async fn run_process(shared: Arc<Shared>, key: Arc<Key>, number: u64, seed: u64)
 }
 
 /// One request and its records.
-async fn attempt(shared: &Shared, key: &Key, process: u64, at: usize, request: Request) -> Answer {
+async fn attempt(shared: &Shared, key: &Key, process: u64, at: usize, request: Request) -> Outcome {
     let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
     let (server, client) = &shared.workload.clients[at];
     shared.recorder.add(Event::Invoke {
         id,
         process,
-        key: key.name.clone(),
         server: server.clone(),
-        request,
+        request: request.clone(),
     });
     let api = Api::new(client).with_stale_reads(shared.workload.stale_reads);
-    let answer = api.ask(&key.name, request).await;
-    shared.recorder.add(match &answer {
-        Answer::Done {
-            value,
-            revision,
-            swapped,
-        } => Event::Ok {
-            id,
-            value: *value,
-            revision: *revision,
-            swapped: *swapped,
-        },
-        Answer::Fail(error) => Event::Fail {
-            id,
-            error: error.clone(),
-        },
-        Answer::Info(error) => Event::Info {
-            id,
-            error: error.clone(),
-        },
+    let outcome = api.ask(&request).await;
+    shared.recorder.add(match outcome.clone() {
+        Outcome::Ok(reply) => Event::Ok { id, reply },
+        Outcome::Fail(error) => Event::Fail { id, error },
+        Outcome::Info(error) => Event::Info { id, error },
     });
-    key.learn(request, &answer);
-    answer
+    key.learn(&request, &outcome);
+    outcome
 }
 
 /// The last word on a key, after which nothing is concurrent but what is of unknown outcome.
@@ -215,7 +198,7 @@ async fn last_read(shared: &Shared, key: &Key) -> bool {
     for at in 0.. {
         let process = shared.next_process.fetch_add(1, Ordering::Relaxed);
         let at = at % shared.workload.clients.len();
-        if let Answer::Done { .. } = attempt(shared, key, process, at, Request::Read).await {
+        if let Outcome::Ok(_) = attempt(shared, key, process, at, key.read()).await {
             return true;
         }
         if Instant::now() > until {
@@ -246,11 +229,15 @@ impl Key {
     fn choose(&self, rng: &mut StdRng) -> Request {
         let value = || self.next_value.fetch_add(1, Ordering::Relaxed);
         match rng.random_range(0..4) {
-            0 | 1 => Request::Read,
-            2 => Request::Write { value: value() },
+            0 | 1 => self.read(),
+            2 => Request::Write {
+                key: self.name.clone(),
+                value: value(),
+            },
             _ => {
                 let (from, revision) = *self.known.lock().expect("no holder of this lock panics");
                 Request::Cas {
+                    key: self.name.clone(),
                     from,
                     value: value(),
                     revision,
@@ -259,24 +246,27 @@ impl Key {
         }
     }
 
-    fn learn(&self, request: Request, answer: &Answer) {
-        let Answer::Done {
-            value,
-            revision: Some(revision),
-            swapped: true,
-        } = answer
-        else {
-            return;
-        };
-        let held = match request {
-            Request::Read => *value,
-            Request::Write { value } | Request::Cas { value, .. } => Some(value),
+    fn read(&self) -> Request {
+        Request::Read {
+            key: self.name.clone(),
+            serializable: false,
+        }
+    }
+
+    fn learn(&self, request: &Request, outcome: &Outcome) {
+        let Outcome::Ok(reply) = outcome else { return };
+        let (held, revision) = match (request, &reply.told) {
+            (_, Told::Value { value, changed }) => (*value, *changed),
+            (Request::Write { value, .. } | Request::Cas { value, .. }, _) => {
+                (Some(*value).filter(|_| reply.took_effect()), reply.revision)
+            }
+            _ => return,
         };
         let mut known = self.known.lock().expect("no holder of this lock panics");
-        if let Some(held) = held
-            && *revision > known.1
+        if let (Some(held), Some(revision)) = (held, revision)
+            && revision > known.1
         {
-            *known = (held, *revision);
+            *known = (held, revision);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! Kubernetes' rule: a PUT with an outdated resourceVersion answers 409 and changes nothing.
 
 use crate::check::register::INITIAL;
-use crate::history::{Failure, Request};
+use crate::history::{Failure, Outcome, Reply, Request, Told};
 use client::{Client, Deadline, Error, Payload};
 use http::Method;
 use serde_json::{Value, json};
@@ -11,24 +11,6 @@ use std::time::Duration;
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// A request without an answer by then is given up.
 const DEADLINE: Deadline = Deadline(Duration::from_secs(1));
-
-/// What came of a request.
-#[derive(Clone, Debug)]
-pub enum Answer {
-    /// It was done; a compare may have found something else.
-    Done {
-        /// The value read.
-        value: Option<u64>,
-        /// The object's revision.
-        revision: Option<u64>,
-        /// Whether a compare held.
-        swapped: bool,
-    },
-    /// It surely was not done.
-    Fail(Failure),
-    /// Nobody knows.
-    Info(Failure),
-}
 
 /// Registers through one client.
 pub struct Api<'a> {
@@ -71,17 +53,21 @@ impl<'a> Api<'a> {
     }
 
     /// One request, sent once.
-    pub async fn ask(&self, key: &str, request: Request) -> Answer {
+    pub async fn ask(&self, request: &Request) -> Outcome {
         match request {
-            Request::Read => self.read(key).await,
-            Request::Write { value } => self.write(object(key, value, None), key).await,
+            Request::Read { key, .. } => self.read(key).await,
+            Request::Write { key, value } => self.write(object(key, *value, None), key).await,
             Request::Cas {
-                value, revision, ..
-            } => self.write(object(key, value, Some(revision)), key).await,
+                key,
+                value,
+                revision,
+                ..
+            } => self.write(object(key, *value, Some(*revision)), key).await,
+            _ => Outcome::Fail(Failure::new("unsupported", "ConfigMaps are registers")),
         }
     }
 
-    async fn read(&self, key: &str) -> Answer {
+    async fn read(&self, key: &str) -> Outcome {
         let query = if self.stale_reads {
             "?resourceVersion=0"
         } else {
@@ -91,49 +77,52 @@ impl<'a> Api<'a> {
         let call = self
             .client
             .call::<Value>(Method::GET, &path, Payload::Empty, DEADLINE);
-        match call.await {
+        let told = match call.await {
             Ok(found) => match (value_of(&found), revision_of(&found)) {
-                (Some(value), Some(revision)) => Answer::Done {
+                (Some(value), Some(revision)) => Told::Value {
                     value: Some(value),
-                    revision: Some(revision),
-                    swapped: true,
+                    changed: Some(revision),
                 },
-                _ => Answer::Fail(Failure {
-                    class: "unreadable".to_owned(),
-                    text: format!("no register: {found}"),
-                }),
+                _ => {
+                    let text = format!("no register: {found}");
+                    return Outcome::Fail(Failure::new("unreadable", text));
+                }
             },
             // No object, though it was made before: an answer like any other, for the checkers.
-            Err(error) if error.is_code(404) => Answer::Done {
+            Err(error) if error.is_code(404) => Told::Value {
                 value: None,
-                revision: None,
-                swapped: true,
+                changed: None,
             },
-            Err(error) => Answer::Fail(failure(&error)),
-        }
+            Err(error) => return Outcome::Fail(failure(&error)),
+        };
+        let revision = None;
+        Outcome::Ok(Reply { revision, told })
     }
 
-    async fn write(&self, object: Value, key: &str) -> Answer {
+    async fn write(&self, object: Value, key: &str) -> Outcome {
         let path = format!("{MAPS}/{key}");
         let is_compare = object.pointer("/metadata/resourceVersion").is_some();
         let call = self
             .client
             .call::<Value>(Method::PUT, &path, Payload::json(&object), DEADLINE);
         match call.await {
-            Ok(written) => Answer::Done {
-                value: None,
-                revision: revision_of(&written),
-                swapped: true,
-            },
-            Err(error) if error.is_code(409) && is_compare => Answer::Done {
-                value: None,
-                revision: None,
-                swapped: false,
-            },
-            Err(error) if error.is_ambiguous() || matches!(error, Error::Unreadable { .. }) => {
-                Answer::Info(failure(&error))
+            Ok(written) => {
+                let revision = revision_of(&written);
+                let told = if is_compare {
+                    Told::Held { held: true }
+                } else {
+                    Told::Done
+                };
+                Outcome::Ok(Reply { revision, told })
             }
-            Err(error) => Answer::Fail(failure(&error)),
+            Err(error) if error.is_code(409) && is_compare => Outcome::Ok(Reply {
+                revision: None,
+                told: Told::Held { held: false },
+            }),
+            Err(error) if error.is_ambiguous() || matches!(error, Error::Unreadable { .. }) => {
+                Outcome::Info(failure(&error))
+            }
+            Err(error) => Outcome::Fail(failure(&error)),
         }
     }
 }

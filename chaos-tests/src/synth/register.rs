@@ -1,8 +1,8 @@
-//! Histories of a store that never ran: right ones, and right ones with one planted fault, to show what the checkers catch.
-//! Pure: all of it follows from the seed.
+//! Histories of registers that never were: right ones, and right ones with one planted fault. Pure: all of it follows from the
+//! seed.
 
-use crate::check::register::INITIAL;
-use crate::history::{Event, Failure, Record, Request};
+use crate::check::register::{self, INITIAL};
+use crate::history::{Event, Failure, Record, Reply, Request, Told};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::cmp::Reverse;
@@ -23,17 +23,8 @@ pub enum Plant {
     DropOp,
     /// Two reads have each other's answers: a fault of the recorder.
     SwapAnswers,
-}
-
-impl Plant {
-    /// All that is wrong.
-    pub const FAULTS: [Plant; 5] = [
-        Plant::StaleRead,
-        Plant::LostWrite,
-        Plant::Duplicate,
-        Plant::DropOp,
-        Plant::SwapAnswers,
-    ];
+    /// A write of unknown outcome that was read is told to have failed: a fault of the client.
+    InfoAsFail,
 }
 
 /// The shape of a history.
@@ -73,6 +64,7 @@ pub fn history(seed: u64, shape: Shape, plant: Plant) -> Option<Vec<Record>> {
         Plant::StaleRead | Plant::LostWrite | Plant::Duplicate => world.planted.then_some(records),
         Plant::DropOp => drop_op(records),
         Plant::SwapAnswers => swap_answers(records),
+        Plant::InfoAsFail => info_as_fail(records),
     }
 }
 
@@ -205,12 +197,14 @@ impl World {
         let must_read = key.reads_due > 0;
         key.reads_due = key.reads_due.saturating_sub(1);
         let request = match self.rng.random_range(0..4) {
-            _ if must_read => Request::Read,
-            0 | 1 => Request::Read,
+            0 | 1 => read(key),
+            _ if must_read => read(key),
             2 => Request::Write {
+                key: key.name.clone(),
                 value: self.value(),
             },
             _ => Request::Cas {
+                key: key.name.clone(),
                 from: key.processes[at].known.0,
                 value: self.value(),
                 revision: key.processes[at].known.1,
@@ -218,13 +212,12 @@ impl World {
         };
         self.next_id += 1;
         let process = &mut key.processes[at];
-        process.request = Some((self.next_id, request));
+        process.request = Some((self.next_id, request.clone()));
         process.invoked_ns = ns;
         process.is_lost = self.rng.random_range(0..1000) < self.shape.unknown_per_mille;
         let event = Event::Invoke {
             id: self.next_id,
             process: process.id,
-            key: key.name.clone(),
             server: "synthetic".to_owned(),
             request,
         };
@@ -239,30 +232,36 @@ impl World {
 
     /// The instant at which the operation takes effect, if it does.
     fn apply(&mut self, key: &mut Key, at: usize) -> Option<Step> {
-        let (id, request) = key.processes[at].request?;
+        let (id, request) = key.processes[at].request.clone()?;
         if key.processes[at].is_lost && self.rng.random_range(0..2) == 0 {
             return Some(Step::Return);
         }
         let newest = *key.versions.last()?;
-        let (value, revision, swapped) = match request {
-            Request::Read => {
-                let seen = self.read(key, at, newest);
-                key.processes[at].known = (seen.value, seen.revision);
-                (Some(seen.value), Some(seen.revision), true)
+        let reply = match request {
+            Request::Cas { from, .. } if from != newest.value => {
+                Reply::at(self.revision, Told::Held { held: false })
             }
-            Request::Cas { from, .. } if from != newest.value => (None, None, false),
-            Request::Cas { value, .. } | Request::Write { value } => {
+            Request::Cas { value, .. } => {
                 let revision = self.write(key, at, value, newest);
                 key.processes[at].known = (value, revision);
-                (None, Some(revision), true)
+                Reply::at(revision, Told::Held { held: true })
+            }
+            Request::Write { value, .. } => {
+                let revision = self.write(key, at, value, newest);
+                key.processes[at].known = (value, revision);
+                Reply::at(revision, Told::Done)
+            }
+            _ => {
+                let seen = self.read(key, at, newest);
+                key.processes[at].known = (seen.value, seen.revision);
+                let told = Told::Value {
+                    value: Some(seen.value),
+                    changed: Some(seen.revision),
+                };
+                Reply::at(self.revision, told)
             }
         };
-        key.processes[at].answer = Some(Event::Ok {
-            id,
-            value,
-            revision,
-            swapped,
-        });
+        key.processes[at].answer = Some(Event::Ok { id, reply });
         Some(Step::Return)
     }
 
@@ -330,23 +329,19 @@ impl World {
         let (id, request) = process.request.take()?;
         let answer = process.answer.take();
         if process.is_lost {
-            let error = Failure {
-                class: "synthetic".to_owned(),
-                text: "the answer was lost".to_owned(),
-            };
-            let event = match request {
-                Request::Read => Event::Fail { id, error },
-                _ => Event::Info { id, error },
+            let error = Failure::new("synthetic", "the answer was lost");
+            let event = if request.is_write() {
+                Event::Info { id, error }
+            } else {
+                Event::Fail { id, error }
             };
             self.records.push(Record { ns, event });
             key.processes[at] = self.process(&newest);
             return Some(Step::Invoke);
         }
         if let Some(event) = answer {
-            if let Event::Ok {
-                revision: Some(revision),
-                ..
-            } = &event
+            if let Event::Ok { reply, .. } = &event
+                && let Some(revision) = &proves(reply)
             {
                 let written = key
                     .versions
@@ -366,51 +361,114 @@ impl Key {
     /// Whether another process has a write under way.
     fn is_writing(&self, besides: usize) -> bool {
         self.processes.iter().enumerate().any(|(at, process)| {
-            at != besides
-                && matches!(process.request, Some((_, request)) if request != Request::Read)
+            at != besides && matches!(&process.request, Some((_, request)) if request.is_write())
         })
+    }
+}
+
+fn read(key: &Key) -> Request {
+    Request::Read {
+        key: key.name.clone(),
+        serializable: false,
+    }
+}
+
+/// The revision of the register that an answer proves.
+fn proves(reply: &Reply) -> Option<u64> {
+    match reply.told {
+        Told::Value { changed, .. } => changed,
+        Told::Held { held: false } => None,
+        _ => reply.revision,
+    }
+}
+
+/// The value that an answer tells.
+fn value_read(event: &Event) -> Option<u64> {
+    match event {
+        Event::Ok {
+            reply:
+                Reply {
+                    told: Told::Value { value, .. },
+                    ..
+                },
+            ..
+        } => *value,
+        _ => None,
+    }
+}
+
+fn id_of(event: &Event) -> Option<u64> {
+    match event {
+        Event::Invoke { id, .. }
+        | Event::Ok { id, .. }
+        | Event::Fail { id, .. }
+        | Event::Info { id, .. } => Some(*id),
+        Event::Watch { .. } | Event::Fault { .. } | Event::Leader { .. } => None,
     }
 }
 
 /// Forgets an acknowledged write that was read.
 fn drop_op(records: Vec<Record>) -> Option<Vec<Record>> {
     let is_read = |wanted: u64| {
-        records
-            .iter()
-            .any(|record| matches!(record.event, Event::Ok { value: Some(value), .. } if value == wanted))
+        let mut events = records.iter().map(|record| &record.event);
+        events.any(|event| value_read(event) == Some(wanted))
     };
-    let victim = records.iter().find_map(|record| match record.event {
+    let victim = records.iter().find_map(|record| match &record.event {
         Event::Invoke {
             id,
-            request: Request::Write { value },
+            request: Request::Write { value, .. },
             ..
-        } if is_read(value) => Some(id),
+        } if is_read(*value) => Some(*id),
         _ => None,
     })?;
-    let id_of = |event: &Event| match event {
-        Event::Invoke { id, .. }
-        | Event::Ok { id, .. }
-        | Event::Fail { id, .. }
-        | Event::Info { id, .. } => Some(*id),
-        Event::Fault { .. } | Event::Leader { .. } => None,
-    };
     let kept = records
         .iter()
         .filter(|record| id_of(&record.event) != Some(victim));
     Some(kept.cloned().collect())
 }
 
+/// Tells a write that was read, though its outcome was unknown, to have failed.
+fn info_as_fail(mut records: Vec<Record>) -> Option<Vec<Record>> {
+    let read: Vec<u64> = records
+        .iter()
+        .filter_map(|record| value_read(&record.event))
+        .collect();
+    let writes: Vec<(u64, u64)> = records
+        .iter()
+        .filter_map(|record| match &record.event {
+            Event::Invoke {
+                id,
+                request: Request::Write { value, .. } | Request::Cas { value, .. },
+                ..
+            } if read.contains(value) => Some((*id, *value)),
+            _ => None,
+        })
+        .collect();
+    for record in &mut records {
+        if let Event::Info { id, error } = &record.event
+            && writes.iter().any(|(write, _)| write == id)
+        {
+            record.event = Event::Fail {
+                id: *id,
+                error: error.clone(),
+            };
+            return Some(records);
+        }
+    }
+    None
+}
+
 /// Gives two reads of a key each other's answers; the second one's value was written after the first one was over.
 fn swap_answers(mut records: Vec<Record>) -> Option<Vec<Record>> {
     let timeline = crate::history::timeline(&records).ok()?;
-    let (first, second) = timeline.keys.values().find_map(|ops| {
+    let keys = register::by_key(&timeline);
+    let (first, second) = keys.values().find_map(|ops| {
         let reads = || {
-            ops.iter().filter(|op| {
-                matches!(op.action, crate::check::register::Action::Read(value) if value != INITIAL)
-            })
+            ops.iter()
+                .filter(|op| matches!(op.action, register::Action::Read(value) if value != INITIAL))
         };
         reads().find_map(|first| {
-            let is_later = |second: &&crate::check::register::Op| {
+            let is_later = |second: &&register::Op| {
                 let writer = ops.iter().find(|op| {
                     op.action.writes().is_some() && op.action.writes() == second.action.observes()
                 });
