@@ -202,9 +202,7 @@ impl<'a> Reading<'a> {
                 events.iter().map(|event| (*ns, event))
             })
         };
-        let before = events()
-            .filter(|(_, event)| event.revision < revision)
-            .next_back();
+        let before = events().rfind(|(_, event)| event.revision < revision);
         let after = events().find(|(_, event)| event.revision > revision);
         let around = before.into_iter().chain(after);
         around.map(|(ns, event)| self.moment(ns, event)).collect()
