@@ -67,7 +67,7 @@ install_packages() {
 
 build_packages=(build-essential pkg-config clang libclang-dev libseccomp-dev)
 run_packages=(iproute2 nftables busybox-static)
-test_packages=(docker-registry conntrack)
+test_packages=(docker-registry conntrack etcd-server etcd-client libfaketime)
 
 need_cargo() {
   command -v cargo >/dev/null || PATH=$PATH:$HOME/.cargo/bin

@@ -41,6 +41,15 @@ pub enum Command {
     /// Measure
     #[command(subcommand)]
     Bench(Bench),
+    /// Become a member whose system calls the harness answers; the harness starts this
+    #[command(name = chaos::injector::launch::SUBCOMMAND, hide = true)]
+    Launch {
+        /// Where the harness listens
+        socket: PathBuf,
+        /// The program and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
+    },
     /// Print a completion script for a shell
     Completion {
         /// Which shell

@@ -24,6 +24,9 @@ fn main() -> ExitCode {
         Command::Bench(Bench::Failover { rounds, output }) => {
             until_interrupted(failover(rounds, output))
         }
+        Command::Launch { socket, command } => {
+            chaos::injector::launch::run(&socket, &command).map(|()| 0)
+        }
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "chaos", &mut std::io::stdout());
             Ok(0)

@@ -19,13 +19,14 @@ mod process;
 
 pub use binaries::Binaries;
 pub use net::run_with_input;
+pub(crate) use net::{free_network, is_gone, sweep};
 pub use probe::{Leader, Probe};
 
 use anyhow::{Context, Result, bail};
 use client::{Client, Config};
 use net::Network;
 use nix::sys::signal::Signal;
-use process::Process;
+pub(crate) use process::Process;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -448,7 +449,7 @@ impl Drop for Cluster {
     }
 }
 
-fn last_line(log: &Path) -> String {
+pub(crate) fn last_line(log: &Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();
     text.lines()

@@ -32,17 +32,9 @@ impl Network {
         sweep();
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let id = format!("{}x{number}", std::process::id());
-        let used = run("ip", &["-4", "-o", "address"])? + &run("ip", &["-4", "route"])?;
-        let first = (std::process::id().wrapping_add(number) % 256) as u8;
-        let third = (0..=255_u8)
-            .map(|step| first.wrapping_add(step))
-            .find(|third| !used.contains(&format!("{}.{}.{third}.", NETWORK[0], NETWORK[1])))
-            .context(
-                "all networks 10.91.X.0/24 are in use on this machine; end other runs first",
-            )?;
         let network = Network {
             id,
-            third,
+            third: free_network(number)?,
             machines: BTreeMap::new(),
         };
         let bridge = network.bridge();
@@ -151,13 +143,25 @@ impl Drop for Network {
     }
 }
 
+/// The third byte of a network 10.91.X.0/24 that nobody on this machine uses.
+pub fn free_network(number: u32) -> Result<u8> {
+    let used = run("ip", &["-4", "-o", "address"])? + &run("ip", &["-4", "route"])?;
+    let first = (std::process::id().wrapping_add(number) % 256) as u8;
+    (0..=255_u8)
+        .map(|step| first.wrapping_add(step))
+        .find(|third| !used.contains(&format!("{}.{}.{third}.", NETWORK[0], NETWORK[1])))
+        .context("all networks 10.91.X.0/24 are in use on this machine; end other runs first")
+}
+
+/// Whether the process that put its id into a name is no more.
+pub fn is_gone(pid: &str) -> bool {
+    !pid.is_empty()
+        && pid.bytes().all(|byte| byte.is_ascii_digit())
+        && !Path::new("/proc").join(pid).exists()
+}
+
 /// Removes namespaces and bridges of harnesses that are no more. What cannot be removed is left to the next run.
-fn sweep() {
-    let is_gone = |pid: &str| {
-        !pid.is_empty()
-            && pid.bytes().all(|byte| byte.is_ascii_digit())
-            && !Path::new("/proc").join(pid).exists()
-    };
+pub fn sweep() {
     for namespace in names_in("/run/netns") {
         let pid = namespace
             .strip_prefix("chaos-")

@@ -70,6 +70,9 @@ impl Process {
 
     /// SIGKILL, and waits until it is gone.
     pub async fn kill(mut self) -> Result<()> {
+        if self.ended().is_some() {
+            return Ok(());
+        }
         self.child
             .kill()
             .await
@@ -77,14 +80,24 @@ impl Process {
     }
 
     /// SIGTERM; an error where it did not end well within `deadline` (it is killed then).
-    pub async fn stop(mut self, deadline: Duration) -> Result<()> {
+    pub async fn stop(self, deadline: Duration) -> Result<()> {
+        let name = self.name.clone();
+        let status = self.end(deadline).await?;
+        if !status.success() {
+            bail!("{name} did not stop well: {status}");
+        }
+        Ok(())
+    }
+
+    /// SIGTERM, and how it ended; an error where it did not within `deadline` (it is killed then).
+    pub async fn end(mut self, deadline: Duration) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
         match tokio::time::timeout(deadline, self.child.wait()).await {
-            Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(status) => bail!("{} did not stop well: {:?}", self.name, status?),
+            Ok(status) => status.with_context(|| format!("{} cannot be waited for", self.name)),
             Err(_) => {
+                let name = self.name.clone();
                 self.kill().await?;
-                bail!("a process did not stop within {deadline:?} of SIGTERM and was killed");
+                bail!("{name} did not stop within {deadline:?} of SIGTERM and was killed");
             }
         }
     }

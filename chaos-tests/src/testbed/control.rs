@@ -1,0 +1,117 @@
+//! Our masters: `control run` with the port of the etcd API.
+
+use super::probe::Probe;
+use super::target::{Endpoint, Files, Launch, Member, Start, Target, TlsMaterial, files_ending};
+use crate::cluster::Binaries;
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use client::Config;
+use std::path::{Path, PathBuf};
+
+/// Masters.
+pub struct Control {
+    binaries: Binaries,
+    /// Where the join token is kept for masters to come.
+    token: PathBuf,
+    tls: Option<TlsMaterial>,
+}
+
+impl Control {
+    /// Masters of the programs found; `folder` takes what joining masters need.
+    pub fn new(binaries: Binaries, folder: &Path) -> Self {
+        Control {
+            binaries,
+            token: folder.join("join-token"),
+            tls: None,
+        }
+    }
+}
+
+#[async_trait]
+impl Target for Control {
+    fn name(&self) -> &'static str {
+        "control"
+    }
+
+    fn version(&self) -> String {
+        self.binaries.version()
+    }
+
+    fn first_alone(&self) -> bool {
+        true
+    }
+
+    fn is_ready(&mut self, first: &Member) -> Result<bool> {
+        let token = std::fs::read(first.data.join("join-token")).unwrap_or_default();
+        let kubeconfig = first.data.join("admin.kubeconfig");
+        if token.is_empty() || !kubeconfig.exists() {
+            return Ok(false);
+        }
+        std::fs::write(&self.token, token).context("cannot keep the join token")?;
+        let config = Config::load(Some(&kubeconfig), None)?;
+        let identity = config
+            .identity
+            .context("the administrator's kubeconfig has no certificate")?;
+        self.tls = Some(TlsMaterial {
+            ca: config.ca_pem.into_bytes(),
+            certificate: identity.certificate_pem.into_bytes(),
+            key: identity.key_pem.into_bytes(),
+        });
+        Ok(true)
+    }
+
+    fn launch(&self, member: &Member, members: &[Member], start: Start) -> Launch {
+        let mut args = vec!["run".to_owned()];
+        let mut add = |flag: &str, value: String| args.extend([flag.to_owned(), value]);
+        add("--data-dir", member.data.display().to_string());
+        add("--name", member.name.clone());
+        add("--address", member.address.to_string());
+        add("--etcd-port", "2379".to_owned());
+        let is_first = members.first() == Some(member);
+        match start {
+            Start::New if is_first => args.push("--init".to_owned()),
+            Start::New | Start::Joins => {
+                let others: Vec<String> = members
+                    .iter()
+                    .filter(|other| *other != member)
+                    .map(|other| format!("https://{}:6443", other.address))
+                    .collect();
+                add("--join", others.join(","));
+                add("--token-file", self.token.display().to_string());
+            }
+            Start::Again => {}
+        }
+        Launch {
+            program: self.binaries.path("control"),
+            args,
+        }
+    }
+
+    fn endpoint(&self, member: &Member) -> Endpoint {
+        Endpoint {
+            name: member.name.clone(),
+            url: format!("https://{}:2379", member.address),
+            tls: self.tls.clone(),
+        }
+    }
+
+    fn files(&self, data: &Path) -> Result<Files> {
+        Ok(Files {
+            logs: files_ending(data, &[".log"]),
+            tables: files_ending(data, &[".sst"]),
+        })
+    }
+
+    fn clock_problem(&self) -> Option<String> {
+        None
+    }
+
+    /// A master joins by itself.
+    async fn admit(&self, _: &Probe, _: &Member) -> Result<()> {
+        Ok(())
+    }
+
+    async fn expel(&self, probe: &Probe, member: &Member) -> Result<()> {
+        probe.member_remove(&member.name).await
+    }
+}
