@@ -142,7 +142,7 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
-    /// RocksDB cannot open its files.
+    /// The database cannot be opened.
     #[error(
         "the database in {path} cannot be opened; if its files are damaged, remove the member and let it join again"
     )]
@@ -151,7 +151,7 @@ pub enum OpenError {
         path: String,
         /// Why.
         #[source]
-        source: rocksdb::Error,
+        source: crate::db::EngineError,
     },
     /// The log cannot be read.
     #[error(transparent)]

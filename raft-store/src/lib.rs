@@ -17,11 +17,12 @@ pub mod log;
 mod membership;
 pub mod metrics;
 mod net;
+pub mod runtime;
 pub mod state;
 mod store;
 pub mod types;
 
 pub use config::{Config, Limits, OpenError, Timings};
 pub use membership::MembershipError;
-pub use net::{Tls, TlsError};
-pub use store::RaftStore;
+pub use net::{Answers, Pipe, Purpose, Tls, TlsError, Transport, TransportError};
+pub use store::{Parts, RaftStore};

@@ -2,7 +2,8 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Upper bounds of the fsync histogram, in microseconds; the last bucket has none.
 pub const FSYNC_BOUNDS_US: [u64; 9] = [

@@ -53,6 +53,7 @@ openraft::declare_raft_types!(
         R = Replies,
         NodeId = MemberId,
         Node = Node,
+        AsyncRuntime = crate::runtime::Runtime,
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
 );
 

@@ -1,13 +1,12 @@
 //! Makes a new cluster of an archive: one member, a new identity, and a revision far beyond any that was known before.
 
 use super::{ArchiveError, Header, Part, Reader};
-use crate::db::Db;
+use crate::db::{Db, EngineError, WriteBatch};
 use crate::identity::{Identity, IdentityError};
 use crate::state::OwnRecords;
 use crate::types::{Membership, Node, StoredMembership, log_id, term_of};
 use bytes::Bytes;
 use mvcc::{Meta, Overlay, Table, TablesError, Write};
-use rocksdb::WriteBatch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
@@ -40,7 +39,7 @@ pub enum RestoreError {
     Identity(#[from] IdentityError),
     /// The database failed.
     #[error("the database cannot be written")]
-    Database(#[from] rocksdb::Error),
+    Database(#[from] EngineError),
     /// The state cannot be read back.
     #[error("the restored state cannot be read back")]
     State(#[from] TablesError),
@@ -88,7 +87,7 @@ fn prepare(data_dir: &Path) -> Result<(), RestoreError> {
     }
 }
 
-fn fill(db: &Db, table: Table, records: Vec<(Bytes, Bytes)>) -> Result<(), rocksdb::Error> {
+fn fill(db: &Db, table: Table, records: Vec<(Bytes, Bytes)>) -> Result<(), EngineError> {
     let mut batch = WriteBatch::default();
     let writes = records.into_iter().map(|(key, value)| Write {
         table,

@@ -7,7 +7,7 @@ mod recent;
 pub mod record;
 mod writer;
 
-use crate::db::{Db, Rocks};
+use crate::db::{Db, EngineError};
 use crate::metrics::Metrics;
 use crate::types::{Entry, LogId, TypeConfig, Vote};
 use bytes::Bytes;
@@ -15,16 +15,17 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use recent::Recent;
 use record::RecordError;
-use rocksdb::ReadOptions;
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use writer::{Done, Request, Writer};
 
-pub(crate) const VOTE_KEY: &[u8] = b"vote";
-pub(crate) const PURGED_KEY: &[u8] = b"purged";
+/// The own record that holds the vote.
+pub const VOTE_KEY: &[u8] = b"vote";
+/// The own record that says up to where the log was cut.
+pub const PURGED_KEY: &[u8] = b"purged";
 
 /// One append to a follower carries about so many bytes of records at most, but always one entry.
 pub const APPEND_BYTES_MAX: usize = 2 << 20;
@@ -32,9 +33,9 @@ pub const APPEND_BYTES_MAX: usize = 2 << 20;
 /// Why a log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// RocksDB failed.
+    /// The database failed.
     #[error("the log cannot be read; check the disk")]
-    Storage(#[from] rocksdb::Error),
+    Storage(#[from] EngineError),
     /// The writer thread cannot be started.
     #[error("the thread that writes the log cannot be started")]
     Thread(#[source] io::Error),
@@ -118,8 +119,8 @@ fn entries_between(purged: Option<LogId>, last: Option<LogId>) -> u64 {
 impl LogStore {
     /// Opens the log and checks every record of it.
     pub fn open(db: Arc<Db>, metrics: Arc<Metrics>) -> Result<Self, LogError> {
-        let vote = read_json(db.rocks(), VOTE_KEY, "vote")?;
-        let purged: Option<LogId> = read_json(db.rocks(), PURGED_KEY, "purged")?;
+        let vote = read_json(&db, VOTE_KEY, "vote")?;
+        let purged: Option<LogId> = read_json(&db, PURGED_KEY, "purged")?;
         let (last, bytes) = verify(&db, purged)?;
         let memory = Memory {
             vote,
@@ -295,21 +296,30 @@ fn read_stored(
     entries: &mut Vec<Entry>,
 ) -> io::Result<bool> {
     let mut bytes = 0;
-    let mut iterator = db
-        .rocks()
-        .raw_iterator_cf_opt(&db.log_cf(), log_range(start, end));
-    iterator.seek(start.to_be_bytes());
-    while let Some((_, value)) = iterator.item() {
+    let mut is_whole = true;
+    let mut damaged = None;
+    let scanned = db.scan_log(start..end, &mut |_, value| {
         bytes += value.len();
         if bytes > bytes_max && !entries.is_empty() {
-            return Ok(false);
+            is_whole = false;
+            return ControlFlow::Break(());
         }
-        let entry = record::decode(&Bytes::copy_from_slice(value)).map_err(io::Error::other)?;
-        entries.push(entry);
-        iterator.next();
+        match record::decode(&Bytes::copy_from_slice(value)) {
+            Ok(entry) => {
+                entries.push(entry);
+                ControlFlow::Continue(())
+            }
+            Err(err) => {
+                damaged = Some(err);
+                ControlFlow::Break(())
+            }
+        }
+    });
+    scanned.map_err(io::Error::other)?;
+    match damaged {
+        Some(err) => Err(io::Error::other(err)),
+        None => Ok(is_whole),
     }
-    iterator.status().map_err(io::Error::other)?;
-    Ok(true)
 }
 
 /// Checks that every entry after `purged` is whole and in its place; returns the last one and the bytes of all.
@@ -317,44 +327,48 @@ fn verify(db: &Db, purged: Option<LogId>) -> Result<(Option<LogId>, u64), LogErr
     let mut expected = purged.map(|purged| purged.index + 1);
     let mut last = None;
     let mut bytes = 0;
-    let start = expected.unwrap_or(0);
-    let mut iterator = db
-        .rocks()
-        .raw_iterator_cf_opt(&db.log_cf(), log_range(start, u64::MAX));
-    iterator.seek(start.to_be_bytes());
-    while let Some((key, value)) = iterator.item() {
-        let index = key.try_into().map_or(u64::MAX, u64::from_be_bytes);
-        let entry = record::decode(&Bytes::copy_from_slice(value))
-            .map_err(|source| LogError::Damaged { index, source })?;
-        let expected_now = expected.unwrap_or(index);
-        if entry.log_id.index != expected_now || index != expected_now {
-            return Err(LogError::Gap {
-                expected: expected_now,
-                found: entry.log_id,
-            });
-        }
-        expected = Some(expected_now + 1);
-        last = Some(entry.log_id);
-        bytes += value.len() as u64;
-        iterator.next();
+    let mut failed = None;
+    db.scan_log(
+        expected.unwrap_or(0)..u64::MAX,
+        &mut |key, value| match verify_record(key, value, expected) {
+            Ok(log_id) => {
+                expected = Some(log_id.index + 1);
+                last = Some(log_id);
+                bytes += value.len() as u64;
+                ControlFlow::Continue(())
+            }
+            Err(err) => {
+                failed = Some(err);
+                ControlFlow::Break(())
+            }
+        },
+    )?;
+    match failed {
+        Some(err) => Err(err),
+        None => Ok((last, bytes)),
     }
-    iterator.status()?;
-    Ok((last, bytes))
 }
 
-fn log_range(start: u64, end: u64) -> ReadOptions {
-    let mut options = ReadOptions::default();
-    options.set_iterate_lower_bound(start.to_be_bytes());
-    options.set_iterate_upper_bound(end.to_be_bytes());
-    options
+fn verify_record(key: &[u8], value: &[u8], expected: Option<u64>) -> Result<LogId, LogError> {
+    let index = key.try_into().map_or(u64::MAX, u64::from_be_bytes);
+    let entry = record::decode(&Bytes::copy_from_slice(value))
+        .map_err(|source| LogError::Damaged { index, source })?;
+    let expected = expected.unwrap_or(index);
+    match entry.log_id.index == expected && index == expected {
+        true => Ok(entry.log_id),
+        false => Err(LogError::Gap {
+            expected,
+            found: entry.log_id,
+        }),
+    }
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(
-    rocks: &Rocks,
+    db: &Db,
     key: &[u8],
     name: &'static str,
 ) -> Result<Option<T>, LogError> {
-    let Some(bytes) = rocks.get(key)? else {
+    let Some(bytes) = db.own(key)? else {
         return Ok(None);
     };
     serde_json::from_slice(&bytes)
@@ -385,6 +399,7 @@ fn writer_gone() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::{Family, WriteBatch};
     use crate::types::{Payload, log_id};
     use openraft::EntryPayload;
 
@@ -427,32 +442,37 @@ mod tests {
         let (db, log) = open(dir.path());
         let mut log = log.expect("an empty log");
         fill(&mut log, 0..10, 100).await;
-        let mut record = db
-            .rocks()
-            .get_cf(&db.log_cf(), 4u64.to_be_bytes())
-            .expect("it can be read")
-            .expect("it is there");
-        let whole = record.clone();
+        let mut whole = Bytes::new();
+        db.scan_log(4..5, &mut |_, record| {
+            whole = Bytes::copy_from_slice(record);
+            ControlFlow::Continue(())
+        })
+        .expect("it can be read");
+        let mut record = whole.to_vec();
         record[30] ^= 1;
-        db.rocks()
-            .put_cf(&db.log_cf(), 4u64.to_be_bytes(), &record)
-            .expect("it can be written");
+        change(&db, |batch| batch.put(Family::Log, key(4), record));
         let again = LogStore::open(db.clone(), Arc::default());
         assert!(matches!(
             again.err(),
             Some(LogError::Damaged { index: 4, .. })
         ));
-        db.rocks()
-            .put_cf(&db.log_cf(), 4u64.to_be_bytes(), whole)
-            .expect("it can be written");
-        db.rocks()
-            .delete_cf(&db.log_cf(), 6u64.to_be_bytes())
-            .expect("it can be deleted");
+        change(&db, |batch| batch.put(Family::Log, key(4), whole));
+        change(&db, |batch| batch.delete(Family::Log, key(6)));
         let again = LogStore::open(db, Arc::default());
         assert!(matches!(
             again.err(),
             Some(LogError::Gap { expected: 6, .. })
         ));
+    }
+
+    fn key(index: u64) -> Bytes {
+        Bytes::copy_from_slice(&index.to_be_bytes())
+    }
+
+    fn change(db: &Db, add: impl FnOnce(&mut WriteBatch)) {
+        let mut batch = WriteBatch::default();
+        add(&mut batch);
+        db.write(batch).expect("it can be written");
     }
 
     #[tokio::test(flavor = "multi_thread")]

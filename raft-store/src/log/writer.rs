@@ -3,13 +3,13 @@
 //! It takes everything that waits, writes it as one batch, waits for the disk once, and then tells all who waited. After a
 //! failed write it refuses all further ones: what is on disk is unknown, and the member must restart to find out.
 
-use crate::db::Db;
+use crate::db::{Db, EngineError, Family, WriteBatch};
 use crate::log::{PURGED_KEY, VOTE_KEY};
 use crate::metrics::Metrics;
+use crate::runtime;
 use crate::types::{LogId, TypeConfig, Vote};
 use bytes::Bytes;
 use openraft::storage::IOFlushed;
-use rocksdb::WriteBatch;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -56,12 +56,21 @@ impl Writer {
     /// Starts the thread.
     pub fn spawn(db: Arc<Db>, metrics: Arc<Metrics>) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let thread = std::thread::Builder::new()
-            .name("log-writer".to_owned())
-            .spawn(move || run(&db, &metrics, receiver))?;
+        let turn = Turn::new(db, metrics);
+        let thread = match runtime::is_simulated() {
+            true => {
+                tokio::spawn(run_simulated(turn, receiver));
+                None
+            }
+            false => Some(
+                std::thread::Builder::new()
+                    .name("log-writer".to_owned())
+                    .spawn(move || run(turn, receiver))?,
+            ),
+        };
         Ok(Writer {
             sender: Some(sender),
-            thread: Some(thread),
+            thread,
         })
     }
 
@@ -85,31 +94,94 @@ impl Drop for Writer {
     }
 }
 
-fn run(db: &Db, metrics: &Metrics, mut requests: mpsc::Receiver<Request>) {
-    let mut waiting = Vec::new();
-    let mut failure: Option<String> = None;
+fn run(mut turn: Turn, mut requests: mpsc::Receiver<Request>) {
     while let Some(first) = requests.blocking_recv() {
+        turn.gather(first, &mut requests);
+        if turn.write() {
+            turn.sync();
+        }
+        turn.answer();
+    }
+}
+
+/// The same as a task of a simulation, whose disk takes its time by the simulation's clock.
+async fn run_simulated(mut turn: Turn, mut requests: mpsc::Receiver<Request>) {
+    while let Some(first) = requests.recv().await {
+        turn.gather(first, &mut requests);
+        if turn.write() {
+            tokio::time::sleep(turn.db.simulated_sync()).await;
+            turn.sync();
+        }
+        turn.answer();
+    }
+}
+
+/// What the writer does over and over: gather, write, sync, answer.
+struct Turn {
+    db: Arc<Db>,
+    metrics: Arc<Metrics>,
+    waiting: Vec<Request>,
+    failure: Option<String>,
+}
+
+impl Turn {
+    fn new(db: Arc<Db>, metrics: Arc<Metrics>) -> Self {
+        Turn {
+            db,
+            metrics,
+            waiting: Vec::new(),
+            failure: None,
+        }
+    }
+
+    /// Takes everything that waits.
+    fn gather(&mut self, first: Request, requests: &mut mpsc::Receiver<Request>) {
         let mut bytes = size(&first);
-        waiting.push(first);
+        self.waiting.push(first);
         while bytes < BATCH_BYTES_MAX
-            && waiting.len() < QUEUE
+            && self.waiting.len() < QUEUE
             && let Ok(next) = requests.try_recv()
         {
             bytes += size(&next);
-            waiting.push(next);
+            self.waiting.push(next);
         }
-        if failure.is_none() {
-            metrics.write_begins();
-            match write(db, &waiting) {
-                Ok(()) => metrics.write_ended(),
-                Err(err) => {
-                    tracing::error!(error = %err, "the log cannot be written; this member stops");
-                    failure = Some(err.to_string());
-                }
-            }
+    }
+
+    /// Writes it as one batch; returns whether the disk must be waited for.
+    fn write(&mut self) -> bool {
+        if self.failure.is_some() {
+            return false;
         }
-        for request in waiting.drain(..) {
-            let result = match &failure {
+        self.metrics.write_begins();
+        match self.db.write(batch_of(&self.waiting)) {
+            Ok(()) => {}
+            Err(err) => self.fail(&err),
+        }
+        let must_sync = |request: &Request| !matches!(request, Request::Purge(..));
+        let must_sync = self.failure.is_none() && self.waiting.iter().any(must_sync);
+        if !must_sync {
+            self.metrics.write_ended();
+        }
+        must_sync
+    }
+
+    /// Waits for the disk.
+    fn sync(&mut self) {
+        match self.db.sync() {
+            Ok(()) => self.metrics.write_ended(),
+            Err(err) => self.fail(&err),
+        }
+    }
+
+    fn fail(&mut self, err: &EngineError) {
+        tracing::error!(error = %err, "the log cannot be written; this member stops");
+        self.failure = Some(err.to_string());
+    }
+
+    /// Tells all who wait.
+    fn answer(&mut self) {
+        for request in self.waiting.drain(..) {
+            let result = match &self.failure {
                 None => Ok(()),
                 Some(reason) => Err(io::Error::other(reason.clone())),
             };
@@ -118,33 +190,26 @@ fn run(db: &Db, metrics: &Metrics, mut requests: mpsc::Receiver<Request>) {
     }
 }
 
-fn write(db: &Db, requests: &[Request]) -> Result<(), rocksdb::Error> {
-    let log = db.log_cf();
+fn batch_of(requests: &[Request]) -> WriteBatch {
     let mut batch = WriteBatch::default();
-    let mut must_sync = false;
     for request in requests {
-        must_sync |= !matches!(request, Request::Purge(..));
         match request {
             Request::Append { records, .. } => {
                 for (index, record) in records {
-                    batch.put_cf(&log, index.to_be_bytes(), record);
+                    batch.put(Family::Log, index_key(*index), record.clone());
                 }
             }
-            Request::Vote(vote, _) => batch.put(VOTE_KEY, encode_json(vote)),
+            Request::Vote(vote, _) => batch.put(Family::Own, VOTE_KEY, encode_json(vote)),
             Request::Truncate(from, _) => {
-                batch.delete_range_cf(&log, from.to_be_bytes(), u64::MAX.to_be_bytes());
+                batch.delete_range(Family::Log, index_key(*from), index_key(u64::MAX));
             }
             Request::Purge(upto, _) => {
-                batch.put(PURGED_KEY, encode_json(upto));
-                batch.delete_range_cf(&log, 0u64.to_be_bytes(), (upto.index + 1).to_be_bytes());
+                batch.put(Family::Own, PURGED_KEY, encode_json(upto));
+                batch.delete_range(Family::Log, index_key(0), index_key(upto.index + 1));
             }
         }
     }
-    db.write(batch)?;
-    match must_sync {
-        true => db.sync(),
-        false => Ok(()),
-    }
+    batch
 }
 
 fn answer(request: Request, result: io::Result<()>) {
@@ -170,6 +235,10 @@ fn size(request: &Request) -> usize {
         Request::Append { records, .. } => records.iter().map(|(_, record)| record.len()).sum(),
         _ => 64,
     }
+}
+
+fn index_key(index: u64) -> Bytes {
+    Bytes::copy_from_slice(&index.to_be_bytes())
 }
 
 fn encode_json<T: serde::Serialize>(value: &T) -> Vec<u8> {

@@ -1,8 +1,10 @@
 //! openraft's view of the other members: sends what it asks, and tells soon when a member does not answer.
 
-use super::peers::{Client, Peers, Purpose};
+use super::peers::{Client, Peers};
+use super::transport::Purpose;
 use super::wire::{self, WireError};
 use crate::archive;
+use crate::runtime;
 use crate::state::SnapshotData;
 use crate::types::{MemberId, Node, TypeConfig, Vote};
 use futures::{Stream, StreamExt};
@@ -21,8 +23,9 @@ use rpc::raft as proto;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// Chunks that may wait for the network.
@@ -211,7 +214,7 @@ impl Link {
     ) -> Result<Vote, StreamingError<TypeConfig>> {
         let (sender, chunks) = mpsc::channel(CHUNKS);
         let cluster_id = self.cluster_id.clone();
-        let writing = tokio::task::spawn_blocking(move || {
+        let writing = runtime::spawn_blocking(move || {
             archive::write(
                 &db.view(),
                 &cluster_id,
@@ -365,6 +368,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
         );
         let timed_out = self.timed_out(RPCTypes::InstallSnapshot, limit);
         let vote = tokio::select! {
+            biased;
             sent = self.send_snapshot(vote, db) => sent?,
             closed = cancel => return Err(closed.into()),
             () = tokio::time::sleep(limit) => return Err(timed_out.into()),

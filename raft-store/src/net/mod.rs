@@ -5,9 +5,11 @@ mod guard;
 mod io;
 mod peers;
 pub(crate) mod server;
+mod transport;
 pub(crate) mod wire;
 
 pub(crate) use guard::Incoming;
 pub(crate) use io::{PeerIo, accept};
 pub use io::{Tls, TlsError};
-pub(crate) use peers::{MESSAGE_BYTES_MAX, Peers, Purpose};
+pub(crate) use peers::{MESSAGE_BYTES_MAX, Peers};
+pub use transport::{Answers, Pipe, Purpose, Transport, TransportError};

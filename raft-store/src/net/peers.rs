@@ -2,6 +2,8 @@
 
 use super::guard::Outgoing;
 use super::io::{self, Tls};
+use super::transport::Purpose;
+use super::transport::{Transport, Wire};
 use crate::types::MemberId;
 use hyper_util::rt::TokioIo;
 use rpc::raft::raft_client::RaftClient;
@@ -15,20 +17,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// A typed client of one member.
-pub type Client = RaftClient<InterceptedService<Channel, Outgoing>>;
-
-/// What a connection is for. Each purpose has one of its own, so that none waits behind the other's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Purpose {
-    /// Log entries.
-    Log,
-    /// Heartbeats and votes.
-    Pulse,
-    /// Snapshots.
-    Snapshot,
-    /// Forwarded writes, read indexes, status.
-    Forward,
-}
+pub type Client = RaftClient<InterceptedService<Wire, Outgoing>>;
 
 /// The connections of one member.
 pub struct Peers {
@@ -36,7 +25,9 @@ pub struct Peers {
     member_id: MemberId,
     tls: Option<Tls>,
     connect_limit: Duration,
-    channels: Mutex<BTreeMap<(MemberId, Purpose), (String, Channel)>>,
+    /// Takes the place of the network in a simulation.
+    transport: Option<Arc<dyn Transport>>,
+    channels: Mutex<BTreeMap<(MemberId, Purpose), (String, Wire)>>,
 }
 
 impl Peers {
@@ -46,12 +37,14 @@ impl Peers {
         member_id: MemberId,
         tls: Option<Tls>,
         connect_limit: Duration,
+        transport: Option<Arc<dyn Transport>>,
     ) -> Self {
         Peers {
             cluster_id: cluster_id.to_owned(),
             member_id,
             tls,
             connect_limit,
+            transport,
             channels: Mutex::default(),
         }
     }
@@ -70,7 +63,10 @@ impl Peers {
         let channel = match known {
             Some((_, channel)) => channel.clone(),
             None => {
-                let channel = self.connect(address, purpose);
+                let channel = match &self.transport {
+                    Some(transport) => Wire::Simulated(transport.connect(to, purpose)),
+                    None => Wire::Real(self.connect(address, purpose)),
+                };
                 channels.insert((to, purpose), (address.to_owned(), channel.clone()));
                 channel
             }

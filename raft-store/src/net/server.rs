@@ -1,9 +1,10 @@
 //! What a member answers the others.
 
 use super::wire;
-use super::{Incoming, MESSAGE_BYTES_MAX, PeerIo};
+use super::{Answers, Incoming, MESSAGE_BYTES_MAX, PeerIo};
 use crate::archive;
 use crate::membership;
+use crate::runtime;
 use crate::state::SnapshotData;
 use crate::store::{Forwarded, Inner};
 use crate::types::{SnapshotMeta, Vote};
@@ -18,7 +19,10 @@ use std::time::Duration;
 use tempfile::{NamedTempFile, TempPath};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
+use tower::ServiceExt;
 
 /// A sender of a snapshot may be silent for so long.
 const CHUNK_MAX: Duration = Duration::from_secs(30);
@@ -31,12 +35,7 @@ pub(crate) async fn run(
     incoming: Incoming,
     connections: mpsc::Receiver<std::io::Result<PeerIo>>,
 ) {
-    let service = RaftServer::new(Service {
-        inner: Arc::downgrade(&inner),
-    })
-    .max_decoding_message_size(MESSAGE_BYTES_MAX)
-    .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let service = tonic::service::interceptor::InterceptedService::new(service, incoming);
+    let service = service(&inner, incoming);
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(1)))
         .http2_keepalive_timeout(Some(Duration::from_secs(2)))
@@ -50,6 +49,27 @@ pub(crate) async fn run(
     if let Err(err) = server.await {
         tracing::error!(error = %err, "the members' port is served no longer");
     }
+}
+
+fn service(
+    inner: &Arc<Inner>,
+    incoming: Incoming,
+) -> InterceptedService<RaftServer<Service>, Incoming> {
+    let service = RaftServer::new(Service {
+        inner: Arc::downgrade(inner),
+    })
+    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+    .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    InterceptedService::new(service, incoming)
+}
+
+/// The same service without a port, for a simulated network.
+pub(crate) fn answers(inner: &Arc<Inner>, incoming: Incoming) -> Answers {
+    let service = service(inner, incoming);
+    let service = ServiceExt::<http::Request<Body>>::map_response(service, |response| {
+        response.map(Body::new)
+    });
+    Answers::new(service)
 }
 
 /// A connection outlives the member that it was made to; it then answers that nobody is there.
@@ -133,7 +153,7 @@ impl Raft for Service {
     ) -> Result<Response<proto::SnapshotResponse>, Status> {
         let inner = self.inner()?;
         let (vote, path) = self.receive(request.into_inner()).await?;
-        let (header, path) = tokio::task::spawn_blocking(move || check(path))
+        let (header, path) = runtime::spawn_blocking(move || check(path))
             .await
             .map_err(unavailable)??;
         if header.cluster_id != inner.identity.cluster_id {
@@ -266,7 +286,7 @@ impl Service {
                 vote = Some(wire::to_vote(chunk.vote)?);
             }
             // Writing waits for the disk; another thread does it, so that heartbeats are answered meanwhile.
-            file = tokio::task::spawn_blocking(move || file.write_all(&chunk.data).map(|()| file))
+            file = runtime::spawn_blocking(move || file.write_all(&chunk.data).map(|()| file))
                 .await
                 .map_err(unavailable)?
                 .map_err(unavailable)?;

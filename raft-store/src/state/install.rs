@@ -2,11 +2,10 @@
 
 use super::{OwnRecords, SnapshotData};
 use crate::archive::{self, ArchiveError, Part, Reader};
-use crate::db::{Db, NextGeneration};
+use crate::db::{Db, EngineError, NextGeneration, WriteBatch};
 use bytes::Bytes;
 use mvcc::{Table, TablesError};
 use objects::Revision;
-use rocksdb::WriteBatch;
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
@@ -22,7 +21,7 @@ pub enum InstallError {
     Open(#[source] std::io::Error),
     /// The database failed.
     #[error("the received snapshot cannot be written to the database")]
-    Database(#[from] rocksdb::Error),
+    Database(#[from] EngineError),
     /// The new state cannot be read.
     #[error("the received snapshot cannot be read back")]
     State(#[from] TablesError),
@@ -60,7 +59,7 @@ pub fn install(
     let next = db.next_generation()?;
     while let Some(part) = reader.next_part()? {
         if let Part::Block(table, records) = part {
-            fill(db, &next, table, &records)?;
+            fill(db, &next, table, records)?;
         }
     }
     next.switch(WriteBatch::default())?;
@@ -77,8 +76,8 @@ fn fill(
     db: &Db,
     next: &NextGeneration<'_>,
     table: Table,
-    records: &[(Bytes, Bytes)],
-) -> Result<(), rocksdb::Error> {
+    records: Vec<(Bytes, Bytes)>,
+) -> Result<(), EngineError> {
     let mut batch = WriteBatch::default();
     for (key, value) in records {
         next.put(&mut batch, table, key, value);

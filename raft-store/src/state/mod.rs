@@ -12,7 +12,8 @@ pub use install::InstallError;
 pub use own::OwnRecords;
 pub use snapshot::{Builder, SnapshotData};
 
-use crate::db::Db;
+use crate::db::{Db, WriteBatch};
+use crate::runtime;
 use crate::types::{LogId, Replies, SnapshotMeta, StoredMembership, TypeConfig, term_of};
 use futures::{Stream, StreamExt};
 use mvcc::{Batch, Event, Hub, Meta, Overlay, TablesError};
@@ -20,7 +21,6 @@ use objects::{Revision, Term};
 use openraft::EntryPayload;
 use openraft::OptionalSend;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
-use rocksdb::WriteBatch;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -222,12 +222,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             self.tmp_dir.clone(),
             self.cluster_id.clone(),
         );
-        let installed = tokio::task::spawn_blocking(move || {
-            install::install(&db, snapshot, &cluster_id, &tmp_dir)
-        })
-        .await
-        .map_err(io::Error::other)?
-        .map_err(io::Error::other)?;
+        let installed =
+            runtime::spawn_blocking(move || install::install(&db, snapshot, &cluster_id, &tmp_dir))
+                .await
+                .map_err(io::Error::other)?
+                .map_err(io::Error::other)?;
         tracing::info!(revision = %installed.revision, "the state was replaced by a snapshot of the leader's");
         self.own = installed.own;
         *self.snapshot.lock().expect("no holder of the lock panics") = Some(meta.clone());

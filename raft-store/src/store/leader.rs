@@ -34,6 +34,7 @@ pub(crate) async fn run(inner: Arc<Inner>, state: watch::Sender<LeaderState>) {
         }
         let can_come_true = !now.is_leader && leader_now == Some(inner.identity.member_id);
         tokio::select! {
+            biased;
             changed = server.changed() => if changed.is_err() { return },
             changed = applied.changed(), if can_come_true => if changed.is_err() { return },
             () = tokio::time::sleep(LOOK_EVERY) => {}

@@ -3,6 +3,7 @@
 
 use super::{Inner, leases, space};
 use crate::clock;
+use crate::db::{Family, WriteBatch};
 use mvcc::{Command, Meta};
 use objects::Revision;
 use openraft::type_config::async_runtime::watch::WatchReceiver;
@@ -107,7 +108,7 @@ struct Ages {
 
 impl Ages {
     fn load(inner: &Inner) -> Self {
-        match inner.db.rocks().get(AGES_KEY) {
+        match inner.db.own(AGES_KEY) {
             Ok(Some(json)) => serde_json::from_slice(&json).unwrap_or_default(),
             _ => Ages::default(),
         }
@@ -118,7 +119,9 @@ impl Ages {
         let revision = inner.applied.borrow().revision;
         let old = self.take(now_ms, history_ms, revision);
         let json = serde_json::to_vec(self).expect("samples are plain numbers");
-        if let Err(err) = inner.db.rocks().put(AGES_KEY, json) {
+        let mut batch = WriteBatch::default();
+        batch.put(Family::Own, AGES_KEY, json);
+        if let Err(err) = inner.db.write(batch) {
             tracing::warn!(error = %err, "the age of history cannot be noted");
         }
         if let Some(revision) = old

@@ -13,10 +13,12 @@ mod space;
 
 pub(crate) use maintenance::matched;
 pub(crate) use open::Inner;
+pub use open::Parts;
 pub(crate) use propose::Forwarded;
 
 use crate::archive;
 use crate::metrics::Snapshot;
+use crate::runtime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -75,7 +77,7 @@ impl RaftStore {
             self.inner.db.clone(),
             self.inner.identity.cluster_id.clone(),
         );
-        tokio::task::spawn_blocking(move || {
+        runtime::spawn_blocking(move || {
             let out = archive::ChunkWriter::new(sender.clone());
             if let Err(err) = archive::write(&db.view(), &cluster_id, extra.as_deref(), out) {
                 tracing::warn!(error = %err, "an archive was not finished");
@@ -94,10 +96,16 @@ impl RaftStore {
                 return reason;
             }
             tokio::select! {
+                biased;
                 () = self.inner.stop.cancelled() => return "the member was stopped".to_owned(),
                 () = tokio::time::sleep(STOPPED_LOOK) => {}
             }
         }
+    }
+
+    /// Why the member failed, if it did; see [`stopped`](Self::stopped).
+    pub fn failed(&self) -> Option<String> {
+        self.inner.why_stopped()
     }
 
     /// Light counters of this member.

@@ -4,11 +4,11 @@ use super::leases::LeaseClock;
 use super::space::Space;
 use super::{RaftStore, leader, maintenance, propose, read};
 use crate::config::{Config, OpenError};
-use crate::db::Db;
+use crate::db::{Db, Engine, EngineError};
 use crate::identity::{self, Identity};
 use crate::log::LogStore;
 use crate::metrics::Metrics;
-use crate::net::{self, Incoming, Peers};
+use crate::net::{self, Answers, Incoming, Peers, Transport};
 use crate::state::{Applied, StateMachine};
 use crate::types::{Node, Raft};
 use mvcc::{Hub, LeaderState, Meta};
@@ -43,35 +43,25 @@ pub(crate) struct Inner {
     pub tasks: TaskTracker,
 }
 
+/// What a simulated member is made of in the place of files and sockets.
+pub struct Parts {
+    /// Its disk.
+    pub engine: Box<dyn Engine>,
+    /// Its network.
+    pub transport: Arc<dyn Transport>,
+}
+
 impl RaftStore {
     /// Opens a member. A new folder becomes the member's own; one of another member is refused.
     ///
     /// A new cluster is then begun with [`bootstrap`](Self::bootstrap); a member that was added waits to be fed.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
-        let raft_config = Arc::new(config.raft()?);
+        config.raft()?;
         check_header(&config.cluster_id)?;
         let data_dir = config.data_dir.clone();
         let identity = claim(&config)?;
-        let db = Arc::new(open_db(&data_dir)?);
+        let db = open_db(&data_dir)?;
         identity.store(&data_dir)?;
-        let metrics = Arc::new(Metrics::default());
-        let log = LogStore::open(db.clone(), metrics.clone())?;
-        let meta = Meta::load(&db.live())?;
-        let hub = Hub::new(config.limits.hub, meta.revision, meta.compacted);
-        let state = StateMachine::open(
-            db.clone(),
-            config.cluster_id.clone(),
-            identity::tmp_dir(&data_dir),
-            hub.clone(),
-        )?;
-        let applied = state.applied();
-        let peers = Peers::new(
-            &config.cluster_id,
-            config.member_id,
-            config.tls.clone(),
-            config.timings.connect,
-        );
-        let peers = Arc::new(peers);
         let listener =
             TcpListener::bind(config.listen)
                 .await
@@ -79,43 +69,88 @@ impl RaftStore {
                     address: config.listen,
                     source,
                 })?;
-        let network =
-            net::client::Network::new(peers.clone(), &config.cluster_id, config.timings.append);
-        let raft = Raft::new(config.member_id, raft_config, network, log.clone(), state)
-            .await
-            .map_err(|err| OpenError::Raft(err.to_string()))?;
-        let (proposals, proposals_receiver) = mpsc::channel(config.limits.proposals_queued);
-        let (reads, reads_receiver) = mpsc::channel(config.limits.proposals_queued);
-        let (leader_sender, leader) = watch::channel(LeaderState::default());
-        let stop = CancellationToken::new();
-        let inner = Arc::new(Inner {
-            config,
-            identity,
-            raft,
-            db,
-            log,
-            hub,
-            peers,
-            metrics,
-            space: Space::default(),
-            lease_clock: std::sync::Mutex::default(),
-            applied,
-            leader,
-            proposals,
-            reads,
-            changing: Mutex::new(()),
-            stop: stop.clone(),
-            tasks: TaskTracker::new(),
-        });
-        inner.spawn(propose::run(inner.clone(), proposals_receiver));
-        inner.spawn(read::run(inner.clone(), reads_receiver));
-        inner.spawn(leader::run(inner.clone(), leader_sender));
-        inner.spawn(maintenance::run(inner.clone()));
-        inner.serve(listener);
-        inner.elect_if_alone().await;
-        inner.spawn_stopper();
-        Ok(RaftStore::new(inner, stop))
+        let (store, incoming) = start(config, identity, db, None).await?;
+        store.inner.serve(listener, incoming);
+        Ok(store)
     }
+
+    /// Opens a member over simulated parts; what it answers the others is returned with it. Its data folder holds nothing but
+    /// snapshots on their way.
+    pub async fn open_with(config: Config, parts: Parts) -> Result<(Self, Answers), OpenError> {
+        let identity = claim(&config)?;
+        let db = Db::over(parts.engine).map_err(|source| OpenError::Database {
+            path: config.data_dir.display().to_string(),
+            source,
+        })?;
+        let (store, incoming) = start(config, identity, db, Some(parts.transport)).await?;
+        let answers = net::server::answers(&store.inner, incoming);
+        Ok((store, answers))
+    }
+}
+
+/// Starts consensus and tasks over an open database.
+async fn start(
+    config: Config,
+    identity: Identity,
+    db: Db,
+    transport: Option<Arc<dyn Transport>>,
+) -> Result<(RaftStore, Incoming), OpenError> {
+    let raft_config = Arc::new(config.raft()?);
+    let db = Arc::new(db);
+    let metrics = Arc::new(Metrics::default());
+    let log = LogStore::open(db.clone(), metrics.clone())?;
+    let meta = Meta::load(&db.live())?;
+    let hub = Hub::new(config.limits.hub, meta.revision, meta.compacted);
+    let state = StateMachine::open(
+        db.clone(),
+        config.cluster_id.clone(),
+        identity::tmp_dir(&config.data_dir),
+        hub.clone(),
+    )?;
+    let applied = state.applied();
+    let peers = Arc::new(Peers::new(
+        &config.cluster_id,
+        config.member_id,
+        config.tls.clone(),
+        config.timings.connect,
+        transport,
+    ));
+    let network =
+        net::client::Network::new(peers.clone(), &config.cluster_id, config.timings.append);
+    let raft = Raft::new(config.member_id, raft_config, network, log.clone(), state)
+        .await
+        .map_err(|err| OpenError::Raft(err.to_string()))?;
+    let (proposals, proposals_receiver) = mpsc::channel(config.limits.proposals_queued);
+    let (reads, reads_receiver) = mpsc::channel(config.limits.proposals_queued);
+    let (leader_sender, leader) = watch::channel(LeaderState::default());
+    let stop = CancellationToken::new();
+    let incoming = Incoming::new(&identity.cluster_id, identity.member_id);
+    let inner = Arc::new(Inner {
+        config,
+        identity,
+        raft,
+        db,
+        log,
+        hub,
+        peers,
+        metrics,
+        space: Space::default(),
+        lease_clock: std::sync::Mutex::default(),
+        applied,
+        leader,
+        proposals,
+        reads,
+        changing: Mutex::new(()),
+        stop: stop.clone(),
+        tasks: TaskTracker::new(),
+    });
+    inner.spawn(propose::run(inner.clone(), proposals_receiver));
+    inner.spawn(read::run(inner.clone(), reads_receiver));
+    inner.spawn(leader::run(inner.clone(), leader_sender));
+    inner.spawn(maintenance::run(inner.clone()));
+    inner.elect_if_alone().await;
+    inner.spawn_stopper();
+    Ok((RaftStore::new(inner, stop), incoming))
 }
 
 impl Inner {
@@ -165,9 +200,8 @@ impl Inner {
         self.peers.close();
     }
 
-    fn serve(self: &Arc<Self>, listener: TcpListener) {
+    fn serve(self: &Arc<Self>, listener: TcpListener, incoming: Incoming) {
         let connections = net::accept(listener, self.config.tls.clone(), self.stop.clone());
-        let incoming = Incoming::new(&self.identity.cluster_id, self.identity.member_id);
         self.spawn(net::server::run(self.clone(), incoming, connections));
     }
 
@@ -235,7 +269,7 @@ fn open_db(data_dir: &Path) -> Result<Db, OpenError> {
     Ok(db)
 }
 
-fn is_lock(err: &rocksdb::Error) -> bool {
+fn is_lock(err: &EngineError) -> bool {
     let text = err.to_string();
     text.contains("/LOCK") || text.contains("lock hold by current process")
 }

@@ -7,6 +7,7 @@ use super::Inner;
 use crate::db::Db;
 use crate::net::Purpose;
 use crate::net::wire::to_log_id;
+use crate::runtime;
 use crate::types::{LogId, MemberId};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -174,7 +175,7 @@ where
     T: Send + 'static,
     F: FnOnce() -> Result<T, ReadError> + Send + 'static,
 {
-    match tokio::task::spawn_blocking(read).await {
+    match runtime::spawn_blocking(read).await {
         Ok(result) => result.map_err(refused),
         Err(_) => Err(StoreError::ShuttingDown),
     }

@@ -1,0 +1,118 @@
+//! What log and state need of a disk, and no more: ordered families of keys, atomic batches, consistent views, a sync.
+//!
+//! RocksDB does it for real ([`super::rocks`]); a simulation puts a disk of its own in its place, which can be made to fail, to
+//! hang and to forget what was not synced.
+
+use bytes::Bytes;
+use mvcc::{Table, Visit};
+use std::ops::Bound;
+use std::time::Duration;
+
+/// Why the disk did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct EngineError(Box<dyn std::error::Error + Send + Sync>);
+
+impl EngineError {
+    /// What the engine said.
+    pub fn new(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        EngineError(reason.into())
+    }
+}
+
+impl From<rocksdb::Error> for EngineError {
+    fn from(err: rocksdb::Error) -> Self {
+        EngineError::new(err)
+    }
+}
+
+/// One ordered family of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// The member's own records, such as its vote.
+    Own,
+    /// The log's entries.
+    Log,
+    /// A table of the state, of this generation.
+    State(u64, Table),
+}
+
+/// One change of a family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Write a key.
+    Put(Family, Bytes, Bytes),
+    /// Delete a key.
+    Delete(Family, Bytes),
+    /// Delete the keys from the first to before the second.
+    DeleteRange(Family, Bytes, Bytes),
+}
+
+/// Changes that are written together or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WriteBatch(pub Vec<Change>);
+
+impl WriteBatch {
+    /// Adds a key.
+    pub fn put(&mut self, family: Family, key: impl Into<Bytes>, value: impl Into<Bytes>) {
+        self.0.push(Change::Put(family, key.into(), value.into()));
+    }
+
+    /// Adds the deletion of a key.
+    pub fn delete(&mut self, family: Family, key: impl Into<Bytes>) {
+        self.0.push(Change::Delete(family, key.into()));
+    }
+
+    /// Adds the deletion of the keys from `start` to before `end`.
+    pub fn delete_range(&mut self, family: Family, start: impl Into<Bytes>, end: impl Into<Bytes>) {
+        let change = Change::DeleteRange(family, start.into(), end.into());
+        self.0.push(change);
+    }
+}
+
+/// Reads families.
+pub trait Reads {
+    /// The value under `key`.
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError>;
+
+    /// Visits the keys between the bounds in order, or from the last to the first, until the visitor breaks. Where the start
+    /// lies behind the end there are none.
+    fn scan(
+        &self,
+        family: Family,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        reverse: bool,
+        visit: Visit<'_>,
+    ) -> Result<(), EngineError>;
+}
+
+/// The disk of one member. Reads of the engine itself see every write at once.
+pub trait Engine: Reads + Send + Sync + 'static {
+    /// Reads the tables of a generation: as they are now and stay, when `frozen`, or with every later write. None when there
+    /// is no such generation.
+    fn tables(&self, generation: u64, frozen: bool) -> Option<Box<dyn Reads + '_>>;
+
+    /// Writes without waiting for the disk. What is synced later carries everything written before it along.
+    fn write(&self, batch: WriteBatch) -> Result<(), EngineError>;
+
+    /// Waits until everything written so far is on disk. After a failure nothing is known of it.
+    fn sync(&self) -> Result<(), EngineError>;
+
+    /// The generations whose tables were there, whole or in part, when the engine was opened.
+    fn generations(&self) -> Vec<u64>;
+
+    /// Makes the tables of a generation, as far as they are missing.
+    fn create(&self, generation: u64) -> Result<(), EngineError>;
+
+    /// Removes the tables of a generation, as far as they are there.
+    fn remove(&self, generation: u64) -> Result<(), EngineError>;
+
+    /// How many bytes it takes on disk.
+    fn size_bytes(&self) -> u64;
+
+    /// How long the next sync of a simulated disk takes, by the simulation's clock; a real one takes its time itself.
+    fn simulated_sync(&self) -> Duration {
+        Duration::ZERO
+    }
+}

@@ -1,0 +1,333 @@
+//! The engine on a real disk: one RocksDB with a column family for each family of keys, all behind one write-ahead log.
+
+use super::engine::{Change, Engine, EngineError, Family, Reads, WriteBatch};
+use bytes::Bytes;
+use mvcc::{Table, Visit};
+use rocksdb::{
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType,
+    DBRawIteratorWithThreadMode, DBRecoveryMode, DBWithThreadMode, MultiThreaded, Options,
+    ReadOptions, SnapshotWithThreadMode,
+};
+use std::collections::BTreeSet;
+use std::ops::{Bound, ControlFlow};
+use std::path::Path;
+use std::sync::Arc;
+
+/// RocksDB as the store uses it.
+type Rocks = DBWithThreadMode<MultiThreaded>;
+type Handle<'a> = Arc<BoundColumnFamily<'a>>;
+
+const LOG_CF: &str = "log";
+
+const BLOCK_CACHE_BYTES: usize = 24 << 20;
+const WRITE_BUFFER_BYTES: usize = 8 << 20;
+const WRITE_BUFFERS_TOTAL_BYTES: usize = 32 << 20;
+const WAL_TOTAL_BYTES: u64 = 64 << 20;
+const OPEN_FILES_MAX: i32 = 256;
+
+/// RocksDB in a folder.
+pub struct RocksEngine {
+    rocks: Rocks,
+    cache: Cache,
+    found: Vec<u64>,
+}
+
+impl RocksEngine {
+    /// Opens the database in `dir`, creating it if there is none.
+    pub fn open(dir: &Path) -> Result<Self, EngineError> {
+        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let options = db_options();
+        let mut names = match dir.join("CURRENT").exists() {
+            true => Rocks::list_cf(&options, dir)?,
+            false => vec![rocksdb::DEFAULT_COLUMN_FAMILY_NAME.to_owned()],
+        };
+        if !names.iter().any(|name| name == LOG_CF) {
+            names.push(LOG_CF.to_owned());
+        }
+        let descriptors = names
+            .iter()
+            .map(|name| ColumnFamilyDescriptor::new(name, table_options(&cache)));
+        let rocks = Rocks::open_cf_descriptors(&options, dir, descriptors)?;
+        Ok(RocksEngine {
+            rocks,
+            cache,
+            found: generations(&names),
+        })
+    }
+
+    /// The column family of a family; the member's own records are in the default one.
+    fn handle(&self, family: Family) -> Option<Handle<'_>> {
+        match family {
+            Family::Own => self.rocks.cf_handle(rocksdb::DEFAULT_COLUMN_FAMILY_NAME),
+            Family::Log => self.rocks.cf_handle(LOG_CF),
+            Family::State(generation, table) => self.rocks.cf_handle(&cf_name(generation, table)),
+        }
+    }
+
+    fn known(&self, family: Family) -> Result<Handle<'_>, EngineError> {
+        self.handle(family)
+            .ok_or_else(|| EngineError::new(format!("there is no column family for {family:?}")))
+    }
+}
+
+impl Reads for RocksEngine {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        let value = self.rocks.get_pinned_cf(&self.known(family)?, key)?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        reverse: bool,
+        visit: Visit<'_>,
+    ) -> Result<(), EngineError> {
+        let options = read_options(start, end);
+        let iterator = self
+            .rocks
+            .raw_iterator_cf_opt(&self.known(family)?, options);
+        visit_all(iterator, start, end, reverse, visit)
+    }
+}
+
+impl Engine for RocksEngine {
+    fn tables(&self, generation: u64, frozen: bool) -> Option<Box<dyn Reads + '_>> {
+        let handles = Table::ALL.map(|table| self.handle(Family::State(generation, table)));
+        if handles.iter().any(Option::is_none) {
+            return None;
+        }
+        Some(Box::new(RocksTables {
+            rocks: &self.rocks,
+            handles: handles.map(|handle| handle.expect("each was just seen to be there")),
+            snapshot: frozen.then(|| self.rocks.snapshot()),
+        }))
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), EngineError> {
+        let mut rocks_batch = rocksdb::WriteBatch::default();
+        // Most changes of a batch go where the one before went.
+        let mut last: Option<(Family, Handle<'_>)> = None;
+        for change in batch.0 {
+            let (Change::Put(family, ..)
+            | Change::Delete(family, _)
+            | Change::DeleteRange(family, ..)) = change;
+            let handle = match &last {
+                Some((known, handle)) if *known == family => handle,
+                _ => &last.insert((family, self.known(family)?)).1,
+            };
+            match change {
+                Change::Put(_, key, value) => rocks_batch.put_cf(handle, key, value),
+                Change::Delete(_, key) => rocks_batch.delete_cf(handle, key),
+                Change::DeleteRange(_, start, end) => {
+                    rocks_batch.delete_range_cf(handle, start, end);
+                }
+            }
+        }
+        Ok(self.rocks.write(rocks_batch)?)
+    }
+
+    fn sync(&self) -> Result<(), EngineError> {
+        Ok(self.rocks.flush_wal(true)?)
+    }
+
+    fn generations(&self) -> Vec<u64> {
+        self.found.clone()
+    }
+
+    fn create(&self, generation: u64) -> Result<(), EngineError> {
+        for table in Table::ALL {
+            if self.handle(Family::State(generation, table)).is_none() {
+                let name = cf_name(generation, table);
+                self.rocks.create_cf(name, &table_options(&self.cache))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&self, generation: u64) -> Result<(), EngineError> {
+        for table in Table::ALL {
+            if self.handle(Family::State(generation, table)).is_some() {
+                self.rocks.drop_cf(&cf_name(generation, table))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn size_bytes(&self) -> u64 {
+        let files: u64 = self
+            .rocks
+            .live_files()
+            .map(|files| files.iter().map(|file| file.size as u64).sum())
+            .unwrap_or(0);
+        files + wal_bytes(self.rocks.path())
+    }
+}
+
+/// The tables of one generation.
+struct RocksTables<'a> {
+    rocks: &'a Rocks,
+    handles: [Handle<'a>; Table::ALL.len()],
+    snapshot: Option<SnapshotWithThreadMode<'a, Rocks>>,
+}
+
+impl RocksTables<'_> {
+    fn handle(&self, family: Family) -> Result<&Handle<'_>, EngineError> {
+        match family {
+            Family::State(_, table) => Ok(&self.handles[table.number()]),
+            other => Err(EngineError::new(format!("{other:?} is no table"))),
+        }
+    }
+}
+
+impl Reads for RocksTables<'_> {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        let handle = self.handle(family)?;
+        let value = match &self.snapshot {
+            Some(snapshot) => snapshot.get_pinned_cf(handle, key),
+            None => self.rocks.get_pinned_cf(handle, key),
+        };
+        Ok(value?.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        start: Bound<&[u8]>,
+        end: Bound<&[u8]>,
+        reverse: bool,
+        visit: Visit<'_>,
+    ) -> Result<(), EngineError> {
+        let options = read_options(start, end);
+        let handle = self.handle(family)?;
+        let iterator = match &self.snapshot {
+            Some(snapshot) => snapshot.raw_iterator_cf_opt(handle, options),
+            None => self.rocks.raw_iterator_cf_opt(handle, options),
+        };
+        visit_all(iterator, start, end, reverse, visit)
+    }
+}
+
+fn read_options(start: Bound<&[u8]>, end: Bound<&[u8]>) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    if let Bound::Included(start) | Bound::Excluded(start) = start {
+        options.set_iterate_lower_bound(start);
+    }
+    if let Bound::Excluded(end) = end {
+        options.set_iterate_upper_bound(end);
+    }
+    options
+}
+
+fn visit_all(
+    mut iterator: DBRawIteratorWithThreadMode<'_, Rocks>,
+    start: Bound<&[u8]>,
+    end: Bound<&[u8]>,
+    reverse: bool,
+    visit: Visit<'_>,
+) -> Result<(), EngineError> {
+    seek_first(&mut iterator, start, end, reverse);
+    while let Some((key, value)) = iterator.item() {
+        let flow = match is_within(key, start, end) {
+            true => visit(key, value),
+            false if is_edge(key, start, end) => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        };
+        if flow.is_break() {
+            break;
+        }
+        match reverse {
+            true => iterator.prev(),
+            false => iterator.next(),
+        }
+    }
+    Ok(iterator.status()?)
+}
+
+fn seek_first(
+    iterator: &mut DBRawIteratorWithThreadMode<'_, Rocks>,
+    start: Bound<&[u8]>,
+    end: Bound<&[u8]>,
+    reverse: bool,
+) {
+    match (reverse, start, end) {
+        (false, Bound::Included(start) | Bound::Excluded(start), _) => iterator.seek(start),
+        (false, Bound::Unbounded, _) => iterator.seek_to_first(),
+        (true, _, Bound::Included(end)) => iterator.seek_for_prev(end),
+        (true, ..) => iterator.seek_to_last(),
+    }
+}
+
+fn is_within(key: &[u8], start: Bound<&[u8]>, end: Bound<&[u8]>) -> bool {
+    use std::ops::RangeBounds;
+    RangeBounds::<[u8]>::contains(&(start, end), key)
+}
+
+/// Whether `key` is outside only because its bound excludes it, so that keys within may follow.
+fn is_edge(key: &[u8], start: Bound<&[u8]>, end: Bound<&[u8]>) -> bool {
+    start == Bound::Excluded(key) || end == Bound::Excluded(key)
+}
+
+/// The generations to which column families of these names belong.
+fn generations(names: &[String]) -> Vec<u64> {
+    let numbers = names.iter().filter_map(|name| {
+        let (number, _) = name.strip_prefix("state-")?.split_once('-')?;
+        number.parse().ok()
+    });
+    numbers.collect::<BTreeSet<u64>>().into_iter().collect()
+}
+
+fn cf_name(generation: u64, table: Table) -> String {
+    format!("state-{generation}-{}", table.name())
+}
+
+fn wal_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .filter(|entry| {
+            entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == "log")
+        })
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|metadata| metadata.len())
+        .sum()
+}
+
+fn db_options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_background_jobs(2);
+    options.set_db_write_buffer_size(WRITE_BUFFERS_TOTAL_BYTES);
+    options.set_max_total_wal_size(WAL_TOTAL_BYTES);
+    // A torn tail is an unfinished write and is cut; damage before the tail would be the loss of acknowledged entries.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(4 << 20);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options
+}
+
+fn table_options(cache: &Cache) -> Options {
+    let mut block = BlockBasedOptions::default();
+    block.set_block_cache(cache);
+    block.set_cache_index_and_filter_blocks(true);
+    block.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    block.set_bloom_filter(10.0, false);
+    block.set_block_size(16 << 10);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&block);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_max_write_buffer_number(3);
+    options.set_target_file_size_base(16 << 20);
+    options
+}
