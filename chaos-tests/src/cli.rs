@@ -36,8 +36,12 @@ pub enum Command {
         #[arg(long, default_value_t = 100)]
         histories: u32,
     },
-    /// Tell what this machine lets the harness do
-    Doctor,
+    /// Tell what this machine lets the harness do, and which faults can be had; exit code 2 where something is missing
+    Doctor {
+        /// How to print
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
     /// Measure
     #[command(subcommand)]
     Bench(Bench),
@@ -60,9 +64,9 @@ pub enum Command {
 /// `chaos run`.
 #[derive(Args)]
 pub struct Run {
-    /// The faults, in rounds of random order; each must happen at least once
-    #[arg(long, value_delimiter = ',', default_value = "kill,pause,partition")]
-    pub nemesis: Vec<Kind>,
+    /// The faults by name or group, or all, in rounds of random order; each must happen at least once (see chaos doctor)
+    #[arg(long, value_name = "FAULTS", default_value = "kill,pause,partition", value_parser = parse_kinds)]
+    pub nemesis: Kinds,
     /// How long the load lasts: 60s, 5m, 1h
     #[arg(long, default_value = "60s", value_parser = parse_duration)]
     pub time: Duration,
@@ -84,6 +88,15 @@ pub struct Run {
     /// Break a promise on purpose, to see that it is caught (exit code 1)
     #[arg(long)]
     pub plant: Option<Plant>,
+}
+
+/// The faults of `--nemesis`.
+#[derive(Clone)]
+pub struct Kinds(pub Vec<Kind>);
+
+fn parse_kinds(text: &str) -> Result<Kinds, String> {
+    let words = text.split(',').filter(|word| !word.is_empty());
+    Kind::parse_list(words).map(Kinds)
 }
 
 /// Promises that can be broken on purpose.

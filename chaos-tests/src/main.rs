@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Command::Run(args) => until_interrupted(run_command(args)),
         Command::Check { dir } => run::check(&dir).map(|results| conclude(&results, &dir)),
         Command::Selftest { seed, histories } => self_test(seed, histories),
-        Command::Doctor => Ok(examine()),
+        Command::Doctor { output } => examine(output),
         Command::Bench(Bench::Failover { rounds, output }) => {
             until_interrupted(failover(rounds, output))
         }
@@ -63,7 +63,7 @@ async fn run_command(args: cli::Run) -> Result<u8> {
         .seed
         .unwrap_or_else(|| rand::random_range(0..1_000_000));
     let binaries = Binaries::find()?;
-    let kinds: Vec<&str> = args.nemesis.iter().map(|kind| kind.name()).collect();
+    let kinds: Vec<&str> = args.nemesis.0.iter().map(|kind| kind.name()).collect();
     let seconds = args.time.as_secs();
     let plant = args.plant.map(|Plant::StaleReads| "stale-reads".to_owned());
     let planted = plant
@@ -77,7 +77,7 @@ async fn run_command(args: cli::Run) -> Result<u8> {
             args.rate,
             args.lanes
         ),
-        nemesis: args.nemesis,
+        nemesis: args.nemesis.0,
         seconds,
         seed,
         masters: args.masters,
@@ -126,21 +126,13 @@ fn self_test(seed: u64, histories: u32) -> Result<u8> {
     Ok(0)
 }
 
-fn examine() -> u8 {
-    let capabilities = doctor::capabilities();
-    for capability in &capabilities {
-        match &capability.problem {
-            None => println!("ok       {}", capability.name),
-            Some(problem) => println!(
-                "missing  {} (for {}): {problem}",
-                capability.name, capability.needed_for
-            ),
-        }
+fn examine(output: Output) -> Result<u8> {
+    let found = doctor::examine();
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&found)?),
+        Output::Table => show::examination(&found),
     }
-    let is_whole = capabilities
-        .iter()
-        .all(|capability| capability.problem.is_none());
-    if is_whole { 0 } else { HARNESS_FAULT }
+    Ok(if found.is_whole() { 0 } else { HARNESS_FAULT })
 }
 
 async fn failover(rounds: u32, output: Output) -> Result<u8> {

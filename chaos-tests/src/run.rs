@@ -3,7 +3,8 @@
 use crate::check::wgl::Limits;
 use crate::cluster::{Binaries, Cluster, Options};
 use crate::history::{self, Record, Recorder};
-use crate::nemesis::{self, Nemesis};
+use crate::nemesis;
+use crate::nemesis::masters::{self, Nemesis};
 use crate::report;
 use crate::results::{self, Results, RunConfig};
 use crate::workload::{self, Workload};
@@ -108,7 +109,7 @@ async fn load_and_faults(
     let _ends_load = stop.clone().drop_guard();
     let _ends_watching = stop_watching.clone().drop_guard();
     let load = tokio::spawn(workload::run(workload, recorder.clone(), stop.clone()));
-    let leaders = tokio::spawn(nemesis::watch_leader(
+    let leaders = tokio::spawn(masters::watch_leader(
         probe,
         recorder.clone(),
         stop_watching.clone(),

@@ -1,5 +1,6 @@
 //! Progress and results on a terminal.
 
+use chaos::doctor::Examination;
 use chaos::results::Results;
 use chaos::run::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -126,4 +127,26 @@ pub fn results(results: &Results) {
         println!("… and {left} more in the report");
     }
     println!("verdict: {}", results.verdict.text());
+}
+
+/// Prints what `chaos doctor` found.
+pub fn examination(found: &Examination) {
+    for capability in &found.capabilities {
+        let (name, needed_for) = (capability.name, capability.needed_for);
+        match &capability.problem {
+            None => println!("ok       {name}"),
+            Some(problem) => println!("missing  {name} (for {needed_for}): {problem}"),
+        }
+    }
+    println!(
+        "\n{:<22}{:<10}{:<10}WHAT IT DOES",
+        "FAULT", "GROUP", "POSSIBLE"
+    );
+    for fault in &found.faults {
+        let possible = if fault.problem.is_none() { "yes" } else { "no" };
+        println!(
+            "{:<22}{:<10}{:<10}{}",
+            fault.fault, fault.group, possible, fault.does
+        );
+    }
 }

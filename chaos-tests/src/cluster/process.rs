@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 pub struct Process {
     child: Child,
     name: String,
+    first_pid: Option<u32>,
 }
 
 impl Process {
@@ -44,6 +45,7 @@ impl Process {
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
         Ok(Process {
+            first_pid: child.id(),
             child,
             name: name.to_owned(),
         })
@@ -52,6 +54,11 @@ impl Process {
     /// Its process id; None once it is over.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
+    }
+
+    /// Its process id, which may be another's once it is over.
+    pub fn first_pid(&self) -> Option<u32> {
+        self.first_pid
     }
 
     /// How it ended, if it did.

@@ -1,35 +1,55 @@
-//! Breaks masters while the workload runs, and heals them again. Each fault is recorded with what became of it: installed,
-//! skipped with the reason, healed. It never hides that a fault was not possible.
+//! Breaks members while the workload runs, and heals them again. Each fault is recorded with what became of it: installed, skipped
+//! with the reason, healed with what was seen of it, or indeterminate where nothing was. It never hides that a fault was not
+//! possible, and never takes one that hit nothing for one that did.
+//!
+//! A fault is one function: it puts itself in force, says so ([`Fault::installed`]), holds, and ends; [`Testbed::restore`] ends
+//! whatever it left. An error before it said so means that it was skipped; one afterwards is a fault of the harness, or a store
+//! that does not recover.
 
+mod admin;
+mod clock;
+mod disk;
+mod files;
+mod kind;
+pub mod masters;
+mod network;
+mod process;
 mod schedule;
 
-pub use schedule::{Kind, Planned, schedule};
+pub use kind::{Group, Kind};
+pub use schedule::{Planned, schedule};
 
-use crate::cluster::{Cluster, Leader, Probe};
 use crate::history::{Event, FaultPhase, Recorder};
-use anyhow::{Context, Result};
+use crate::testbed::{Leader, Probe, Testbed};
+use anyhow::{Context, Result, ensure};
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{RngExt, SeedableRng};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// How often the masters are asked who leads.
+/// How often the members are asked who leads.
 const LEADER_POLL: Duration = Duration::from_millis(100);
 /// A leader must be known within this, or the fault is skipped.
 const LEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// How often a fault in force is looked after.
+const HOLD_POLL: Duration = Duration::from_millis(100);
 
 /// The faults of one run.
 pub struct Nemesis<'a> {
     /// What is broken.
-    pub cluster: &'a mut Cluster,
+    pub bed: &'a mut Testbed,
     /// Where it is told.
     pub recorder: Arc<Recorder>,
-    /// Told of each fault as it begins.
+    /// Told of each fault as it begins; empty when it is over.
     pub progress: &'a (dyn Fn(&str) + Sync),
 }
 
 impl Nemesis<'_> {
-    /// Installs faults until `until`; the last one is healed when this returns. An error is a fault of the harness, or a
-    /// cluster that does not become whole again.
+    /// Installs faults until `until`; the last one is healed when this returns. An error is a fault of the harness, or members
+    /// that do not become whole again.
     pub async fn run(
         &mut self,
         planned: impl Iterator<Item = Planned>,
@@ -44,117 +64,203 @@ impl Nemesis<'_> {
             self.one(number, planned)
                 .await
                 .with_context(|| format!("fault {number} ({kind})"))?;
-            self.cluster
+            self.bed
                 .wait_until_whole()
                 .await
                 .with_context(|| format!("after fault {number} ({kind}) was healed"))?;
             (self.progress)("");
-            tokio::time::sleep(
-                planned
-                    .rest
-                    .min(until.saturating_duration_since(Instant::now())),
-            )
-            .await;
+            let rest = planned
+                .rest
+                .min(until.saturating_duration_since(Instant::now()));
+            tokio::time::sleep(rest).await;
         }
         Ok(())
     }
 
     async fn one(&mut self, number: u32, planned: Planned) -> Result<()> {
-        let kind = planned.kind.name().to_owned();
-        let recorder = self.recorder.clone();
-        let record = |targets: &[String], phase| {
-            recorder.add(Event::Fault {
-                number,
-                kind: kind.clone(),
-                targets: targets.to_vec(),
-                phase,
-            });
+        let mut fault = Fault {
+            bed: self.bed,
+            recorder: self.recorder.clone(),
+            number,
+            planned,
+            rng: StdRng::seed_from_u64(planned.seed),
+            leader: String::new(),
+            targets: Vec::new(),
+            is_installed: false,
         };
-        let leader =
-            match tokio::time::timeout(LEADER_DEADLINE, self.cluster.wait_for_leader()).await {
-                Ok(Ok(leader)) => leader.name,
-                _ => {
-                    let reason = format!("no leader was known within {LEADER_DEADLINE:?}");
-                    record(&[], FaultPhase::Skipped { reason });
-                    return Ok(());
-                }
-            };
-        let targets = self.targets(planned.kind, &leader);
-        if let Err(error) = self.install(planned.kind, &targets).await {
-            let reason = format!("{error:#}");
-            record(&targets, FaultPhase::Skipped { reason });
-            return self.heal(planned.kind, &targets).await;
-        }
-        record(&targets, FaultPhase::Installed);
-        self.hold(planned, &targets).await?;
-        self.heal(planned.kind, &targets).await?;
-        record(
-            &targets,
-            FaultPhase::Healed {
-                effect: String::new(),
+        let outcome = fault.run().await;
+        let phase = match outcome {
+            Ok(Effect::Seen(effect)) => FaultPhase::Healed { effect },
+            Ok(Effect::Unseen(reason)) => FaultPhase::Indeterminate { reason },
+            Err(error) if fault.is_installed => return Err(error),
+            Err(error) => FaultPhase::Skipped {
+                reason: format!("{error:#}"),
             },
-        );
+        };
+        fault.bed.restore().await?;
+        fault.record(phase);
+        Ok(())
+    }
+}
+
+/// What was seen of a fault that was in force.
+enum Effect {
+    /// This.
+    Seen(String),
+    /// Nothing; this is what was looked for.
+    Unseen(String),
+}
+
+impl Effect {
+    /// Seen where `count` is not 0.
+    fn counted(count: u64, what: &str) -> Self {
+        if count == 0 {
+            Effect::Unseen(format!("0 {what}"))
+        } else {
+            Effect::Seen(format!("{count} {what}"))
+        }
+    }
+}
+
+/// One fault.
+struct Fault<'a> {
+    bed: &'a mut Testbed,
+    recorder: Arc<Recorder>,
+    number: u32,
+    planned: Planned,
+    rng: StdRng,
+    /// Who led when it began.
+    leader: String,
+    targets: Vec<String>,
+    is_installed: bool,
+}
+
+impl Fault<'_> {
+    async fn run(&mut self) -> Result<Effect> {
+        self.leader = tokio::time::timeout(LEADER_DEADLINE, self.bed.wait_for_leader())
+            .await
+            .with_context(|| format!("no leader was known within {LEADER_DEADLINE:?}"))??
+            .name;
+        match self.planned.kind {
+            Kind::Kill => self.kill(vec![self.leader.clone()]).await,
+            Kind::KillRandom => {
+                let any = self.any();
+                self.kill(vec![any]).await
+            }
+            Kind::KillMajority => {
+                let majority = self.majority();
+                self.kill(majority).await
+            }
+            Kind::KillAll => self.kill(self.bed.names()).await,
+            Kind::Pause => self.pause().await,
+            Kind::Restart => self.restart().await,
+            Kind::Rolling => self.rolling().await,
+            Kind::Partition
+            | Kind::PartitionHalves
+            | Kind::PartitionRing
+            | Kind::PartitionBridge
+            | Kind::OneWay => self.partition().await,
+            Kind::Flapping => self.flapping().await,
+            Kind::Delay | Kind::Loss | Kind::Duplication | Kind::Reorder => self.bad_links().await,
+            Kind::PowerLoss => {
+                let any = self.any();
+                self.power_loss(vec![any]).await
+            }
+            Kind::PowerLossMajority => {
+                let majority = self.majority();
+                self.power_loss(majority).await
+            }
+            Kind::PowerLossAll => self.power_loss(self.bed.names()).await,
+            Kind::SyncError | Kind::SyncDelay | Kind::WriteError | Kind::NoSpace => {
+                self.calls().await
+            }
+            Kind::DiskFull => self.disk_full().await,
+            Kind::TornLog | Kind::ZeroedSector | Kind::FlippedBit => self.damaged_file().await,
+            Kind::ClockRate => self.clock_rate().await,
+            Kind::ClockJump => self.clock_jump().await,
+            Kind::MemberAdd => self.member_add().await,
+            Kind::MemberRemove => self.member_remove().await,
+            Kind::MemberReplace => self.member_replace().await,
+            Kind::LeaderStorm => self.leader_storm().await,
+            Kind::Compaction => self.compaction().await,
+            Kind::Snapshot => self.snapshot().await,
+        }
+    }
+
+    /// Says that the fault is in force.
+    fn installed(&mut self, targets: &[String]) {
+        self.targets = targets.to_vec();
+        self.is_installed = true;
+        self.record(FaultPhase::Installed);
+    }
+
+    fn record(&self, phase: FaultPhase) {
+        self.recorder.add(Event::Fault {
+            number: self.number,
+            kind: self.planned.kind.name().to_owned(),
+            targets: self.targets.clone(),
+            phase,
+        });
+    }
+
+    /// Keeps the fault in force for its time. A member that ends by itself meanwhile is an error, unless it should.
+    async fn hold(&mut self) -> Result<()> {
+        let until = self.until();
+        while Instant::now() < until {
+            tokio::time::sleep(HOLD_POLL).await;
+            self.look_after()?;
+        }
         Ok(())
     }
 
-    fn targets(&self, kind: Kind, leader: &str) -> Vec<String> {
-        let others = self
-            .cluster
-            .masters()
+    /// Waits a random time of so many milliseconds within a fault that goes on.
+    async fn wait(&mut self, millis: Range<u64>) -> Result<()> {
+        let pause = Duration::from_millis(self.rng.random_range(millis));
+        tokio::time::sleep(pause).await;
+        self.look_after()
+    }
+
+    fn until(&self) -> Instant {
+        Instant::now() + self.planned.lasts
+    }
+
+    fn look_after(&mut self) -> Result<()> {
+        for (name, how) in self.bed.ended() {
+            let may_end = self.planned.kind.may_end_members() && self.targets.contains(&name);
+            ensure!(may_end, "{name} ended by itself ({how})");
+        }
+        Ok(())
+    }
+
+    /// How a member ended by itself, if it did.
+    fn ended(&mut self, name: &str) -> Option<String> {
+        let ended = self.bed.ended();
+        ended
             .into_iter()
-            .filter(|name| name != leader);
-        let first = std::iter::once(leader.to_owned());
-        match kind {
-            Kind::Kill | Kind::Pause => first.collect(),
-            // A minority has fewer than half: of three masters the leader alone, of five the leader and one more.
-            Kind::Partition => {
-                let minority = (self.cluster.masters().len().saturating_sub(1) / 2).max(1);
-                first.chain(others).take(minority).collect()
-            }
-            Kind::Rolling => others.chain(first).collect(),
-        }
+            .find(|(ended, _)| ended == name)
+            .map(|(_, how)| how)
     }
 
-    async fn install(&mut self, kind: Kind, targets: &[String]) -> Result<()> {
-        let leader = targets.first().context("a fault has a target")?;
-        match kind {
-            Kind::Kill => self.cluster.kill(leader).await,
-            Kind::Pause => self.cluster.pause(leader),
-            Kind::Partition => {
-                let side: Vec<&str> = targets.iter().map(String::as_str).collect();
-                self.cluster.cut(&side)
-            }
-            Kind::Rolling => Ok(()),
-        }
+    fn any(&mut self) -> String {
+        let names = self.bed.names();
+        let any = names.choose(&mut self.rng);
+        any.cloned().unwrap_or_else(|| self.leader.clone())
     }
 
-    /// Keeps the fault in force for its time; a rolling restart takes the time that it takes.
-    async fn hold(&mut self, planned: Planned, targets: &[String]) -> Result<()> {
-        tokio::time::sleep(planned.lasts).await;
-        if planned.kind == Kind::Rolling {
-            for name in targets {
-                self.cluster.stop(name).await?;
-                self.cluster.start_machine(name)?;
-                self.cluster.wait_until_whole().await?;
-            }
-        }
-        Ok(())
+    /// A majority, the leader among them.
+    fn majority(&mut self) -> Vec<String> {
+        let mut others = self.others();
+        others.shuffle(&mut self.rng);
+        others.truncate(self.bed.names().len() / 2);
+        others.push(self.leader.clone());
+        others.sort();
+        others
     }
 
-    async fn heal(&mut self, kind: Kind, targets: &[String]) -> Result<()> {
-        for name in targets {
-            match kind {
-                Kind::Kill | Kind::Rolling if !self.cluster.is_running(name) => {
-                    self.cluster.start_machine(name)?;
-                }
-                Kind::Pause => self.cluster.resume(name)?,
-                Kind::Kill | Kind::Rolling | Kind::Partition => {}
-            }
-        }
-        if kind == Kind::Partition {
-            self.cluster.heal()?;
-        }
-        Ok(())
+    fn others(&self) -> Vec<String> {
+        let mut names = self.bed.names();
+        names.retain(|name| *name != self.leader);
+        names
     }
 }
 

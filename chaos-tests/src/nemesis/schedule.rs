@@ -1,59 +1,10 @@
 //! Which fault when. Pure: all of it follows from the seed.
 
-use rand::SeedableRng;
+use super::Kind;
 use rand::rngs::StdRng;
-use rand::{RngExt, seq::SliceRandom};
-use serde::{Deserialize, Serialize};
+use rand::{Rng, RngExt, SeedableRng, seq::SliceRandom};
+use serde::Serialize;
 use std::time::Duration;
-
-/// A kind of fault.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    clap::ValueEnum,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// kill -9 of the leader, then it is started again
-    Kill,
-    /// SIGSTOP of the leader, then SIGCONT
-    Pause,
-    /// The leader and a minority are cut off from the other masters, but not from their clients
-    Partition,
-    /// Every master in turn is stopped in order and started again, the leader last
-    Rolling,
-}
-
-impl Kind {
-    /// As it is typed.
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Kill => "kill",
-            Kind::Pause => "pause",
-            Kind::Partition => "partition",
-            Kind::Rolling => "rolling",
-        }
-    }
-
-    /// How long it is in force.
-    fn lasts(self, rng: &mut StdRng) -> Duration {
-        let millis = match self {
-            Kind::Kill => rng.random_range(1500..3000),
-            Kind::Pause => rng.random_range(3000..5000),
-            Kind::Partition => rng.random_range(4000..6000),
-            Kind::Rolling => 0,
-        };
-        Duration::from_millis(millis)
-    }
-}
 
 /// One fault to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -64,6 +15,8 @@ pub struct Planned {
     pub lasts: Duration,
     /// How long the healed cluster is then left alone.
     pub rest: Duration,
+    /// Decides whom it meets and how hard.
+    pub seed: u64,
 }
 
 /// Endless rounds, each with every kind once, in an order of its own.
@@ -76,11 +29,27 @@ pub fn schedule(seed: u64, kinds: &[Kind]) -> impl Iterator<Item = Planned> {
         round.shuffle(&mut rng);
         let planned = round.into_iter().map(|kind| Planned {
             kind,
-            lasts: kind.lasts(&mut rng),
-            rest: Duration::from_millis(rng.random_range(1000..2000)),
+            lasts: lasts(kind, &mut rng),
+            rest: Duration::from_millis(rng.random_range(500..1500)),
+            seed: rng.next_u64(),
         });
         planned.collect::<Vec<_>>()
     })
+}
+
+/// How long a fault is in force; those that take the time that they take last for no time of their own.
+fn lasts(kind: Kind, rng: &mut StdRng) -> Duration {
+    let millis = match kind {
+        Kind::Rolling | Kind::MemberReplace => 0..1,
+        Kind::TornLog | Kind::ZeroedSector | Kind::FlippedBit => 300..1000,
+        Kind::Kill | Kind::KillRandom | Kind::KillMajority | Kind::KillAll | Kind::Restart => {
+            1500..3000
+        }
+        Kind::PowerLoss | Kind::PowerLossMajority | Kind::PowerLossAll => 500..1500,
+        Kind::SyncError | Kind::WriteError | Kind::NoSpace | Kind::MemberAdd => 1500..3000,
+        _ => 3000..5000,
+    };
+    Duration::from_millis(rng.random_range(millis))
 }
 
 #[cfg(test)]
@@ -89,14 +58,17 @@ mod tests {
 
     #[test]
     fn a_seed_is_a_schedule_and_a_round_has_every_kind() {
-        let kinds = [Kind::Kill, Kind::Pause, Kind::Partition, Kind::Rolling];
-        let of = |seed| schedule(seed, &kinds).take(12).collect::<Vec<_>>();
+        let of = |seed| {
+            schedule(seed, Kind::ALL)
+                .take(3 * Kind::ALL.len())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(of(7), of(7));
         assert_ne!(of(7), of(8));
-        for round in of(7).chunks(4) {
+        for round in of(7).chunks(Kind::ALL.len()) {
             let mut seen: Vec<Kind> = round.iter().map(|planned| planned.kind).collect();
             seen.sort();
-            assert_eq!(seen, kinds);
+            assert_eq!(seen, Kind::ALL);
         }
         assert_eq!(schedule(7, &[]).count(), 0);
     }

@@ -24,6 +24,7 @@ mod target;
 
 pub use choice::Choice;
 pub use disk::{Canaries, Damage, Disk, PowerLoss, SECTOR, damage};
+pub use etcd::PROGRAM as ETCD;
 pub use probe::{Known, Leader, Probe, Status};
 pub use target::{Endpoint, Files, Launch, Member, Start, Target, TlsMaterial};
 
@@ -42,6 +43,8 @@ const POLL: Duration = Duration::from_millis(50);
 /// A cluster whose faults were healed is whole within this.
 pub const WHOLE_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
+/// How much of a log's last line is told.
+const SAID_MAX: usize = 240;
 /// The address of m1 ends in this plus one.
 const FIRST_PLACE: u8 = 10;
 
@@ -84,6 +87,21 @@ struct Machine {
     injector: Option<Injector>,
     clock: Option<Clock>,
     disk: Disk,
+}
+
+impl Machine {
+    /// Ends the process if it runs, and removes what libfaketime keeps of it.
+    fn drop_process(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.first_pid().into_iter().for_each(faketime::forget);
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.drop_process();
+    }
 }
 
 /// The members and all that they stand on.
@@ -231,11 +249,9 @@ impl Testbed {
         machine.is_paused = false;
         let process = machine.process.take();
         let process = process.with_context(|| format!("{name} does not run"))?;
-        let pid = process.pid();
+        let pid = process.first_pid();
         process.kill().await?;
-        if let Some(pid) = pid {
-            faketime::forget(pid);
-        }
+        pid.into_iter().for_each(faketime::forget);
         Ok(())
     }
 
@@ -278,7 +294,7 @@ impl Testbed {
             }
             machine.disk.drain()?;
             if !self.is_running(&name) {
-                self.machine_mut(&name)?.process = None;
+                self.machine_mut(&name)?.drop_process();
                 self.start_member(&name)?;
             }
         }
@@ -378,6 +394,11 @@ impl Testbed {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Whether the members are whole now.
+    pub async fn is_whole(&self) -> bool {
+        self.problem(&mut None).await.is_ok()
     }
 
     /// What keeps the members from being whole. `goal` keeps the index that they must reach.
@@ -530,6 +551,7 @@ impl Testbed {
         for (name, machine) in &mut self.machines {
             if let Some(status) = machine.process.as_mut().and_then(Process::ended) {
                 let said = last_line(&logs.join(format!("{name}.log")));
+                let said: String = said.chars().take(SAID_MAX).collect();
                 ended.push((name.clone(), format!("{status}: {said}")));
             }
         }

@@ -5,4 +5,5 @@ mod calls;
 mod clock;
 mod disk;
 mod members;
+mod nemesis;
 mod network;
