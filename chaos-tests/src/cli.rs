@@ -1,8 +1,11 @@
 //! What can be typed.
 
 use chaos::nemesis::Kind;
+use chaos::testbed::Choice;
+use chaos::workload;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Breaks real clusters and judges what clients saw
@@ -20,12 +23,15 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Start masters, load and break them, judge the history and write a report; needs root
+    /// Start members of a store, load and break them, judge the history and write a report; needs root
     Run(Run),
     /// Judge the history of a run again
     Check {
         /// The folder of the run
         dir: PathBuf,
+        /// How to print
+        #[arg(short, long, default_value = "table")]
+        output: Output,
     },
     /// Show that the checkers catch planted faults and pass right histories
     Selftest {
@@ -35,6 +41,9 @@ pub enum Command {
         /// Histories of each kind
         #[arg(long, default_value_t = 100)]
         histories: u32,
+        /// How to print
+        #[arg(short, long, default_value = "table")]
+        output: Output,
     },
     /// Tell what this machine lets the harness do, and which faults can be had; exit code 2 where something is missing
     Doctor {
@@ -64,7 +73,25 @@ pub enum Command {
 /// `chaos run`.
 #[derive(Args)]
 pub struct Run {
-    /// The faults by name or group, or all, in rounds of random order; each must happen at least once (see chaos doctor)
+    /// What to start and break: control (our masters), etcd (Debian's), etcd=PATH
+    #[arg(long, default_value = "control", conflicts_with = "endpoints")]
+    pub target: Choice,
+    /// Ask members that run already, by their URLs, and break nothing; needs --nemesis none
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub endpoints: Vec<String>,
+    /// The authorities that the members of --endpoints are signed by
+    #[arg(long, value_name = "FILE", requires_all = ["cert", "key"])]
+    pub cacert: Option<PathBuf>,
+    /// The client's certificate for --endpoints
+    #[arg(long, value_name = "FILE", requires = "cacert")]
+    pub cert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "cacert")]
+    pub key: Option<PathBuf>,
+    /// What clients do
+    #[arg(long, value_delimiter = ',', default_values_t = workload::Kind::USUAL.map(WorkloadName))]
+    pub workload: Vec<WorkloadName>,
+    /// The faults by name or group, all or none, in rounds of random order; each must happen at least once (see chaos doctor)
     #[arg(long, value_name = "FAULTS", default_value = "kill,pause,partition", value_parser = parse_kinds)]
     pub nemesis: Kinds,
     /// How long the load lasts: 60s, 5m, 1h
@@ -73,13 +100,13 @@ pub struct Run {
     /// Fixes requests and faults, though not how they interleave; default: another one each time
     #[arg(long)]
     pub seed: Option<u64>,
-    /// How many masters
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
-    pub masters: u8,
-    /// Requests a second
-    #[arg(long, default_value_t = 200)]
+    /// How many members
+    #[arg(long, alias = "masters", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub members: u8,
+    /// Requests a second, over all workloads
+    #[arg(long, default_value_t = 500)]
     pub rate: u32,
-    /// Keys in use at any time, each by five processes
+    /// Registers in use at any time, each by five processes
     #[arg(long, default_value_t = 4)]
     pub lanes: u32,
     /// The folder for history, logs, results and report
@@ -88,6 +115,35 @@ pub struct Run {
     /// Break a promise on purpose, to see that it is caught (exit code 1)
     #[arg(long)]
     pub plant: Option<Plant>,
+    /// How to print
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+}
+
+/// A workload's name.
+#[derive(Clone, Copy)]
+pub struct WorkloadName(pub workload::Kind);
+
+impl FromStr for WorkloadName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        workload::Kind::from_str(text, false)
+            .map(WorkloadName)
+            .map_err(|_| {
+                let known: Vec<String> = workload::Kind::value_variants()
+                    .iter()
+                    .map(|kind| kind.name())
+                    .collect();
+                format!("say some of {}", known.join(", "))
+            })
+    }
+}
+
+impl std::fmt::Display for WorkloadName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.name())
+    }
 }
 
 /// The faults of `--nemesis`.
@@ -95,6 +151,9 @@ pub struct Run {
 pub struct Kinds(pub Vec<Kind>);
 
 fn parse_kinds(text: &str) -> Result<Kinds, String> {
+    if text == "none" {
+        return Ok(Kinds(Vec::new()));
+    }
     let words = text.split(',').filter(|word| !word.is_empty());
     Kind::parse_list(words).map(Kinds)
 }
@@ -102,7 +161,7 @@ fn parse_kinds(text: &str) -> Result<Kinds, String> {
 /// Promises that can be broken on purpose.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Plant {
-    /// Clients read whatever the asked master has (resourceVersion=0), yet are judged as if they had asked for the newest
+    /// Clients read whatever the asked member has, yet are judged as if they had asked for the newest
     StaleReads,
 }
 

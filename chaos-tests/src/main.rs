@@ -6,6 +6,8 @@ mod show;
 use anyhow::{Context, Result};
 use chaos::cluster::Binaries;
 use chaos::results::{Results, RunConfig};
+use chaos::run::Store;
+use chaos::testbed::{Endpoint, TlsMaterial};
 use chaos::{bench, clock, doctor, run, selftest};
 use clap::{CommandFactory, Parser};
 use cli::{Bench, Cli, Command, Output, Plant};
@@ -18,8 +20,14 @@ const HARNESS_FAULT: u8 = 2;
 fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::Run(args) => until_interrupted(run_command(args)),
-        Command::Check { dir } => run::check(&dir).map(|results| conclude(&results, &dir)),
-        Command::Selftest { seed, histories } => self_test(seed, histories),
+        Command::Check { dir, output } => {
+            run::check(&dir).and_then(|results| conclude(&results, &dir, output))
+        }
+        Command::Selftest {
+            seed,
+            histories,
+            output,
+        } => self_test(seed, histories, output),
         Command::Doctor { output } => examine(output),
         Command::Bench(Bench::Failover { rounds, output }) => {
             until_interrupted(failover(rounds, output))
@@ -62,36 +70,94 @@ async fn run_command(args: cli::Run) -> Result<u8> {
     let seed = args
         .seed
         .unwrap_or_else(|| rand::random_range(0..1_000_000));
-    let binaries = Binaries::find()?;
-    let kinds: Vec<&str> = args.nemesis.0.iter().map(|kind| kind.name()).collect();
-    let seconds = args.time.as_secs();
+    let store = store(&args)?;
     let plant = args.plant.map(|Plant::StaleReads| "stale-reads".to_owned());
-    let planted = plant
-        .as_ref()
-        .map_or(String::new(), |plant| format!(" --plant {plant}"));
+    let (target, version) = match &store {
+        Store::Started(choice) => {
+            let target = choice.target(Path::new("."))?;
+            (choice.to_string(), target.version())
+        }
+        Store::Running(_) => (args.endpoints.join(","), "not known".to_owned()),
+    };
     let config = RunConfig {
-        command: format!(
-            "chaos run --nemesis {} --time {seconds}s --seed {seed} --masters {} --rate {} --lanes {}{planted}",
-            kinds.join(","),
-            args.masters,
-            args.rate,
-            args.lanes
-        ),
-        nemesis: args.nemesis.0,
-        seconds,
+        command: command(&args, seed),
+        target,
+        workloads: args.workload.iter().map(|name| name.0).collect(),
+        nemesis: args.nemesis.0.clone(),
+        seconds: args.time.as_secs(),
         seed,
-        masters: args.masters,
+        members: match &store {
+            Store::Started(_) => args.members,
+            Store::Running(endpoints) => endpoints.len() as u8,
+        },
         rate: args.rate,
         lanes: args.lanes,
         plant,
         started: clock::now(),
-        version: binaries.version(),
+        version,
         machine: machine(),
     };
     let shown = show::Shown::new(args.time);
-    let results = run::run(&config, binaries, &args.out, &shown).await?;
+    let results = run::run(&config, &store, &args.out, &shown).await?;
     shown.finish();
-    Ok(conclude(&results, &args.out))
+    conclude(&results, &args.out, args.output)
+}
+
+fn store(args: &cli::Run) -> Result<Store> {
+    if args.endpoints.is_empty() {
+        return Ok(Store::Started(args.target.clone()));
+    }
+    let read = |path: &Path| {
+        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let tls = match (&args.cacert, &args.cert, &args.key) {
+        (Some(ca), Some(certificate), Some(key)) => Some(TlsMaterial {
+            ca: read(ca)?,
+            certificate: read(certificate)?,
+            key: read(key)?,
+        }),
+        _ => None,
+    };
+    let endpoints = args.endpoints.iter().map(|url| Endpoint {
+        name: url.clone(),
+        url: url.clone(),
+        tls: tls.clone(),
+    });
+    Ok(Store::Running(endpoints.collect()))
+}
+
+/// What repeats a run.
+fn command(args: &cli::Run, seed: u64) -> String {
+    let faults: Vec<&str> = args.nemesis.0.iter().map(|kind| kind.name()).collect();
+    let workloads: Vec<String> = args.workload.iter().map(ToString::to_string).collect();
+    let mut words = vec!["chaos run".to_owned()];
+    let mut add = |flag: &str, value: &str| words.push(format!("--{flag} {value}"));
+    if args.endpoints.is_empty() {
+        add("target", &args.target.to_string());
+    } else {
+        add("endpoints", &args.endpoints.join(","));
+    }
+    for (flag, path) in [
+        ("cacert", &args.cacert),
+        ("cert", &args.cert),
+        ("key", &args.key),
+    ] {
+        if let Some(path) = path {
+            add(flag, &path.display().to_string());
+        }
+    }
+    add("workload", &workloads.join(","));
+    let faults = faults.join(",");
+    add("nemesis", if faults.is_empty() { "none" } else { &faults });
+    add("time", &format!("{}s", args.time.as_secs()));
+    add("seed", &seed.to_string());
+    add("members", &args.members.to_string());
+    add("rate", &args.rate.to_string());
+    add("lanes", &args.lanes.to_string());
+    if let Some(Plant::StaleReads) = args.plant {
+        add("plant", "stale-reads");
+    }
+    words.join(" ")
 }
 
 fn machine() -> String {
@@ -100,14 +166,23 @@ fn machine() -> String {
     format!("Linux {}, {cores} cores", kernel.trim())
 }
 
-fn conclude(results: &Results, out: &Path) -> u8 {
-    show::results(results);
-    println!("report: {}", out.join("report.html").display());
-    results.verdict.code()
+fn conclude(results: &Results, out: &Path, output: Output) -> Result<u8> {
+    match output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(results)?),
+        Output::Table => {
+            show::results(results);
+            println!("report: {}", out.join("report.html").display());
+        }
+    }
+    Ok(results.verdict.code())
 }
 
-fn self_test(seed: u64, histories: u32) -> Result<u8> {
+fn self_test(seed: u64, histories: u32, output: Output) -> Result<u8> {
     let lines = selftest::run(seed, histories)?;
+    if output == Output::Json {
+        println!("{}", serde_json::to_string_pretty(&lines)?);
+        return Ok(0);
+    }
     println!(
         "{:<28}{:<20}{:>10}{:>12}{:>8}",
         "PLANTED", "FOUND AS", "HISTORIES", "OPERATIONS", "MS"

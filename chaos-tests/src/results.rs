@@ -5,6 +5,7 @@ use crate::check::wgl::Limits;
 use crate::check::{self, Findings};
 use crate::history::{Attempt, FaultSpan, Outcome, Record, Timeline, timeline};
 use crate::nemesis::Kind;
+use crate::workload;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -12,14 +13,18 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RunConfig {
+    /// What is put to the test: a target, or the members' URLs.
+    pub target: String,
+    /// What clients do.
+    pub workloads: Vec<workload::Kind>,
     /// The faults that must happen.
     pub nemesis: Vec<Kind>,
     /// Seconds of load.
     pub seconds: u64,
     /// Fixes requests and faults, not their interleaving.
     pub seed: u64,
-    /// Masters.
-    pub masters: u8,
+    /// Members.
+    pub members: u8,
     /// Requests a second.
     pub rate: u32,
     /// Keys in use at any time.
@@ -288,10 +293,12 @@ mod tests {
 
     fn verdict_of(nemesis: Vec<Kind>, plant: Plant, problem: Option<String>) -> Verdict {
         let config = RunConfig {
+            target: "synthetic".to_owned(),
+            workloads: vec![],
             nemesis,
             seconds: 1,
             seed: 1,
-            masters: 3,
+            members: 3,
             rate: 1,
             lanes: 1,
             plant: None,

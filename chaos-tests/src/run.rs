@@ -1,14 +1,13 @@
-//! One run: cluster, load and faults together; then the checkers and the report.
+//! One run: members, load and faults together; then the checkers and the report.
 
 use crate::check::wgl::Limits;
-use crate::cluster::{Binaries, Cluster, Options};
 use crate::history::{self, Record, Recorder};
-use crate::nemesis;
-use crate::nemesis::masters::{self, Nemesis};
+use crate::nemesis::{self, Group, Nemesis};
 use crate::report;
 use crate::results::{self, Results, RunConfig};
-use crate::workload::{self, Workload};
-use anyhow::{Context, Result};
+use crate::testbed::{Choice, Endpoint, Options, Probe, Testbed};
+use crate::workload::{self, Load};
+use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,27 +26,50 @@ pub trait Progress: Sync {
     fn at(&self, elapsed: Duration, events: usize);
 }
 
+/// What is put to the test.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// Members that the harness starts, breaks and removes.
+    Started(Choice),
+    /// Members that somebody else runs; the harness only asks them.
+    Running(Vec<Endpoint>),
+}
+
 /// Runs, judges, writes the folder `out`; the results.
 pub async fn run(
     config: &RunConfig,
-    binaries: Binaries,
+    store: &Store,
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<Results> {
     std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     write_json(&out.join("config.json"), config)?;
-    progress.part(&format!("starting {} masters", config.masters));
-    let mut cluster = Cluster::start(Options {
-        binaries,
-        masters: config.masters,
-        logs: Some(out.join("logs")),
-    })
-    .await
-    .context("the cluster did not start")?;
+    let mut bed = match store {
+        Store::Running(_) => {
+            ensure!(
+                config.nemesis.is_empty(),
+                "members that the harness did not start cannot be broken; ask for no faults (--nemesis none)"
+            );
+            None
+        }
+        Store::Started(choice) => {
+            progress.part(&format!("starting {} members of {choice}", config.members));
+            let options = options(config, choice, out)?;
+            Some(
+                Testbed::start(options)
+                    .await
+                    .context("the members did not start")?,
+            )
+        }
+    };
+    let endpoints = match (store, &bed) {
+        (Store::Running(endpoints), _) => endpoints.clone(),
+        (Store::Started(_), bed) => bed.as_ref().map_or_else(Vec::new, Testbed::endpoints),
+    };
     let recorder = Arc::new(Recorder::new(Some(&out.join("history.jsonl")))?);
     progress.part("load and faults");
-    let problem = load_and_faults(config, &mut cluster, &recorder, progress).await;
-    drop(cluster);
+    let problem = load_and_faults(config, bed.as_mut(), endpoints, &recorder, progress).await;
+    drop(bed);
     let records = recorder.finish()?;
     let problem = problem.err().map(|error| format!("{error:#}"));
     let note = out.join("harness-problem.txt");
@@ -57,6 +79,21 @@ pub async fn run(
     }
     progress.part("checking");
     conclude(config, &records, problem, out)
+}
+
+fn options(config: &RunConfig, choice: &Choice, out: &Path) -> Result<Options> {
+    let mut kinds = config.nemesis.iter();
+    Ok(Options {
+        members: config.members,
+        logs: Some(out.join("logs")),
+        seed: config.seed,
+        with_injector: kinds.any(|kind| kind.needs_injector()),
+        with_clock: config
+            .nemesis
+            .iter()
+            .any(|kind| kind.group() == Group::Clock),
+        ..Options::of(choice.clone())?
+    })
 }
 
 /// Judges the history of a folder again.
@@ -91,25 +128,20 @@ fn conclude(
 
 async fn load_and_faults(
     config: &RunConfig,
-    cluster: &mut Cluster,
+    bed: Option<&mut Testbed>,
+    endpoints: Vec<Endpoint>,
     recorder: &Arc<Recorder>,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let probe = cluster.probe()?;
+    let probe = Probe::new(&endpoints)?;
     let stop = CancellationToken::new();
     let stop_watching = CancellationToken::new();
-    let workload = Workload {
-        clients: probe.clients().to_vec(),
-        rate: config.rate,
-        lanes: config.lanes,
-        seed: config.seed,
-        stale_reads: config.plant.as_deref() == Some("stale-reads"),
-    };
     // However this ends, what was spawned ends with it.
     let _ends_load = stop.clone().drop_guard();
     let _ends_watching = stop_watching.clone().drop_guard();
-    let load = tokio::spawn(workload::run(workload, recorder.clone(), stop.clone()));
-    let leaders = tokio::spawn(masters::watch_leader(
+    let load = load(config, endpoints);
+    let load = tokio::spawn(workload::run(load, recorder.clone(), stop.clone()));
+    let leaders = tokio::spawn(nemesis::watch_leader(
         probe,
         recorder.clone(),
         stop_watching.clone(),
@@ -118,13 +150,15 @@ async fn load_and_faults(
     let until = began + Duration::from_secs(config.seconds);
     let faults = async {
         tokio::time::sleep(WARM_UP).await;
-        let mut nemesis = Nemesis {
-            cluster,
-            recorder: recorder.clone(),
-            progress: &|kind| progress.fault(kind),
-        };
-        let planned = nemesis::schedule(config.seed, &config.nemesis);
-        nemesis.run(planned, until).await?;
+        if let Some(bed) = bed {
+            let mut nemesis = Nemesis {
+                bed,
+                recorder: recorder.clone(),
+                progress: &|kind| progress.fault(kind),
+            };
+            let planned = nemesis::schedule(config.seed, &config.nemesis);
+            nemesis.run(planned, until).await?;
+        }
         tokio::time::sleep_until(until.into()).await;
         anyhow::Ok(())
     };
@@ -143,12 +177,29 @@ async fn load_and_faults(
     stop_watching.cancel();
     leaders.await.context("the watch on the leader panicked")?;
     broken?;
-    anyhow::ensure!(
+    ensure!(
         unread.is_empty(),
-        "after all faults were healed these keys could not be read: {}",
+        "after all faults were healed these had no last word: {}",
         unread.join(", ")
     );
     Ok(())
+}
+
+fn load(config: &RunConfig, endpoints: Vec<Endpoint>) -> Load {
+    let run: String = config
+        .started
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .collect();
+    Load {
+        kinds: config.workloads.clone(),
+        endpoints,
+        prefix: format!("/chaos/{run}-{}/", config.seed),
+        rate: config.rate,
+        lanes: config.lanes,
+        seed: config.seed,
+        stale_reads: config.plant.as_deref() == Some("stale-reads"),
+    }
 }
 
 fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {

@@ -77,6 +77,8 @@ pub enum Class {
     WrongSum,
     /// Members tell different states at one revision.
     Divergent,
+    /// A snapshot's checksum is wrong.
+    TornSnapshot,
 }
 
 impl Class {
@@ -127,6 +129,7 @@ impl std::fmt::Display for Class {
             Class::LockBroken => "lock broken",
             Class::WrongSum => "wrong sum",
             Class::Divergent => "members differ",
+            Class::TornSnapshot => "snapshot torn",
         })
     }
 }

@@ -1,4 +1,5 @@
-//! Members hash what they hold at a revision. The same revision, compacted to the same one, has the same hash everywhere.
+//! Members hash what they hold at a revision. The same revision, compacted to the same one, has the same hash everywhere; and a
+//! snapshot that a member hands out is the one that it made.
 
 use super::Checked;
 use super::anomaly::{Anomaly, Class};
@@ -9,6 +10,12 @@ pub(super) fn check(timeline: &Timeline) -> Checked {
     let mut checked = Checked::default();
     let mut known: HashMap<(u64, u64), (&Attempt, u64)> = HashMap::new();
     for attempt in &timeline.attempts {
+        if let Some(Told::Snapshot { whole: false, .. }) = attempt.reply().map(|reply| &reply.told)
+        {
+            let why = "its checksum is wrong";
+            let anomaly = Anomaly::new(Class::TornSnapshot, &attempt.server, attempt, [], why);
+            checked.anomalies.push(anomaly);
+        }
         let Request::Hash { revision } = attempt.request else {
             continue;
         };

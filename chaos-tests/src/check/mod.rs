@@ -3,6 +3,7 @@
 
 pub mod anomaly;
 mod bank;
+pub use bank::OPENED_WITH;
 mod classify;
 mod divergence;
 mod lease;

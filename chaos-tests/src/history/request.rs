@@ -293,10 +293,12 @@ pub enum Told {
         /// From this revision on.
         compacted: u64,
     },
-    /// A snapshot that was whole.
+    /// A snapshot.
     Snapshot {
         /// Its length.
         bytes: u64,
+        /// Whether its checksum is right.
+        whole: bool,
     },
 }
 
@@ -416,7 +418,10 @@ impl Display for Reply {
             Told::Changed { .. } => write!(f, "changed")?,
             Told::Lease { ttl } => write!(f, "lives {ttl} s")?,
             Told::Hash { hash, compacted } => write!(f, "{hash:08x} from revision {compacted} on")?,
-            Told::Snapshot { bytes } => write!(f, "{bytes} bytes, whole")?,
+            Told::Snapshot { bytes, whole } => {
+                let whole = if *whole { "whole" } else { "torn" };
+                write!(f, "{bytes} bytes, {whole}")?;
+            }
         }
         match self.revision {
             Some(revision) => write!(f, " (revision {revision})"),

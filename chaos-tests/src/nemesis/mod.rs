@@ -11,7 +11,6 @@ mod clock;
 mod disk;
 mod files;
 mod kind;
-pub mod masters;
 mod network;
 mod process;
 mod schedule;

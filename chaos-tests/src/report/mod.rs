@@ -56,7 +56,7 @@ fn summary(config: &RunConfig, results: &Results) -> String {
     format!(
         "{} operations and events, {} members, {installed} faults in {} s. Checked in {} ms.{}",
         findings.ops,
-        config.masters,
+        config.members,
         config.seconds,
         findings.millis,
         plant.unwrap_or_default()
@@ -167,7 +167,7 @@ fn tell(page: &mut String, checker: &str, anomaly: &Anomaly, results: &Results) 
 
 fn coverage(page: &mut String, results: &Results) {
     page.push_str(
-        "<h2>Faults</h2><table><tr><th>fault<th>kind<th>masters<th>from<th>for<th>outcome</tr>",
+        "<h2>Faults</h2><table><tr><th>fault<th>kind<th>members<th>from<th>for<th>outcome</tr>",
     );
     for fault in &results.faults {
         let lasted = fault.until_ns.map_or("not healed".to_owned(), |until| {
@@ -245,6 +245,7 @@ fn figures(page: &mut String, config: &RunConfig, results: &Results) {
         .iter()
         .map(|(class, count)| format!("{class}: {count}"))
         .collect();
+    let workloads: Vec<String> = config.workloads.iter().map(|kind| kind.name()).collect();
     let rows = [
         (
             "requests",
@@ -273,11 +274,13 @@ fn figures(page: &mut String, config: &RunConfig, results: &Results) {
                 "median {write_median:.1} ms, 99 of 100 {write_p99:.1} ms, longest {write_max:.0} ms"
             ),
         ),
+        ("put to the test", config.target.clone()),
+        ("workloads", workloads.join(", ")),
         ("seed", config.seed.to_string()),
         (
             "asked rate",
             format!(
-                "{} a second on {} keys at a time",
+                "{} a second; {} registers at a time",
                 config.rate, config.lanes
             ),
         ),
@@ -312,10 +315,12 @@ mod tests {
         let seed =
             (1..).find_map(|seed| register::history(seed, Shape::default(), Plant::StaleRead));
         let config = RunConfig {
+            target: "synthetic".to_owned(),
+            workloads: vec![],
             nemesis: vec![],
             seconds: 1,
             seed: 1,
-            masters: 3,
+            members: 3,
             rate: 1,
             lanes: 1,
             plant: Some("<b>".to_owned()),
