@@ -177,6 +177,18 @@ pub enum Bench {
         #[arg(short, long, default_value = "table")]
         output: Output,
     },
+    /// How long do the checkers take over a history that never was?
+    Check {
+        /// Operations on registers
+        #[arg(long, default_value_t = 100_000)]
+        ops: u32,
+        /// Makes the history
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How to print
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
 }
 
 /// How to print.

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Bench(Bench::Failover { rounds, output }) => {
             until_interrupted(failover(rounds, output))
         }
+        Command::Bench(Bench::Check { ops, seed, output }) => checkers(ops, seed, output),
         Command::Launch { socket, command } => {
             chaos::injector::launch::run(&socket, &command).map(|()| 0)
         }
@@ -208,6 +209,19 @@ fn examine(output: Output) -> Result<u8> {
         Output::Table => show::examination(&found),
     }
     Ok(if found.is_whole() { 0 } else { HARNESS_FAULT })
+}
+
+fn checkers(ops: u32, seed: u64, output: Output) -> Result<u8> {
+    let checked = bench::check::run(ops, seed)?;
+    if output == Output::Json {
+        println!("{}", serde_json::to_string_pretty(&checked)?);
+        return Ok(0);
+    }
+    println!("{} operations on {} registers", checked.ops, checked.keys);
+    for (checker, millis) in &checked.millis {
+        println!("{checker:<20}{millis:>8} ms");
+    }
+    Ok(0)
 }
 
 async fn failover(rounds: u32, output: Output) -> Result<u8> {

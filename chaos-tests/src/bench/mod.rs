@@ -1,3 +1,4 @@
-//! Measurements on a cluster of this machine.
+//! Measurements on this machine: of a cluster, and of the checkers.
 
+pub mod check;
 pub mod failover;
