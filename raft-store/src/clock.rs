@@ -1,4 +1,4 @@
-//! The wall clock: only to know how old history is.
+//! The wall clock: only to tell people when something was.
 
 use crate::runtime;
 

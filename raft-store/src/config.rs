@@ -80,8 +80,10 @@ pub struct Limits {
     pub log_entries_kept: u64,
     /// The log is cut to its newest entries when it holds more bytes than this.
     pub log_bytes_max: u64,
-    /// How long the past can be asked.
-    pub history: Duration,
+    /// How much of the past is kept, unless the cluster set it otherwise.
+    pub history: mvcc::HistoryLimits,
+    /// How often a time is noted: what was not written through the API is dated as exactly as this.
+    pub history_step: Duration,
     /// Commands that may wait to be proposed; more are refused.
     pub proposals_queued: usize,
     /// With less room than this on its disk, a member takes only deletes and compactions.
@@ -96,7 +98,8 @@ impl Default for Limits {
             log_entries_slack: 5_000,
             log_entries_kept: 10_000,
             log_bytes_max: 256 << 20,
-            history: Duration::from_secs(24 * 3600),
+            history: mvcc::HistoryLimits::default(),
+            history_step: Duration::from_secs(10),
             proposals_queued: 8192,
             disk_reserve_bytes: 256 << 20,
             hub: mvcc::HubLimits {

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use objects::cluster::{ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberList};
+use objects::past::HistoryKeep;
 use objects::{Reason, Status, StatusDetails};
 use registry::Caller;
 use serde::de::DeserializeOwned;
@@ -78,6 +79,9 @@ pub trait Cluster: Send + Sync + 'static {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Vec<String>, Status>;
+
+    /// Sets how much of the past is kept; what is left out stays as it is.
+    async fn keep_history(&self, keep: HistoryKeep) -> Result<(), Status>;
 
     /// What `/readyz` says beyond that the server answers: at least whether the store has a leader.
     fn readiness(&self) -> Vec<Check>;
@@ -147,8 +151,13 @@ fn authorize(caller: &Caller, parts: &Parts, words: &[&str]) -> Result<(), Statu
     if is_master(caller) || (readable && is_node(caller)) {
         return Ok(());
     }
+    Err(forbidden(caller, parts))
+}
+
+/// 403 for a path that is no resource, in apiserver's words.
+pub fn forbidden(caller: &Caller, parts: &Parts) -> Status {
     let verb = parts.method.as_str().to_ascii_lowercase();
-    Err(Status::failure(
+    Status::failure(
         403,
         Reason::Forbidden,
         format!(
@@ -156,7 +165,7 @@ fn authorize(caller: &Caller, parts: &Parts, words: &[&str]) -> Result<(), Statu
             caller.user,
             parts.uri.path()
         ),
-    ))
+    )
 }
 
 fn snapshot_keys(headers: &HeaderMap, query: &Query) -> Result<SnapshotKeys, Status> {
@@ -195,13 +204,15 @@ fn archive(archive: Archive) -> Answer {
     }
 }
 
-fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Status> {
+/// Reads a JSON body.
+pub fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Status> {
     serde_json::from_slice(body).map_err(|error| {
         Status::bad_request(format!("the request's body is not as agreed: {error}"))
     })
 }
 
-fn ok(value: &impl serde::Serialize) -> Answer {
+/// 200 with a value.
+pub fn ok(value: &impl serde::Serialize) -> Answer {
     Answer::value(StatusCode::OK, value)
 }
 

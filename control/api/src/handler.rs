@@ -12,7 +12,7 @@ use crate::path::Route;
 use crate::proxy::NodeAddress;
 use crate::query::Query;
 use crate::tls::NodeClientTls;
-use crate::{documents, verbs};
+use crate::{documents, history, verbs};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderName, Method, Request, Response};
@@ -176,6 +176,10 @@ impl ApiServer {
         let body = body::read(body, cluster::BODY_BYTES_MAX);
         let body = self.within_deadline(body).await?;
         let _place = self.flow().request(caller.as_ref().ok())?;
+        let words: Vec<&str> = segments.iter().map(String::as_str).collect();
+        if let ["history", words @ ..] = &words[..] {
+            return history::answer(self, &caller?, words, &parts, query, &body).await;
+        }
         // Each call has its own deadline: feeding a new member may take longer than a request.
         cluster::answer(self.cluster(), caller, segments, &parts, query, &body).await
     }

@@ -11,6 +11,7 @@ mod cluster;
 mod documents;
 mod flow;
 mod handler;
+mod history;
 mod negotiate;
 mod options;
 mod path;

@@ -88,7 +88,11 @@ pub fn write(query: &Query, headers: &HeaderMap, is_apply: bool) -> Result<Write
 }
 
 /// Options of a delete: the body's, or, when it is empty, the query's.
-pub fn delete(query: &Query, body: Option<Value>) -> Result<DeleteOptions, Status> {
+pub fn delete(
+    query: &Query,
+    headers: &HeaderMap,
+    body: Option<Value>,
+) -> Result<DeleteOptions, Status> {
     let given: DeleteBody = match body {
         None => DeleteBody {
             grace_period_seconds: query.number("gracePeriodSeconds")?,
@@ -127,6 +131,7 @@ pub fn delete(query: &Query, body: Option<Value>) -> Result<DeleteOptions, Statu
             None => None,
         },
         dry_run: dry_run(values.chain(query.all("dryRun")))?,
+        manager: program(headers),
     })
 }
 
@@ -178,18 +183,19 @@ mod tests {
     #[test]
     fn deletes_take_body_or_query() {
         let query = Query::parse("propagationPolicy=Foreground&gracePeriodSeconds=5&dryRun=All");
-        let options = delete(&query, None).expect("valid");
+        let none = HeaderMap::new();
+        let options = delete(&query, &none, None).expect("valid");
         assert_eq!(options.propagation, Some(Propagation::Foreground));
         assert_eq!(options.grace_seconds, Some(5));
         assert!(options.dry_run);
         let body = serde_json::json!({"propagationPolicy": "Orphan", "preconditions": {"uid": "u", "resourceVersion": "7"}});
-        let options = delete(&Query::default(), Some(body)).expect("valid");
+        let options = delete(&Query::default(), &none, Some(body)).expect("valid");
         assert_eq!(options.propagation, Some(Propagation::Orphan));
         assert_eq!(options.uid, Some(Uid("u".to_owned())));
         assert_eq!(options.resource_version.map(|it| it.0), Some(7));
         let both = serde_json::json!({"propagationPolicy": "Orphan", "orphanDependents": true});
         assert_eq!(
-            delete(&Query::default(), Some(both))
+            delete(&Query::default(), &none, Some(both))
                 .expect_err("both")
                 .code,
             400

@@ -174,7 +174,7 @@ impl Call<'_> {
     async fn delete(self) -> Result<Answer, Status> {
         let presenter = self.presenter()?;
         let body = delete_body(self.parts, &self.body)?;
-        let options = options::delete(self.query, body)?;
+        let options = options::delete(self.query, &self.parts.headers, body)?;
         let pipeline = self.server.pipeline();
         match pipeline.delete(self.caller, self.target, &options).await? {
             Deleted::Object(object) => Ok(Answer::json(StatusCode::OK, presenter.object(&object)?)),
@@ -186,7 +186,7 @@ impl Call<'_> {
         let presenter = self.presenter()?;
         let list = options::list(self.query, None)?;
         let body = delete_body(self.parts, &self.body)?;
-        let options = options::delete(self.query, body)?;
+        let options = options::delete(self.query, &self.parts.headers, body)?;
         let pipeline = self.server.pipeline();
         let deleted = pipeline
             .delete_collection(self.caller, self.target, &list, &options)

@@ -1,6 +1,9 @@
 //! What can be typed.
 
+use crate::past::{At, parse_at};
+use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use objects::Quantity;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -55,6 +58,12 @@ pub enum Command {
     Get(Get),
     /// Show everything about objects, with their events
     Describe(Describe),
+    /// Tell who changed which fields of an object when; without one, what of the past is kept
+    History(History),
+    /// Tell what was created, deleted and changed since a point in the past
+    Diff(Diff),
+    /// Write objects back as they were
+    Restore(Restore),
     /// Make the cluster as files say: create what is absent, change what differs
     Apply(Apply),
     /// Delete objects
@@ -122,6 +131,9 @@ pub struct Get {
     pub objects: Objects,
     #[command(flatten)]
     pub output: OutputArg,
+    /// As they were: 10m (ago), 2026-01-31T12:00:00Z, or a revision
+    #[arg(long, value_name = "WHEN", value_parser = parse_at, conflicts_with = "watch")]
+    pub at: Option<At>,
     /// Go on showing changes
     #[arg(short, long)]
     pub watch: bool,
@@ -138,6 +150,58 @@ pub struct Get {
 pub struct Describe {
     #[command(flatten)]
     pub objects: Objects,
+}
+
+/// `ctl history`.
+#[derive(Args)]
+pub struct History {
+    /// TYPE/NAME or TYPE NAME
+    #[arg(value_name = "TYPE/NAME")]
+    pub what: Vec<String>,
+    /// At most so many changes, the newest first
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..).map(usize::from))]
+    pub limit: usize,
+    /// From now on, keep the cluster's past for so long: 24h, 7d
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub keep: Option<Duration>,
+    /// From now on, keep at most so many bytes of changes: 2Gi
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub keep_bytes: Option<u64>,
+    #[command(flatten)]
+    pub output: OutputArg,
+}
+
+/// `ctl diff`.
+#[derive(Args)]
+pub struct Diff {
+    /// TYPE [NAME...], TYPE/NAME..., or TYPE,TYPE; default: everything but events and leases
+    #[arg(value_name = "TYPE[/NAME]")]
+    pub what: Vec<String>,
+    /// Since when: 1h (ago), 2026-01-31T12:00:00Z, or a revision
+    #[arg(long, value_name = "WHEN", value_parser = parse_at)]
+    pub since: At,
+    /// Until when; default: now
+    #[arg(long, value_name = "WHEN", value_parser = parse_at)]
+    pub until: Option<At>,
+    /// In all namespaces
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    #[command(flatten)]
+    pub output: OutputArg,
+}
+
+/// `ctl restore`.
+#[derive(Args)]
+pub struct Restore {
+    /// TYPE/NAME... or TYPE NAME...; a namespace is restored with what lay in it
+    #[arg(required = true, value_name = "TYPE/NAME")]
+    pub what: Vec<String>,
+    /// As they were when: 10m (ago), 2026-01-31T12:00:00Z, or a revision
+    #[arg(long, value_name = "WHEN", value_parser = parse_at)]
+    pub at: At,
+    /// Only tell what would happen; the server checks everything
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Files with objects.
@@ -443,6 +507,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     } else {
         Err(wrong())
     }
+}
+
+/// A quantity as Kubernetes writes it: `512Mi`, `2Gi`.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let bytes = Quantity::parse(text)
+        .map_err(|error| error.to_string())?
+        .units();
+    u64::try_from(bytes).map_err(|_| format!("{text:?} must not be negative"))
 }
 
 #[cfg(test)]

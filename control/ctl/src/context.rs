@@ -13,6 +13,7 @@ pub struct Context {
     pub client: Client,
     /// The namespace of what names none.
     pub namespace: String,
+    is_namespace_given: bool,
     resources: OnceCell<Resources>,
 }
 
@@ -59,8 +60,14 @@ impl Context {
         Ok(Context {
             client: Client::new(&config)?,
             namespace,
+            is_namespace_given: cli.namespace.is_some(),
             resources: OnceCell::new(),
         })
+    }
+
+    /// The namespace, if it was named on the command line.
+    pub fn given_namespace(&self) -> Option<&str> {
+        self.is_namespace_given.then_some(self.namespace.as_str())
     }
 
     /// What the server serves; asked once.

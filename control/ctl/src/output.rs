@@ -90,6 +90,27 @@ fn cell(value: &Value) -> String {
     }
 }
 
+/// `24h`, `90m`, `45s`: the largest unit in which it is whole.
+pub fn duration(seconds: u64) -> String {
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    let whole = units
+        .iter()
+        .find(|(unit, _)| seconds > *unit && seconds.is_multiple_of(*unit));
+    match whole {
+        Some((unit, letter)) => format!("{}{letter}", seconds / unit),
+        None => format!("{seconds}s"),
+    }
+}
+
+/// `2.0 GiB`, `3.1 MiB`, `12 B`.
+pub fn bytes(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units.iter().find(|(shift, _)| bytes >> shift > 0) {
+        Some((shift, unit)) => format!("{:.1} {unit}", bytes as f64 / f64::from(1 << shift)),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// Text that stands out on a terminal, and is plain elsewhere.
 pub fn strong(text: &str) -> String {
     if std::io::stdout().is_terminal() {
@@ -103,6 +124,13 @@ pub fn strong(text: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn amounts_are_told_in_their_unit() {
+        assert_eq!(duration(86_400), "24h");
+        assert_eq!([duration(7 * 86_400), duration(90)], ["7d", "90s"]);
+        assert_eq!([bytes(2 << 30), bytes(12)], ["2.0 GiB", "12 B"]);
+    }
 
     #[test]
     fn a_table_shows_what_its_width_allows() {

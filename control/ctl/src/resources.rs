@@ -107,6 +107,11 @@ impl Resources {
         Ok(Resources(all))
     }
 
+    /// All of them.
+    pub fn all(&self) -> &[Resource] {
+        &self.0
+    }
+
     /// The resources of a word: a name in any form, several joined by commas, or a category such as `all`.
     pub fn resolve(&self, words: &str) -> Result<Vec<&Resource>> {
         let mut found = Vec::new();

@@ -19,6 +19,7 @@ pub mod tableprint;
 pub use authorize::authorize;
 pub use decode::decode_json;
 pub use faults::Faults;
+pub use mvcc::At;
 pub use pipeline::Pipeline;
 pub use request::{
     Caller, DeleteOptions, Deleted, FieldValidation, List, ListOptions, Patch, PatchKind,

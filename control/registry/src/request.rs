@@ -298,6 +298,8 @@ pub struct DeleteOptions {
     pub resource_version: Option<Revision>,
     /// `dryRun=All`.
     pub dry_run: bool,
+    /// The program that asks, for the object's history.
+    pub manager: Option<String>,
 }
 
 /// A page of objects.

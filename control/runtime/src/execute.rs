@@ -90,6 +90,7 @@ impl Executor {
                     uid: precondition.uid.clone(),
                     resource_version: revision_of(precondition)?,
                     dry_run: false,
+                    manager: None,
                 };
                 match self
                     .pipeline

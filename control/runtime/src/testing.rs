@@ -4,8 +4,8 @@ use crate::world::SharedWorld;
 use async_trait::async_trait;
 use futures::StreamExt;
 use mvcc::{
-    LeaderState, LeaderStream, MemStore, Op, RangeRequest, RangeResponse, Store, StoreError, Txn,
-    TxnResponse, WatchRequest, WatchStream,
+    At, KeyVersions, LeaderState, LeaderStream, MemStore, Moment, Op, Past, RangeRequest,
+    RangeResponse, Store, StoreError, Txn, TxnResponse, VersionsRequest, WatchRequest, WatchStream,
 };
 use objects::{Revision, Term, Timestamp, Uid};
 use registry::Shell;
@@ -49,6 +49,18 @@ impl Store for Terse {
             futures::future::ready(is_news)
         });
         Ok(changes.boxed())
+    }
+
+    async fn versions(&self, request: VersionsRequest) -> Result<KeyVersions, StoreError> {
+        self.0.versions(request).await
+    }
+
+    async fn past(&self) -> Result<Past, StoreError> {
+        self.0.past().await
+    }
+
+    async fn moment(&self, at: At) -> Result<Moment, StoreError> {
+        self.0.moment(at).await
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {

@@ -1,8 +1,10 @@
 //! What can be typed.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use objects::Quantity;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A master of a Trireme cluster: store, API server, controllers and scheduler in one program.
 #[derive(Parser)]
@@ -13,9 +15,21 @@ use std::path::PathBuf;
     disable_help_subcommand = true
 )]
 pub struct Cli {
+    /// How to write the log, which goes to standard error
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// How to write the log.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object a line, for machines
+    Json,
 }
 
 /// The subcommands.
@@ -72,6 +86,45 @@ pub struct Run {
     /// The network of services' addresses; fixed when the cluster is made
     #[arg(long, value_name = "CIDR", requires = "init")]
     pub service_cidr: Option<String>,
+    /// For how long a new cluster keeps its past (24h); changed later with `ctl history --keep`
+    #[arg(long, value_name = "DURATION", requires = "init", value_parser = parse_duration)]
+    pub history: Option<Duration>,
+    /// How many bytes of changes a new cluster keeps at most (2Gi); the oldest go first
+    #[arg(long, value_name = "BYTES", requires = "init", value_parser = parse_bytes)]
+    pub history_bytes: Option<u64>,
+}
+
+/// `90s`, `24h`, `7d`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let split = text
+        .find(|letter: char| !letter.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let seconds = match unit {
+        "s" | "" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => 0,
+    };
+    match digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|count| count.checked_mul(seconds))
+    {
+        Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!(
+            "{text:?} is no duration: write it as 90m, 24h or 7d"
+        )),
+    }
+}
+
+/// A quantity as Kubernetes writes it.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let bytes = Quantity::parse(text)
+        .map_err(|error| error.to_string())?
+        .units();
+    u64::try_from(bytes).map_err(|_| format!("{text:?} must not be negative"))
 }
 
 /// `control restore`.
@@ -126,5 +179,14 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn history_is_bounded_in_words() {
+        assert_eq!(parse_duration("24h"), Ok(Duration::from_secs(86400)));
+        assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(7 * 86400)));
+        assert!(parse_duration("1y").is_err() && parse_duration("").is_err());
+        assert_eq!(parse_bytes("2Gi"), Ok(2 << 30));
+        assert!(parse_bytes("-1").is_err() && parse_bytes("x").is_err());
     }
 }

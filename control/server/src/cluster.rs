@@ -1,7 +1,7 @@
 //! The cluster behind `/cluster/v1/`: membership, joining, snapshots, explanations; over the store of this master.
 
 use crate::pki::{Authority, Subject};
-use crate::settings::MasterIdentity;
+use crate::settings::{self, MasterIdentity};
 use crate::vault::{self, Keys};
 use crate::{clock, tokens};
 use api::{Archive, Check, Cluster, SnapshotKeys};
@@ -12,6 +12,7 @@ use futures::{FutureExt, StreamExt};
 use mvcc::{Store, StoreError};
 use objects::cluster::{ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberList};
 use objects::identities::{NODES_GROUP, node_user};
+use objects::past::HistoryKeep;
 use objects::{ObjectKey, Reason, Status, names};
 use raft_store::{MembershipError, RaftStore};
 use runtime::Runtime;
@@ -104,6 +105,13 @@ impl Cluster for Masters {
             &ObjectKey::new(row.group_resource(), namespace, name),
         )
         .await
+    }
+
+    async fn keep_history(&self, keep: HistoryKeep) -> Result<(), Status> {
+        let past = self.store.past().await.map_err(unavailable)?;
+        let limits = settings::history_limits(&keep, past.limits.unwrap_or_default())
+            .map_err(|error| Status::bad_request(error.to_string()))?;
+        self.store.keep_history(limits).await.map_err(unavailable)
     }
 
     fn readiness(&self) -> Vec<Check> {

@@ -11,7 +11,8 @@ use crate::{boot, peers};
 use anyhow::{Context, Result, anyhow, bail};
 use api::{ApiConfig, ApiServer, NodeClientTls, PemBundle, ServerTls};
 use client::Identity;
-use mvcc::Store;
+use mvcc::{HistoryLimits, Store};
+use objects::past::HistoryKeep;
 use raft_store::{Config, Limits, MembershipError, RaftStore, Timings};
 use registry::{Pipeline, Registry, Shell};
 use runtime::Runtime;
@@ -55,7 +56,8 @@ async fn master(args: Run) -> Result<()> {
     .await?;
     if identity.founder {
         match store.bootstrap().await {
-            Ok(()) | Err(MembershipError::AlreadyBegun) => {}
+            Ok(()) => keep_history(&store, &args).await?,
+            Err(MembershipError::AlreadyBegun) => {}
             Err(error) => return Err(error).context("the new cluster could not begin"),
         }
     }
@@ -68,6 +70,22 @@ async fn master(args: Run) -> Result<()> {
         store,
     };
     master.serve(api_listener).await
+}
+
+/// Sets how much of the past the new cluster keeps, if that was said.
+async fn keep_history(store: &RaftStore, args: &Run) -> Result<()> {
+    let keep = HistoryKeep {
+        seconds: args.history.map(|history| history.as_secs()),
+        bytes: args.history_bytes,
+    };
+    if keep == HistoryKeep::default() {
+        return Ok(());
+    }
+    let limits = settings::history_limits(&keep, HistoryLimits::default())?;
+    store
+        .keep_history(limits)
+        .await
+        .context("the new cluster could not be told how much history to keep")
 }
 
 struct Master {

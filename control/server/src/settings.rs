@@ -7,7 +7,9 @@
 use crate::pki::Authority;
 use anyhow::{Context, Result};
 use client::Identity;
+use mvcc::HistoryLimits;
 use objects::cluster::ClusterSettings;
+use objects::past::HistoryKeep;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;
@@ -51,6 +53,29 @@ pub fn checked(mut settings: ClusterSettings) -> Result<ClusterSettings> {
     settings.dns_address = Ipv4Addr::from(u32::from(services.network()) + DNS_HOST).to_string();
     Ok(settings)
 }
+
+/// The bounds of history with what `keep` says in the place of those that stand.
+pub fn history_limits(keep: &HistoryKeep, standing: HistoryLimits) -> Result<HistoryLimits> {
+    let keep_ms = match keep.seconds {
+        None => standing.keep_ms,
+        Some(seconds) => seconds.saturating_mul(1000),
+    };
+    let keep_bytes = keep.bytes.unwrap_or(standing.keep_bytes);
+    anyhow::ensure!(
+        keep_ms >= HISTORY_MS_MIN && keep_bytes >= HISTORY_BYTES_MIN,
+        "history must be kept for at least {} s and {} MiB: watchers that fall behind go on from it",
+        HISTORY_MS_MIN / 1000,
+        HISTORY_BYTES_MIN >> 20
+    );
+    Ok(HistoryLimits {
+        keep_ms,
+        keep_bytes,
+    })
+}
+
+/// Shorter history would end the watches of clients that were away for a moment; Kubernetes keeps five minutes.
+const HISTORY_MS_MIN: u64 = 5 * 60 * 1000;
+const HISTORY_BYTES_MIN: u64 = 16 << 20;
 
 /// The address of the service `kubernetes`: the first of the services' network.
 pub fn api_service_address(settings: &ClusterSettings) -> Result<IpAddr> {
@@ -222,6 +247,19 @@ mod tests {
         assert!(with("10.0.0.0/8", "10.96.0.0/16").is_err());
         assert!(with("10.0.0.0/16", "10.1.0.0/30").is_err());
         assert!(with("x", "10.1.0.0/16").is_err());
+    }
+
+    #[test]
+    fn history_keeps_what_is_not_said_and_has_a_least() {
+        let standing = HistoryLimits::default();
+        let keep = |seconds, bytes| history_limits(&HistoryKeep { seconds, bytes }, standing);
+        assert_eq!(keep(None, None).expect("good"), standing);
+        let week = keep(Some(7 * 24 * 3600), None).expect("good");
+        assert_eq!(
+            (week.keep_ms, week.keep_bytes),
+            (7 * 24 * 3_600_000, standing.keep_bytes)
+        );
+        assert!(keep(Some(10), None).is_err() && keep(None, Some(1)).is_err());
     }
 
     #[test]

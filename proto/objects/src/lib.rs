@@ -12,6 +12,7 @@ mod key;
 mod meta;
 pub mod names;
 mod object;
+pub mod past;
 pub mod patch;
 pub mod quantity;
 mod secret;

@@ -34,11 +34,23 @@ impl Timestamp {
         format!("{:.6}", self.0)
     }
 
+    /// RFC 3339 with three digits: exact enough to come back to.
+    pub fn to_milli_time(self) -> String {
+        format!("{:.3}", self.0)
+    }
+
     /// The moment `duration` later.
     #[must_use]
     pub fn plus(self, duration: std::time::Duration) -> Self {
         let duration = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
         Timestamp(self.0.checked_add(duration).unwrap_or(jiff::Timestamp::MAX))
+    }
+
+    /// The moment `duration` before.
+    #[must_use]
+    pub fn minus(self, duration: std::time::Duration) -> Self {
+        let duration = SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+        Timestamp(self.0.checked_sub(duration).unwrap_or(jiff::Timestamp::MIN))
     }
 
     /// How long after `earlier` this is; zero when it is not after it.
@@ -90,6 +102,12 @@ mod tests {
         let time = Timestamp::from_unix_ms(1_700_000_000_987);
         assert_eq!(time.to_string(), "2023-11-14T22:13:20Z");
         assert_eq!(time.to_micro_time(), "2023-11-14T22:13:20.987000Z");
+        assert_eq!(time.to_milli_time(), "2023-11-14T22:13:20.987Z");
+        assert_eq!(
+            time.plus(Duration::from_secs(2))
+                .minus(Duration::from_secs(2)),
+            time
+        );
         assert_eq!(
             time.plus(Duration::from_secs(2)).since(time),
             Duration::from_secs(2)

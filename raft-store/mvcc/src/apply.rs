@@ -7,6 +7,7 @@
 use crate::command::{Applied, Batch, Command, Done, Outcome, Reply};
 use crate::compact;
 use crate::lease;
+use crate::notes::{self, Author};
 use crate::overlay::Overlay;
 use crate::read;
 use crate::record::{Record, Version, history_key, version_key};
@@ -37,6 +38,13 @@ pub fn apply<T: Tables + ?Sized>(
         Command::LeaseExpire { ids, now_ms } => lease::expire(overlay, ids, *now_ms, &mut events)?,
         Command::LeaseRenewAll { now_ms } => lease::renew_all(overlay, *now_ms)?,
         Command::RaiseRevision { by } => Ok(Done::Raised(compact::raise_revision(overlay, *by))),
+        Command::Tick { wall_ms, now_ms } => {
+            Ok(Done::Ticked(notes::tick(overlay, *wall_ms, *now_ms)?))
+        }
+        Command::KeepHistory { limits } => {
+            overlay.meta_mut().history_limits = Some(*limits);
+            Ok(Done::HistoryKept(*limits))
+        }
     };
     Ok(Outcome {
         reply,
@@ -109,7 +117,7 @@ fn decide<T: Tables + ?Sized>(
         let possible = match op {
             Op::Put { lease, .. } => *lease == LeaseId(0) || lease::exists(overlay, *lease)?,
             Op::Txn(inner) => decide(overlay, inner, branches)?,
-            Op::DeleteRange { .. } | Op::Range { .. } => true,
+            Op::DeleteRange { .. } | Op::Range { .. } | Op::Sign(_) => true,
         };
         if !possible {
             return Ok(false);
@@ -194,6 +202,10 @@ fn run<T: Tables + ?Sized>(
                 OpResult::Range(found)
             }
             Op::Txn(inner) => OpResult::Txn(run(change, inner, branches)?),
+            Op::Sign(author) => {
+                change.author = Some(author.clone());
+                OpResult::Signed
+            }
         });
     }
     Ok(TxnResponse {
@@ -209,6 +221,7 @@ pub(crate) struct Change<'c, 'b, T: ?Sized> {
     events: &'c mut Vec<Arc<Event>>,
     next: Revision,
     sub: u32,
+    author: Option<Author>,
 }
 
 impl<'c, 'b, T: Tables + ?Sized> Change<'c, 'b, T> {
@@ -219,11 +232,15 @@ impl<'c, 'b, T: Tables + ?Sized> Change<'c, 'b, T> {
             events,
             next,
             sub: 0,
+            author: None,
         }
     }
 
     /// Takes the revision if something was written.
     pub(crate) fn finish(self) {
+        if let Some(author) = self.author.as_ref().filter(|_| self.sub > 0) {
+            notes::sign(self.overlay, self.next, author);
+        }
         self.overlay.meta_mut().revision = self.revision();
     }
 
@@ -312,13 +329,16 @@ impl<'c, 'b, T: Tables + ?Sized> Change<'c, 'b, T> {
             sub: *sub,
             is_delete: *is_delete,
         };
-        self.overlay
-            .put(Table::History, history_key(self.next, *sub), bytes.clone());
-        self.overlay.put(
-            Table::Versions,
-            version_key(&kv.key, self.next).into(),
-            version.value(),
+        let (history_row, version_row) = (
+            history_key(self.next, *sub),
+            version_key(&kv.key, self.next),
         );
+        let (version_value, row_bytes) = (version.value(), history_row.len() + version_row.len());
+        let written = bytes.len() + row_bytes + version_value.len();
+        self.overlay.meta_mut().written_bytes += written as u64;
+        self.overlay.put(Table::History, history_row, bytes.clone());
+        self.overlay
+            .put(Table::Versions, version_row.into(), version_value);
         self.sub += 1;
     }
 }

@@ -159,7 +159,7 @@ fn seal(mut frame: Vec<u8>) -> Result<Bytes, CodecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Batch, Command, Compare, LeaseId, Op, Txn};
+    use crate::{Author, Batch, Command, Compare, HistoryLimits, LeaseId, Op, Txn};
     use objects::{Revision, Term};
     use proptest::prelude::*;
 
@@ -190,6 +190,25 @@ mod tests {
             },
             Command::LeaseRenewAll { now_ms: 3 },
             Command::RaiseRevision { by: 4 },
+            Command::Tick {
+                wall_ms: 70_001,
+                now_ms: 5,
+            },
+            Command::KeepHistory {
+                limits: HistoryLimits {
+                    keep_ms: 6,
+                    keep_bytes: 7,
+                },
+            },
+            Command::Txn(Txn {
+                success: vec![Op::Sign(Author {
+                    at_ms: 8,
+                    user: "u".to_owned(),
+                    manager: "m".to_owned(),
+                    action: "a".to_owned(),
+                })],
+                ..Txn::default()
+            }),
         ])
     }
 
@@ -197,7 +216,7 @@ mod tests {
     fn the_bytes_of_every_command_stay_the_same() {
         let frame = batch().encode().unwrap();
         let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
-        expect_test::expect!["0143000000a4a81f6e080001022f6b000000fb2c010200022f6b0176000003000000000202022f6b000001022f6b0001010301050203fbe803fc701101000303040301050203120206030704"].assert_eq(&hex);
+        expect_test::expect!["015a000000c9af7ae00b0001022f6b000000fb2c010200022f6b0176000003000000000202022f6b000001022f6b0001010301050203fbe803fc70110100030304030105020312020603070408fc711101000509060700000104080175016d01610000"].assert_eq(&hex);
         assert_eq!(Batch::decode(&frame).unwrap(), batch());
     }
 

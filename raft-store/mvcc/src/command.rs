@@ -3,6 +3,7 @@
 //! Both are encoded by `codec`: append variants and fields at the end, never reorder or remove them.
 
 use crate::codec::{self, CodecError};
+use crate::notes::HistoryLimits;
 use crate::store::{Event, LeaseId, StoreError, Txn, TxnResponse};
 use bytes::Bytes;
 use objects::{Revision, Term};
@@ -58,6 +59,18 @@ pub enum Command {
         /// By how much.
         by: u64,
     },
+    /// Note at which time the store is at its revision.
+    Tick {
+        /// Milliseconds since 1970, for people.
+        wall_ms: u64,
+        /// The leases' clock, by which history ages.
+        now_ms: u64,
+    },
+    /// Set how much of the past is kept.
+    KeepHistory {
+        /// So much.
+        limits: HistoryLimits,
+    },
 }
 
 /// The commands of one Raft entry, of as many clients as were waiting: each is applied by itself and has its own reply.
@@ -96,6 +109,10 @@ pub enum Done {
     LeasesRenewed(u64),
     /// The store is at this revision.
     Raised(Revision),
+    /// The time of this revision is noted.
+    Ticked(Revision),
+    /// So much of the past is kept from now on.
+    HistoryKept(HistoryLimits),
 }
 
 /// What the proposer of a command is told.

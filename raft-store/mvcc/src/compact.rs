@@ -4,11 +4,12 @@
 //! slice at a time, by each member for itself: it changes nothing that can be read, so members need not keep step.
 
 use crate::command::{Done, Reply};
+use crate::notes;
 use crate::overlay::Overlay;
+use crate::past;
 use crate::record::{Header, Version, history_key, parse_history_key, version_key};
 use crate::store::StoreError;
 use crate::tables::{Table, Tables, TablesError, try_scan};
-use bytes::Bytes;
 use objects::Revision;
 use std::ops::{Bound, ControlFlow};
 
@@ -62,25 +63,28 @@ pub fn sweep<T: Tables + ?Sized>(
     }
     let compacted = overlay.meta().compacted;
     let changes = changes_to_sweep(overlay, compacted, changes_max)?;
-    let is_done = changes.len() < changes_max;
     for change in &changes {
-        delete_versions_before(overlay, change)?;
+        if let Some(before) = past::version_before(overlay, &change.key, change.version.revision)? {
+            delete_version(overlay, &change.key, before)?;
+        }
         if change.version.is_delete {
-            delete_version(
-                overlay,
-                version_key(&change.key, change.version.revision).into(),
-                change.version,
-            );
+            delete_version(overlay, &change.key, change.version)?;
         }
     }
-    overlay.meta_mut().swept = match changes.last() {
-        Some(Sweepable { version, .. }) if !is_done => (version.revision, version.sub + 1),
-        _ => (compacted, 0),
-    };
+    let is_done =
+        changes.len() < changes_max && notes::drop_samples(overlay, changes_max - changes.len())?;
+    match (is_done, changes.last()) {
+        (true, _) => overlay.meta_mut().swept = (compacted, 0),
+        (false, Some(Sweepable { version, .. })) => {
+            overlay.meta_mut().swept = (version.revision, version.sub + 1);
+        }
+        (false, None) => {}
+    }
     Ok(is_done)
 }
 
-/// A change below the line: everything before it of the same key can go.
+/// A change below the line: the version before it of the same key can go. There is one at most, since changes are swept in
+/// their order: each took away the one before it. Looking for more would walk over all that a much changed key left behind.
 struct Sweepable {
     key: Vec<u8>,
     version: Version,
@@ -119,25 +123,12 @@ fn read_sweepable(row: &[u8], record: &[u8]) -> Result<Sweepable, TablesError> {
     })
 }
 
-fn delete_versions_before<T: Tables + ?Sized>(
+fn delete_version<T: Tables + ?Sized>(
     overlay: &mut Overlay<'_, T>,
-    change: &Sweepable,
+    key: &[u8],
+    version: Version,
 ) -> Result<(), TablesError> {
-    let start = version_key(&change.key, Revision(0));
-    let end = version_key(&change.key, change.version.revision);
-    let bounds = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));
-    let mut older = vec![];
-    try_scan(overlay, Table::Versions, bounds, false, |row, value| {
-        older.push((Bytes::copy_from_slice(row), Version::read(row, value)?.1));
-        Ok(ControlFlow::Continue(()))
-    })?;
-    for (row, version) in older {
-        delete_version(overlay, row, version);
-    }
-    Ok(())
-}
-
-fn delete_version<T: Tables + ?Sized>(overlay: &mut Overlay<'_, T>, row: Bytes, version: Version) {
     overlay.delete(Table::History, version.history_key());
-    overlay.delete(Table::Versions, row);
+    overlay.delete(Table::Versions, version_key(key, version.revision).into());
+    notes::drop_author(overlay, version.revision)
 }

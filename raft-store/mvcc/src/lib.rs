@@ -15,6 +15,7 @@ mod hub;
 mod lease;
 mod mem;
 mod meta;
+mod notes;
 mod overlay;
 mod past;
 mod read;
@@ -22,6 +23,7 @@ mod record;
 mod store;
 mod tables;
 mod validate;
+mod versions;
 
 pub use apply::{apply, apply_batch};
 pub use command::{Applied, Batch, Command, Done, Outcome, Reply};
@@ -30,6 +32,10 @@ pub use hub::{HistorySource, Hub, HubLimits};
 pub use lease::{Lease, lease, lease_keys, leases};
 pub use mem::MemStore;
 pub use meta::{FIRST_REVISION, Meta};
+pub use notes::{
+    AUTHOR_BYTES_MAX, At, Author, Excess, HistoryLimits, Moment, Past, moment, past, time_of,
+    to_forget,
+};
 pub use overlay::Overlay;
 pub use past::RECENT_CHANGES_MAX;
 pub use read::{HistoryPage, ReadError, fingerprint, history, range, range_with};
@@ -40,3 +46,4 @@ pub use store::{
 };
 pub use tables::{MemTables, Table, Tables, TablesError, Visit, Write};
 pub use validate::{TXN_BYTES_MAX, TXN_OPS_MAX, only_frees, validate};
+pub use versions::{KeyVersion, KeyVersions, VersionsRequest, versions};

@@ -8,6 +8,7 @@ use crate::command::{Applied, Command, Done, Reply};
 use crate::compact::sweep;
 use crate::hub::{HistorySource, Hub, HubLimits};
 use crate::meta::Meta;
+use crate::notes::{self, At, Moment, Past};
 use crate::overlay::Overlay;
 use crate::read::{self, HistoryPage, ReadError};
 use crate::store::{
@@ -16,6 +17,7 @@ use crate::store::{
 };
 use crate::tables::MemTables;
 use crate::validate::validate;
+use crate::versions::{self, KeyVersions, VersionsRequest};
 use async_trait::async_trait;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream;
@@ -157,6 +159,24 @@ impl Store for MemStore {
 
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StoreError> {
         self.inner.hub.watch(request, self.inner.clone()).await
+    }
+
+    async fn versions(&self, request: VersionsRequest) -> Result<KeyVersions, StoreError> {
+        let state = self.inner.lock();
+        state.reachable()?;
+        versions::versions(&state.tables, &request).map_err(refused)
+    }
+
+    async fn past(&self) -> Result<Past, StoreError> {
+        let state = self.inner.lock();
+        state.reachable()?;
+        Ok(notes::past(&state.tables).expect(READABLE))
+    }
+
+    async fn moment(&self, at: At) -> Result<Moment, StoreError> {
+        let state = self.inner.lock();
+        state.reachable()?;
+        notes::moment(&state.tables, at).map_err(refused)
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {

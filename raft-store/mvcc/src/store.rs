@@ -1,5 +1,7 @@
 //! The `Store` trait and what goes through it: how the parts of a master use the store without knowing Raft or RocksDB.
 
+use crate::notes::{At, Author, Moment, Past};
+use crate::versions::{KeyVersions, VersionsRequest};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -233,6 +235,8 @@ pub enum Op {
     },
     /// A transaction within the transaction.
     Txn(Box<Txn>),
+    /// Note who writes; kept with the revision if the transaction writes anything. The last one counts.
+    Sign(Author),
 }
 
 impl Op {
@@ -299,6 +303,8 @@ pub enum OpResult {
     Range(RangeResponse),
     /// An inner transaction's result.
     Txn(TxnResponse),
+    /// Noted.
+    Signed,
 }
 
 /// One change.
@@ -445,6 +451,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Watches a range from a revision on: first from history, then live. Fails with `Compacted` when history does not reach back.
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StoreError>;
+
+    /// The versions of a key, the newest first, as far as they are kept. Linearizable.
+    async fn versions(&self, request: VersionsRequest) -> Result<KeyVersions, StoreError>;
+
+    /// What of the past is kept. Linearizable.
+    async fn past(&self) -> Result<Past, StoreError>;
+
+    /// The revision and time of a point in the past. Fails with `Compacted` when it is forgotten. Linearizable.
+    async fn moment(&self, at: At) -> Result<Moment, StoreError>;
 
     /// Forgets history before `revision`.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;

@@ -23,17 +23,20 @@ pub enum Table {
     Leases,
     /// (lease, key) -> nothing: the keys that a lease holds.
     LeaseKeys,
+    /// (kind, revision) -> when the revision was, or who wrote it.
+    Notes,
 }
 
 impl Table {
     /// Every table, in the order of its number.
-    pub const ALL: [Table; 6] = [
+    pub const ALL: [Table; 7] = [
         Table::Meta,
         Table::Latest,
         Table::History,
         Table::Versions,
         Table::Leases,
         Table::LeaseKeys,
+        Table::Notes,
     ];
 
     /// The table's name on disk.
@@ -45,6 +48,7 @@ impl Table {
             Table::Versions => "versions",
             Table::Leases => "leases",
             Table::LeaseKeys => "lease_keys",
+            Table::Notes => "notes",
         }
     }
 

@@ -3,6 +3,7 @@
 //! The rules are etcd's: at most 128 operations, 1.5 MiB in all, no empty key, no key that one transaction changes twice.
 //! `apply` asks again, so that a log written by a later or earlier version can never break an invariant.
 
+use crate::notes::AUTHOR_BYTES_MAX;
 use crate::store::{Compare, CompareTarget, KeyRange, KeyRangeEnd, Op, StoreError, Txn};
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -38,7 +39,7 @@ pub fn validate(txn: &Txn) -> Result<(), StoreError> {
 pub fn only_frees(txn: &Txn) -> bool {
     txn.success.iter().chain(&txn.failure).all(|op| match op {
         Op::Put { .. } => false,
-        Op::DeleteRange { .. } | Op::Range { .. } => true,
+        Op::DeleteRange { .. } | Op::Range { .. } | Op::Sign(_) => true,
         Op::Txn(inner) => only_frees(inner),
     })
 }
@@ -57,6 +58,7 @@ fn txn_bytes(txn: &Txn) -> usize {
         Op::Put { key, value, .. } => key.len() + value.len(),
         Op::DeleteRange { range, .. } | Op::Range { range, .. } => range_bytes(range),
         Op::Txn(inner) => txn_bytes(inner),
+        Op::Sign(author) => author.text_bytes(),
     });
     compares.chain(ops).sum()
 }
@@ -96,6 +98,13 @@ fn check_shape(txn: &Txn, ops_max: usize) -> Result<(), StoreError> {
                 ));
             }
             Op::Txn(inner) => check_shape(inner, ops_max - ops)?,
+            Op::Sign(author) if author.text_bytes() > AUTHOR_BYTES_MAX => {
+                return Err(refused(format!(
+                    "who writes is told in {} bytes, at most {AUTHOR_BYTES_MAX} are allowed",
+                    author.text_bytes()
+                )));
+            }
+            Op::Sign(_) => {}
         }
     }
     Ok(())
@@ -130,7 +139,7 @@ impl<'t> Changes<'t> {
                     puts: BTreeSet::new(),
                     deletes: vec![range],
                 })?,
-                Op::Range { .. } => {}
+                Op::Range { .. } | Op::Sign(_) => {}
                 Op::Txn(inner) => {
                     // Only one of the branches is run, so they may change the same keys, but none that others change.
                     let mut either = Changes::of(&inner.success)?;

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use model::Model;
 use mvcc::{
-    Applied, Command, Compare, CompareOp, CompareTarget, Consistency, Event, HubLimits, KeyRange,
-    KeyRangeEnd, LeaderState, LeaseId, MemStore, MemTables, Op, Overlay, RangeRequest,
-    RangeResponse, Reply, Store, StoreError, Table, Txn, WatchRequest, WatchStream, apply,
-    fingerprint, range_with, sweep,
+    Applied, Author, Command, Compare, CompareOp, CompareTarget, Consistency, Event, HubLimits,
+    KeyRange, KeyRangeEnd, KeyValue, LeaderState, LeaseId, MemStore, MemTables, Op, Overlay,
+    RangeRequest, RangeResponse, Reply, Store, StoreError, Table, Txn, VersionsRequest,
+    WatchRequest, WatchStream, apply, fingerprint, range_with, sweep, versions,
 };
 use objects::{Revision, Term};
 use proptest::collection::vec;
@@ -73,6 +73,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(key, value, lease, prev_kv)| Op::Put { key, value, lease: LeaseId(lease), prev_kv }),
         3 => (key_range(), any::<bool>()).prop_map(|(range, prev_kv)| Op::DeleteRange { range, prev_kv }),
         2 => (key_range(), proptest::option::of(0u64..4)).prop_map(|(range, limit)| Op::Range { range, limit }),
+        2 => (0u64..100).prop_map(|at_ms| Op::Sign(Author { at_ms, ..Author::default() })),
     ]
 }
 
@@ -109,6 +110,7 @@ fn command() -> impl Strategy<Value = Command> {
         1 => (id(), now_ms()).prop_map(|(id, now_ms)| Command::LeaseKeepAlive { id, now_ms }),
         1 => (vec(id(), 0..4), now_ms()).prop_map(|(ids, now_ms)| Command::LeaseExpire { ids, now_ms }),
         1 => now_ms().prop_map(|now_ms| Command::LeaseRenewAll { now_ms }),
+        2 => (now_ms(), now_ms()).prop_map(|(wall_ms, now_ms)| Command::Tick { wall_ms, now_ms }),
     ]
 }
 
@@ -294,6 +296,32 @@ fn check_ranges(store: &MemStore, model: &Model, range: &KeyRange, limit: Option
     assert_eq!(read(store, newest), model.range(range, None, limit));
 }
 
+/// The versions of a key, in pages of `limit`.
+fn read_versions(
+    store: &MemStore,
+    key: &'static [u8],
+    limit: usize,
+) -> Vec<(Revision, Option<KeyValue>)> {
+    let (mut read, mut before) = (vec![], None);
+    loop {
+        let request = VersionsRequest {
+            key: Bytes::from_static(key),
+            before,
+            limit,
+        };
+        let page = versions(&store.tables(), &request).unwrap();
+        before = page.versions.last().map(|version| version.revision);
+        read.extend(
+            page.versions
+                .into_iter()
+                .map(|version| (version.revision, version.kv)),
+        );
+        if !page.more {
+            return read;
+        }
+    }
+}
+
 /// Applies the commands in chunks of `chunk`, each one batch, sweeping at most `sweep_max` changes after each.
 fn apply_in_chunks(
     steps: &[Step],
@@ -369,6 +397,9 @@ proptest! {
         let all = KeyRange::prefix("");
         check_ranges(&store, &model, &all, None);
         check_ranges(&store, &model, &read_range, limit);
+        for key in KEYS {
+            prop_assert_eq!(read_versions(&store, key, page_changes_max), model.versions(key));
+        }
         for range in [all, watched] {
             for start in (model.compacted.0..=model.revision().0 + 1).map(Revision) {
                 let mut late = Follower::start(&store, range.clone(), start);

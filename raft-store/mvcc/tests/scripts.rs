@@ -5,9 +5,10 @@ use bytes::Bytes;
 use expect_test::expect_file;
 use futures::{FutureExt, StreamExt};
 use mvcc::{
-    Command, Compare, CompareOp, CompareTarget, Done, Event, HubLimits, KeyRange, KeyValue,
-    LeaderState, LeaseId, MemStore, Op, OpResult, RangeRequest, RangeResponse, Store, Txn,
-    TxnResponse, WatchRequest, WatchStream, lease_keys, leases,
+    At, Author, Command, Compare, CompareOp, CompareTarget, Done, Event, HistoryLimits, HubLimits,
+    KeyRange, KeyValue, KeyVersion, LeaderState, LeaseId, MemStore, Moment, Op, OpResult,
+    RangeRequest, RangeResponse, Store, Txn, TxnResponse, VersionsRequest, WatchRequest,
+    WatchStream, lease_keys, leases, to_forget,
 };
 use objects::{Revision, Term};
 use std::collections::BTreeMap;
@@ -27,6 +28,11 @@ fn transactions() {
 #[test]
 fn history() {
     check("history.txt");
+}
+
+#[test]
+fn the_past() {
+    check("past.txt");
 }
 
 #[test]
@@ -107,6 +113,17 @@ impl Story {
             "raise" => show(self.store.command(&Command::RaiseRevision {
                 by: words[1].parse().unwrap(),
             })),
+            "tick" => show(self.store.command(&Command::Tick {
+                wall_ms: option("wall").expect("wall="),
+                now_ms,
+            })),
+            "keep" => show(self.store.command(&Command::KeepHistory {
+                limits: history_limits(&words),
+            })),
+            "at" => self.at(&words),
+            "past" => self.past(),
+            "forget" => self.forget(history_limits(&words), now_ms),
+            "versions" => self.versions(&words),
             "leases" => self.leases(),
             "term" => {
                 let term = Term(words[1].parse().unwrap());
@@ -163,6 +180,58 @@ impl Story {
             Ok(response) => show_range(&response),
             Err(err) => format!("error: {err}"),
         }
+    }
+
+    /// `at rev=N`, or `at time=MS`.
+    fn at(&self, words: &[&str]) -> String {
+        let at = match number(words, "rev") {
+            Some(revision) => At::Revision(Revision(revision)),
+            None => At::TimeMs(number(words, "time").expect("rev= or time=")),
+        };
+        match self.store.moment(at).now_or_never().expect(NEVER_WAITS) {
+            Ok(moment) => show_moment(moment),
+            Err(err) => format!("error: {err}"),
+        }
+    }
+
+    fn past(&self) -> String {
+        let past = self.store.past().now_or_never().expect(NEVER_WAITS);
+        let past = past.expect("the store leads");
+        format!(
+            "from {} to {}, {} bytes, limits {:?}",
+            show_moment(past.oldest),
+            show_moment(past.newest),
+            past.bytes,
+            past.limits
+        )
+    }
+
+    /// What is too much by these limits.
+    fn forget(&self, limits: HistoryLimits, now_ms: u64) -> String {
+        match to_forget(&self.store.tables(), limits, now_ms).expect("tables in memory can be read")
+        {
+            None => "nothing".to_owned(),
+            Some((revision, excess)) => format!("what is before {revision}, for its {excess:?}"),
+        }
+    }
+
+    fn versions(&self, words: &[&str]) -> String {
+        let request = VersionsRequest {
+            key: Bytes::from(words[1].to_owned()),
+            before: number(words, "before").map(Revision),
+            limit: number(words, "limit").map_or(usize::MAX, |limit| limit as usize),
+        };
+        let found = self
+            .store
+            .versions(request)
+            .now_or_never()
+            .expect(NEVER_WAITS);
+        let found = found.expect("the store leads");
+        let mut shown: String = found.versions.iter().map(show_version).collect();
+        if found.more {
+            shown.push_str("there are more");
+        }
+        shown
     }
 
     fn leases(&self) -> String {
@@ -225,6 +294,38 @@ impl Story {
     }
 }
 
+const NEVER_WAITS: &str = "a store in memory never waits";
+
+/// `ms=N bytes=N`; what is left out bounds nothing.
+fn history_limits(words: &[&str]) -> HistoryLimits {
+    HistoryLimits {
+        keep_ms: number(words, "ms").unwrap_or(u64::MAX),
+        keep_bytes: number(words, "bytes").unwrap_or(u64::MAX),
+    }
+}
+
+fn show_moment(moment: Moment) -> String {
+    match moment.at_ms {
+        Some(at_ms) => format!("revision {} ({at_ms} ms)", moment.revision),
+        None => format!("revision {}", moment.revision),
+    }
+}
+
+fn show_version(version: &KeyVersion) -> String {
+    let what = match &version.kv {
+        Some(kv) => show_kv(kv),
+        None => "deleted".to_owned(),
+    };
+    let by = version.author.as_ref().map_or(String::new(), |author| {
+        format!(", {} by {}", author.action, author.user)
+    });
+    let moment = Moment {
+        revision: version.revision,
+        at_ms: version.at_ms,
+    };
+    format!("{}: {what}{by}\n", show_moment(moment))
+}
+
 /// `NAME=NUMBER` among the words.
 fn number(words: &[&str], name: &str) -> Option<u64> {
     let value = words
@@ -252,6 +353,12 @@ fn parse_op(words: &[&str]) -> Op {
             lease: LeaseId(number(words, "lease").unwrap_or(0) as i64),
             prev_kv,
         },
+        ["sign", user, action, ..] => Op::Sign(Author {
+            at_ms: number(words, "at").expect("at="),
+            user: (*user).to_owned(),
+            manager: String::new(),
+            action: (*action).to_owned(),
+        }),
         ["del", range, ..] => Op::DeleteRange {
             range: parse_range(range),
             prev_kv,
@@ -399,6 +506,7 @@ fn show_txn(response: &TxnResponse) -> String {
                     .try_for_each(|kv| writeln!(shown, "was {}", show_kv(kv)))
             }
             OpResult::Range(range) => writeln!(shown, "{}", show_range(range)),
+            OpResult::Signed => writeln!(shown, "signed"),
             OpResult::Txn(inner) => show_txn(inner)
                 .lines()
                 .try_for_each(|line| writeln!(shown, "| {line}")),

@@ -108,6 +108,11 @@ pub trait Engine: Reads + Send + Sync + 'static {
     /// Removes the tables of a generation, as far as they are there.
     fn remove(&self, generation: u64) -> Result<(), EngineError>;
 
+    /// Lets the room of what was deleted from these tables be given back, in the background.
+    fn give_back(&self, _generation: u64, _tables: &[Table]) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     /// How many bytes it takes on disk.
     fn size_bytes(&self) -> u64;
 

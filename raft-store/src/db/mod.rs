@@ -111,6 +111,13 @@ impl Db {
         Ok(NextGeneration { db: self, number })
     }
 
+    /// Lets the room of what was deleted from history be given back.
+    pub fn give_back(&self) -> Result<(), EngineError> {
+        let tables = [Table::History, Table::Versions, Table::Notes];
+        let generation = self.generation.load(Ordering::Acquire);
+        self.engine.give_back(generation, &tables)
+    }
+
     /// How many bytes the database takes on disk.
     pub fn size_bytes(&self) -> u64 {
         self.engine.size_bytes()
@@ -274,5 +281,58 @@ mod tests {
             keys(&db.view(), Bound::Unbounded, Bound::Unbounded, false),
             "abc"
         );
+    }
+
+    #[test]
+    fn the_room_of_deleted_history_is_given_back() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let db = Db::open(dir.path()).expect("a new database");
+        let change = |from: u64, to: u64, value: Option<Bytes>| {
+            let mut batch = WriteBatch::default();
+            let writes = (from..to).map(|number| Write {
+                table: Table::History,
+                key: Bytes::copy_from_slice(&number.to_be_bytes()),
+                value: value.clone(),
+            });
+            db.add_writes(&mut batch, writes.collect());
+            db.write(batch).expect("the tables can be written");
+        };
+        let mut state = 1u64;
+        let noise: Bytes = (0..64 << 10)
+            .map(|_| {
+                // Numbers of an xorshift: no compression makes them smaller.
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state as u8
+            })
+            .collect();
+        for number in 0..400 {
+            change(number, number + 1, Some(noise.clone()));
+        }
+        db.give_back().expect("the files can be written");
+        let files = || {
+            let entries = std::fs::read_dir(dir.path()).expect("the folder can be read");
+            let tables = entries.flatten().filter(|entry| {
+                let path = entry.path();
+                path.extension().is_some_and(|extension| extension == "sst")
+            });
+            let bytes = tables.filter_map(|table| table.metadata().ok());
+            bytes.map(|metadata| metadata.len()).sum::<u64>()
+        };
+        let before = files();
+        assert!(before > 20 << 20, "{before} bytes in files");
+        change(0, 380, None);
+        db.give_back().expect("the files can be written");
+        let began = std::time::Instant::now();
+        while files() > before / 8 {
+            let took = began.elapsed();
+            assert!(
+                took < Duration::from_secs(30),
+                "{} of {before} bytes are left",
+                files()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }

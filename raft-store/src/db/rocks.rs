@@ -24,6 +24,8 @@ const WRITE_BUFFER_BYTES: usize = 8 << 20;
 const WRITE_BUFFERS_TOTAL_BYTES: usize = 32 << 20;
 const WAL_TOTAL_BYTES: u64 = 64 << 20;
 const OPEN_FILES_MAX: i32 = 256;
+const DELETIONS_WINDOW: usize = 128;
+const DELETIONS_IN_WINDOW: usize = 64;
 
 /// RocksDB in a folder.
 pub struct RocksEngine {
@@ -150,6 +152,17 @@ impl Engine for RocksEngine {
         for table in Table::ALL {
             if self.handle(Family::State(generation, table)).is_some() {
                 self.rocks.drop_cf(&cf_name(generation, table))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Once the deletions are in files, RocksDB compacts those in the background, a few files at a time.
+    fn give_back(&self, generation: u64, tables: &[Table]) -> Result<(), EngineError> {
+        for table in tables {
+            // Tables that a snapshot replaced meanwhile are gone with their room.
+            if let Some(handle) = self.handle(Family::State(generation, *table)) {
+                self.rocks.flush_cf(&handle)?;
             }
         }
         Ok(())
@@ -329,5 +342,7 @@ fn table_options(cache: &Cache) -> Options {
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(3);
     options.set_target_file_size_base(16 << 20);
+    // A file in which so many of so many neighbours are deletions is compacted before its turn, until they are gone.
+    options.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, DELETIONS_IN_WINDOW, 0.5);
     options
 }

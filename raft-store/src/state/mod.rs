@@ -29,8 +29,8 @@ use tokio::sync::watch;
 /// Entries that go into one write at most; beyond that their clients would wait for each other.
 const BATCH_ENTRIES_MAX: usize = 256;
 const BATCH_BYTES_MAX: usize = 4 << 20;
-/// Changes of old history that one slice of sweeping looks at.
-const SWEEP_CHANGES: usize = 2_000;
+/// Changes of old history that one slice of sweeping looks at: entries wait for it, so it must stay short.
+const SWEEP_CHANGES: usize = 200;
 
 /// How far the local replica is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

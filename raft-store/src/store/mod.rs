@@ -3,6 +3,7 @@
 //! Reads and watches are answered by the local replica; a linearizable read first learns from the leader how far that must
 //! be. Writes go to the leader, wherever it is.
 
+mod history;
 mod leader;
 mod leases;
 mod maintenance;
@@ -23,8 +24,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use mvcc::{
-    Command, Consistency, Done, LeaderState, LeaderStream, RangeRequest, RangeResponse, Store,
-    StoreError, Txn, TxnResponse, WatchRequest, WatchStream,
+    At, Command, Consistency, Done, HistoryLimits, KeyVersions, LeaderState, LeaderStream, Moment,
+    Past, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, VersionsRequest,
+    WatchRequest, WatchStream,
 };
 use objects::Revision;
 use std::io;
@@ -59,6 +61,14 @@ impl RaftStore {
     /// Proposes a command of the store's and waits until it is applied.
     pub async fn command(&self, command: Command) -> Result<Done, StoreError> {
         self.inner.propose(command).await
+    }
+
+    /// Sets how much of the past the cluster keeps.
+    pub async fn keep_history(&self, limits: HistoryLimits) -> Result<(), StoreError> {
+        self.inner
+            .propose(Command::KeepHistory { limits })
+            .await
+            .map(|_| ())
     }
 
     /// The time that a lease command carries when it is proposed now.
@@ -158,6 +168,29 @@ impl Store for RaftStore {
 
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StoreError> {
         self.inner.hub.watch(request, self.inner.history()).await
+    }
+
+    async fn versions(&self, request: VersionsRequest) -> Result<KeyVersions, StoreError> {
+        self.inner.barrier().await?;
+        self.inner
+            .read_with(move |view| mvcc::versions(view, &request))
+            .await
+    }
+
+    async fn past(&self) -> Result<Past, StoreError> {
+        self.inner.barrier().await?;
+        let past = self.inner.read_with(|view| Ok(mvcc::past(view)?)).await?;
+        Ok(Past {
+            limits: Some(past.limits.unwrap_or(self.inner.config.limits.history)),
+            ..past
+        })
+    }
+
+    async fn moment(&self, at: At) -> Result<Moment, StoreError> {
+        self.inner.barrier().await?;
+        self.inner
+            .read_with(move |view| mvcc::moment(view, at))
+            .await
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {

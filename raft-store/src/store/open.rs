@@ -2,7 +2,7 @@
 
 use super::leases::LeaseClock;
 use super::space::Space;
-use super::{RaftStore, leader, maintenance, propose, read};
+use super::{RaftStore, history, leader, maintenance, propose, read};
 use crate::config::{Config, OpenError};
 use crate::db::{Db, Engine, EngineError};
 use crate::identity::{self, Identity};
@@ -148,6 +148,8 @@ async fn start(
     inner.spawn(read::run(inner.clone(), reads_receiver));
     inner.spawn(leader::run(inner.clone(), leader_sender));
     inner.spawn(maintenance::run(inner.clone()));
+    inner.spawn(history::run(inner.clone()));
+    inner.spawn(history::sweep(inner.clone()));
     inner.elect_if_alone().await;
     inner.spawn_stopper();
     Ok((RaftStore::new(inner, stop), incoming))

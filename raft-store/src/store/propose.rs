@@ -226,6 +226,7 @@ fn txn_size(txn: &Txn) -> usize {
     let op_size = |op: &Op| match op {
         Op::Put { key, value, .. } => key.len() + value.len() + 16,
         Op::Txn(txn) => txn_size(txn),
+        Op::Sign(author) => author.text_bytes() + 16,
         Op::DeleteRange { range, .. } | Op::Range { range, .. } => range.start.len() + 32,
     };
     let compares: usize = txn

@@ -4,7 +4,7 @@
 //! next one: an answer only holds for reads that began before it was asked.
 
 use super::Inner;
-use crate::db::Db;
+use crate::db::{Db, View};
 use crate::net::Purpose;
 use crate::net::wire::to_log_id;
 use crate::runtime;
@@ -62,6 +62,15 @@ impl Inner {
         }
         let db = self.db.clone();
         in_background(move || mvcc::range(&db.view(), &request)).await
+    }
+
+    /// Reads one view of the local replica.
+    pub async fn read_with<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View<'_>) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let db = self.db.clone();
+        in_background(move || read(&db.view())).await
     }
 
     /// Where watchers read the past.

@@ -71,7 +71,9 @@ fn only_frees(command: &Command) -> bool {
         | Command::LeaseKeepAlive { .. }
         | Command::LeaseExpire { .. }
         | Command::LeaseRenewAll { .. }
-        | Command::RaiseRevision { .. } => true,
+        | Command::RaiseRevision { .. }
+        | Command::Tick { .. }
+        | Command::KeepHistory { .. } => true,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod kubectl;
 mod node;
+mod past;
 mod pki;
 mod rig;
 mod watch;

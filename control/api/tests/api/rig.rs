@@ -11,9 +11,11 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use mvcc::{Command, HistoryLimits, MemStore};
 use objects::cluster::{
     ClusterSettings, ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberList,
 };
+use objects::past::HistoryKeep;
 use objects::{Status, Timestamp, Uid};
 use registry::{Pipeline, Registry, Shell};
 use serde_json::Value;
@@ -50,7 +52,7 @@ impl Rig {
         let to_nodes = pki.issue("system:trireme:control", &["system:masters"]);
         let cluster = Arc::new(FakeCluster::default());
         let server = ApiServer::new(
-            Arc::new(pipeline()),
+            Arc::new(pipeline(cluster.store.clone())),
             cluster.clone(),
             NodeClientTls::new(&to_nodes).expect("PEM"),
             config,
@@ -94,16 +96,20 @@ impl Rig {
     }
 }
 
-fn pipeline() -> Pipeline {
+fn pipeline(store: MemStore) -> Pipeline {
     let settings = ClusterSettings {
         cluster_cidr: "10.244.0.0/16".to_owned(),
         service_cidr: "10.96.0.0/16".to_owned(),
         cluster_domain: "cluster.local".to_owned(),
         dns_address: "10.96.0.10".to_owned(),
     };
-    let store = Arc::new(mvcc::MemStore::new());
     let registry = Arc::new(Registry::builtin());
-    Pipeline::new(store, registry, Arc::new(TestShell::default()), settings)
+    Pipeline::new(
+        Arc::new(store),
+        registry,
+        Arc::new(TestShell::default()),
+        settings,
+    )
 }
 
 /// Each call is a connection of its own.
@@ -257,6 +263,7 @@ impl Shell for TestShell {
 #[derive(Default)]
 pub struct FakeCluster {
     pub leaderless: AtomicBool,
+    pub store: MemStore,
 }
 
 fn member() -> Member {
@@ -336,6 +343,17 @@ impl Cluster for FakeCluster {
         name: &str,
     ) -> Result<Vec<String>, Status> {
         Ok(vec![format!("{resource} {namespace:?} {name}")])
+    }
+
+    async fn keep_history(&self, keep: HistoryKeep) -> Result<(), Status> {
+        let limits = HistoryLimits {
+            keep_ms: keep.seconds.expect("the test says it") * 1000,
+            keep_bytes: keep.bytes.expect("the test says it"),
+        };
+        self.store
+            .command(&Command::KeepHistory { limits })
+            .expect("the store leads");
+        Ok(())
     }
 
     fn readiness(&self) -> Vec<Check> {

@@ -2,8 +2,8 @@
 
 use crate::cli::{Get, Objects, Output};
 use crate::context::{Asked, Context};
-use crate::output;
 use crate::resources::Resource;
+use crate::{output, past};
 use anyhow::{Result, bail};
 use client::encode_segment;
 use futures::StreamExt;
@@ -16,27 +16,74 @@ pub async fn run(context: &Context, args: Get) -> Result<()> {
     if args.watch {
         return watch(context, &args, &asked).await;
     }
+    let moment = match &args.at {
+        Some(at) => Some(past::moment(context, at).await?),
+        None => None,
+    };
+    let paths = match (&moment, &asked) {
+        (Some(moment), Asked::Objects(named)) => {
+            for named in named {
+                if past::object_at(context, named, moment.revision)
+                    .await?
+                    .is_none()
+                {
+                    return Err(past::absent(named, moment).into());
+                }
+            }
+            paths_at(context, &args.objects, &asked, moment.revision)
+        }
+        (Some(moment), _) => paths_at(context, &args.objects, &asked, moment.revision),
+        (None, _) => paths(context, &args.objects, &asked),
+    };
     match args.output.output {
-        Output::Table | Output::Wide => tables(context, &args, &asked).await,
-        Output::Json | Output::Yaml | Output::Name => whole(context, &args, &asked).await,
+        Output::Table | Output::Wide => tables(context, &paths, &args).await,
+        Output::Json | Output::Yaml | Output::Name => whole(context, &paths, &args, &asked).await,
     }
 }
 
-/// The paths to ask: each with its resource.
-fn paths(context: &Context, objects: &Objects, asked: &Asked) -> Vec<(Resource, String)> {
+/// What to ask for a resource's objects.
+struct Ask {
+    resource: Resource,
+    /// What the first page is asked by.
+    first: String,
+    /// What the next ones are: a page that goes on knows its revision.
+    base: String,
+}
+
+/// The paths to ask.
+fn paths(context: &Context, objects: &Objects, asked: &Asked) -> Vec<Ask> {
+    let ask = |resource: &Resource, path: String| Ask {
+        resource: resource.clone(),
+        first: path.clone(),
+        base: path,
+    };
     match asked {
         Asked::Objects(named) => named
             .iter()
-            .map(|named| (named.resource.clone(), named.path()))
+            .map(|named| ask(&named.resource, named.path()))
             .collect(),
         Asked::Collections(resources) => resources
             .iter()
-            .map(|resource| {
-                (
-                    resource.clone(),
-                    collection_path(context, objects, resource),
-                )
-            })
+            .map(|resource| ask(resource, collection_path(context, objects, resource)))
+            .collect(),
+    }
+}
+
+/// The paths to ask for what was at a revision: only lists can be asked so.
+fn paths_at(context: &Context, objects: &Objects, asked: &Asked, revision: u64) -> Vec<Ask> {
+    let ask = |resource: &Resource, base: String| Ask {
+        resource: resource.clone(),
+        first: format!("{base}&{}", past::exact(revision)),
+        base,
+    };
+    match asked {
+        Asked::Objects(named) => named
+            .iter()
+            .map(|named| ask(&named.resource, past::list_of_one(named)))
+            .collect(),
+        Asked::Collections(resources) => resources
+            .iter()
+            .map(|resource| ask(resource, collection_path(context, objects, resource)))
             .collect(),
     }
 }
@@ -60,24 +107,29 @@ pub fn collection_path(context: &Context, objects: &Objects, resource: &Resource
     format!("{}?{}", resource.collection(namespace), query.join("&"))
 }
 
-async fn tables(context: &Context, args: &Get, asked: &Asked) -> Result<()> {
+async fn tables(context: &Context, asks: &[Ask], args: &Get) -> Result<()> {
     let wide = args.output.output == Output::Wide;
     let mut shown: Vec<(Resource, Vec<String>, Vec<Vec<String>>)> = Vec::new();
-    for (resource, path) in paths(context, &args.objects, asked) {
-        let mut next = path.clone();
+    for Ask {
+        resource,
+        first,
+        base,
+    } in asks
+    {
+        let mut next = first.clone();
         loop {
             let answer: Value = context.client.get_accepting(&next, TABLE).await?;
             let (mut headers, mut rows) = output::server_table(&answer, wide);
-            add_columns(args, &resource, &answer, &mut headers, &mut rows);
+            add_columns(args, resource, &answer, &mut headers, &mut rows);
             match shown.last_mut() {
-                Some((last, _, all)) if *last == resource => all.extend(rows),
+                Some((last, _, all)) if *last == *resource => all.extend(rows),
                 _ => shown.push((resource.clone(), headers, rows)),
             }
             match answer["metadata"]["continue"]
                 .as_str()
                 .filter(|token| !token.is_empty())
             {
-                Some(token) => next = format!("{path}&continue={}", encode_segment(token)),
+                Some(token) => next = format!("{base}&continue={}", encode_segment(token)),
                 None => break,
             }
         }
@@ -153,26 +205,31 @@ pub fn labels(labels: &Value) -> String {
     }
 }
 
-async fn whole(context: &Context, args: &Get, asked: &Asked) -> Result<()> {
+async fn whole(context: &Context, asks: &[Ask], args: &Get, asked: &Asked) -> Result<()> {
     let mut items = Vec::new();
-    for (resource, path) in paths(context, &args.objects, asked) {
-        let mut next = path.clone();
+    for Ask {
+        resource,
+        first,
+        base,
+    } in asks
+    {
+        let mut next = first.clone();
         loop {
             let mut answer: Value = context.client.get(&next).await?;
             let Some(list) = answer["items"].as_array_mut().map(std::mem::take) else {
                 items.push((resource.clone(), answer));
                 break;
             };
-            let types = (answer["apiVersion"].clone(), json!(resource.kind));
+            let with_types = |item| past::with_types(item, &answer["apiVersion"], &resource.kind);
             items.extend(
                 list.into_iter()
-                    .map(|item| (resource.clone(), with_types(item, &types))),
+                    .map(|item| (resource.clone(), with_types(item))),
             );
             match answer["metadata"]["continue"]
                 .as_str()
                 .filter(|token| !token.is_empty())
             {
-                Some(token) => next = format!("{path}&continue={}", encode_segment(token)),
+                Some(token) => next = format!("{base}&continue={}", encode_segment(token)),
                 None => break,
             }
         }
@@ -203,15 +260,6 @@ async fn whole(context: &Context, args: &Get, asked: &Asked) -> Result<()> {
     } else {
         output::yaml(&value)
     }
-}
-
-/// Items of a list do not say what they are; alone they must.
-fn with_types(item: Value, (api_version, kind): &(Value, Value)) -> Value {
-    let mut whole = json!({"apiVersion": api_version, "kind": kind});
-    if let (Value::Object(item), Some(whole)) = (item, whole.as_object_mut()) {
-        whole.extend(item);
-    }
-    whole
 }
 
 async fn watch(context: &Context, args: &Get, asked: &Asked) -> Result<()> {

@@ -3,12 +3,15 @@
 mod apply;
 mod delete;
 mod describe;
+mod diff;
 mod exec;
 mod explain;
 mod get;
+mod history;
 mod image;
 mod logs;
 mod member;
+mod restore;
 mod rollout;
 mod scale;
 mod snapshot;
@@ -36,6 +39,9 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Get(args) => get::run(&context, args).await?,
         Command::Describe(args) => describe::run(&context, args).await?,
+        Command::History(args) => history::run(&context, args).await?,
+        Command::Diff(args) => diff::run(&context, args).await?,
+        Command::Restore(args) => return restore::run(&context, args).await,
         Command::Apply(args) => return apply::run(&context, args).await,
         Command::Delete(args) => delete::run(&context, args).await?,
         Command::Logs(args) => logs::run(&context, args).await?,

@@ -3,7 +3,7 @@
 use super::shape::busy;
 use super::store::{self, Stored, Try, tries};
 use super::{Pipeline, body, commit};
-use crate::{Caller, Target, WriteOptions, Written};
+use crate::{Caller, Target, Verb, WriteOptions, Written};
 use mvcc::Consistency;
 use objects::{GroupResource, Object, ObjectKey, Status};
 use serde_json::{Map, Value, json};
@@ -31,6 +31,12 @@ pub async fn bind(
             "a binding needs target.name, the name of a Node",
         ));
     }
+    let writer = &commit::Writer {
+        caller,
+        manager: options.field_manager.as_deref(),
+        verb: Verb::Create,
+        subresource: "binding",
+    };
     for consistency in tries() {
         let stored = store::read(pipeline, &key, consistency).await?;
         let stored = stored.ok_or_else(|| Status::not_found(&key.resource, &key.name));
@@ -42,7 +48,7 @@ pub async fn bind(
                 let bytes = commit::encode(&bound(pipeline, &stored.object, &binding, node))?;
                 let old = stored.revision;
                 let committed =
-                    commit::replace(pipeline, caller, &key, old, bytes, &[], &[]).await?;
+                    commit::replace(pipeline, writer, &key, old, bytes, &[], &[]).await?;
                 committed.map_or(Try::Lost, |_| Try::Done(success()))
             }
         };

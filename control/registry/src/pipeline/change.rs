@@ -299,11 +299,17 @@ impl Change<'_> {
             return Ok(Try::Seen(Ok(written(json))));
         }
         let bytes = commit::encode(&object)?;
-        let (caller, old, new) = (self.caller, stored.revision, bytes.clone());
+        let (old, new) = (stored.revision, bytes.clone());
+        let writer = &commit::Writer {
+            caller: self.caller,
+            manager: self.options.field_manager.as_deref(),
+            verb: self.verb,
+            subresource: self.target.subresource_name(),
+        };
         let committed = if is_released(self.target.resource.strategy, &object) {
-            commit::remove(pipeline, caller, key, old, &held).await?
+            commit::remove(pipeline, writer, key, old, &held).await?
         } else {
-            commit::replace(pipeline, caller, key, old, new, &held, &claims).await?
+            commit::replace(pipeline, writer, key, old, new, &held, &claims).await?
         };
         Ok(match committed {
             Some(revision) => Try::Done(written(objects::splice_revision(&bytes, revision))),

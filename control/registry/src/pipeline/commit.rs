@@ -4,9 +4,9 @@
 use super::Pipeline;
 use super::store::status_of;
 use crate::strategy::{Claim, Context, Strategy, Taken};
-use crate::{Caller, Faults};
+use crate::{Caller, Faults, Verb};
 use bytes::Bytes;
-use mvcc::{Compare, KeyRange, Op, RangeRequest, Txn};
+use mvcc::{Author, Compare, KeyRange, Op, RangeRequest, Txn};
 use objects::{Object, ObjectKey, Reason, Revision, Status};
 use std::collections::BTreeSet;
 
@@ -20,6 +20,47 @@ pub const OBJECT_BYTES_MAX: usize = 1536 << 10;
 pub struct Demands {
     /// The namespace's key and the revision at which it was seen to take new objects.
     pub namespace: Option<(String, Revision)>,
+}
+
+/// The bytes that are kept of a user's name, and of a manager's.
+const USER_BYTES_MAX: usize = 512;
+const MANAGER_BYTES_MAX: usize = 128;
+
+/// Who writes, by which request: kept beside the revision, so that an object's history can tell.
+pub struct Writer<'a> {
+    /// Who.
+    pub caller: &'a Caller,
+    /// Through which program.
+    pub manager: Option<&'a str>,
+    /// What was asked.
+    pub verb: Verb,
+    /// Of which part of the object; empty for the whole.
+    pub subresource: &'a str,
+}
+
+impl Writer<'_> {
+    /// A transaction of this writer.
+    fn begin(&self, pipeline: &Pipeline) -> Txn {
+        let action = match self.subresource {
+            "" => self.verb.as_str().to_owned(),
+            subresource => format!("{} {subresource}", self.verb),
+        };
+        let author = Author {
+            at_ms: u64::try_from(pipeline.shell.now().unix_ms()).unwrap_or(0),
+            user: cut(&self.caller.user, USER_BYTES_MAX),
+            manager: cut(self.manager.unwrap_or_default(), MANAGER_BYTES_MAX),
+            action,
+        };
+        Txn {
+            fence: self.caller.fence,
+            success: vec![Op::Sign(author)],
+            ..Txn::default()
+        }
+    }
+}
+
+fn cut(text: &str, bytes_max: usize) -> String {
+    text[..text.floor_char_boundary(bytes_max)].to_owned()
 }
 
 /// The bytes to store; 413 when they are too many.
@@ -40,17 +81,14 @@ pub fn encode(object: &Object) -> Result<Bytes, Status> {
 /// Creates the key; None when it exists, a value is taken, or the namespace is gone.
 pub async fn create(
     pipeline: &Pipeline,
-    caller: &Caller,
+    writer: &Writer<'_>,
     key: &ObjectKey,
     bytes: Bytes,
     claims: &[Claim],
     demands: &Demands,
 ) -> Result<Option<Revision>, Status> {
     let key = key.to_store_key();
-    let mut txn = Txn {
-        fence: caller.fence,
-        ..Txn::default()
-    };
+    let mut txn = writer.begin(pipeline);
     txn.compare.push(Compare::absent(key.clone()));
     if let Some((namespace, seen)) = &demands.namespace {
         txn.compare
@@ -64,7 +102,7 @@ pub async fn create(
 /// Replaces the key's object; None when somebody else changed it, or a new value is taken.
 pub async fn replace(
     pipeline: &Pipeline,
-    caller: &Caller,
+    writer: &Writer<'_>,
     key: &ObjectKey,
     revision: Revision,
     bytes: Bytes,
@@ -72,10 +110,7 @@ pub async fn replace(
     claims: &[Claim],
 ) -> Result<Option<Revision>, Status> {
     let key = key.to_store_key();
-    let mut txn = Txn {
-        fence: caller.fence,
-        ..Txn::default()
-    };
+    let mut txn = writer.begin(pipeline);
     txn.compare.push(Compare::unchanged(key.clone(), revision));
     let same = |one: &Claim, other: &Claim| one.pool == other.pool && one.value == other.value;
     let new: Vec<Claim> = claims
@@ -96,16 +131,13 @@ pub async fn replace(
 /// Removes the key and frees its values; None when somebody else changed it.
 pub async fn remove(
     pipeline: &Pipeline,
-    caller: &Caller,
+    writer: &Writer<'_>,
     key: &ObjectKey,
     revision: Revision,
     held: &[Claim],
 ) -> Result<Option<Revision>, Status> {
     let key = key.to_store_key();
-    let mut txn = Txn {
-        fence: caller.fence,
-        ..Txn::default()
-    };
+    let mut txn = writer.begin(pipeline);
     txn.compare.push(Compare::unchanged(key.clone(), revision));
     txn.success
         .extend(held.iter().map(|claim| Op::delete(claim_key(claim))));

@@ -111,8 +111,14 @@ async fn create_named(
                 warnings,
             });
         }
+        let writer = &commit::Writer {
+            caller,
+            manager: options.field_manager.as_deref(),
+            verb: Verb::Create,
+            subresource: "",
+        };
         let committed =
-            commit::create(pipeline, caller, &key, bytes.clone(), &claims, &demands).await?;
+            commit::create(pipeline, writer, &key, bytes.clone(), &claims, &demands).await?;
         if let Some(revision) = committed {
             let json = objects::splice_revision(&bytes, revision);
             return Ok(Written {

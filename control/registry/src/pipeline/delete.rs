@@ -115,12 +115,18 @@ impl Step<'_> {
         let strategy = self.target.resource.strategy;
         let marked = mark(pipeline, self.target, self.options, &stored.object);
         let held = strategy.claims(&stored.object);
-        let (caller, key, old) = (self.caller, self.key, stored.revision);
+        let (key, old) = (self.key, stored.revision);
+        let writer = &commit::Writer {
+            caller: self.caller,
+            manager: self.options.manager.as_deref(),
+            verb: Verb::Delete,
+            subresource: "",
+        };
         if is_released(strategy, &marked) {
             if self.options.dry_run {
                 return Ok(Try::Seen(Ok(self.removed(&marked, &stored, old))));
             }
-            let committed = commit::remove(pipeline, caller, key, old, &held).await?;
+            let committed = commit::remove(pipeline, writer, key, old, &held).await?;
             return Ok(committed.map_or(Try::Lost, |revision| {
                 Try::Done(self.removed(&marked, &stored, revision))
             }));
@@ -130,7 +136,7 @@ impl Step<'_> {
             return Ok(Try::Seen(Ok(Deleted::Object(splice_revision(&bytes, old)))));
         }
         let committed =
-            commit::replace(pipeline, caller, key, old, bytes.clone(), &held, &held).await?;
+            commit::replace(pipeline, writer, key, old, bytes.clone(), &held, &held).await?;
         Ok(committed.map_or(Try::Lost, |revision| {
             Try::Done(Deleted::Object(splice_revision(&bytes, revision)))
         }))

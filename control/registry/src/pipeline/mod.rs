@@ -11,6 +11,7 @@ mod commit;
 mod create;
 mod delete;
 mod fault_list;
+mod history;
 mod page;
 mod read;
 mod scale;
@@ -26,8 +27,9 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use mvcc::Store;
+use mvcc::{At, Store};
 use objects::cluster::ClusterSettings;
+use objects::past::{HistoryStatus, ObjectHistory};
 use objects::{Revision, Status};
 use serde_json::Value;
 use std::sync::Arc;
@@ -100,6 +102,21 @@ impl Pipeline {
         options: &ListOptions,
     ) -> Result<BoxStream<'static, Result<WatchEvent, Status>>, Status> {
         watch::watch(self, target, options).await
+    }
+
+    /// The versions of an object, the newest first, with who made them: those before a revision, at most so many.
+    pub async fn versions(
+        &self,
+        target: &Target,
+        before: Option<Revision>,
+        limit: usize,
+    ) -> Result<ObjectHistory, Status> {
+        history::versions(self, target, before, limit).await
+    }
+
+    /// What of the past is kept, and the revision of a point in it; 410 for one that is forgotten.
+    pub async fn past(&self, at: Option<At>) -> Result<HistoryStatus, Status> {
+        history::past(self, at).await
     }
 
     /// Creates an object, or does what a subresource's POST does (`binding`).

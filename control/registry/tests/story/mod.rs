@@ -414,6 +414,7 @@ fn delete_options(words: &Words<'_>) -> DeleteOptions {
         uid: words.get("uid").map(Uid::from),
         resource_version: revision(words),
         dry_run: words.flag("dry-run"),
+        manager: None,
     }
 }
 

@@ -34,6 +34,26 @@ impl Model {
         *self.states.last_key_value().unwrap().0
     }
 
+    /// The kept versions of a key, the newest first: None for a delete.
+    pub fn versions(&self, key: &[u8]) -> Vec<(Revision, Option<KeyValue>)> {
+        let mut versions = vec![];
+        let mut before: Option<&KeyValue> = None;
+        for (revision, state) in &self.states {
+            let kv = state.get(key);
+            if kv != before {
+                versions.push((*revision, kv.cloned()));
+            }
+            before = kv;
+        }
+        let line = versions
+            .iter()
+            .rposition(|(revision, _)| *revision <= self.compacted);
+        let mut kept = versions.split_off(line.unwrap_or(0));
+        kept.retain(|(revision, kv)| *revision >= self.compacted || kv.is_some());
+        kept.reverse();
+        kept
+    }
+
     fn state(&self) -> &State {
         self.states.last_key_value().unwrap().1
     }
@@ -93,6 +113,11 @@ impl Model {
                 self.compacted = raised;
                 Ok(Done::Raised(raised))
             }
+            Command::Tick { now_ms, .. } => {
+                self.tick(*now_ms);
+                Ok(Done::Ticked(self.revision()))
+            }
+            Command::KeepHistory { limits } => Ok(Done::HistoryKept(*limits)),
         }
     }
 
@@ -198,6 +223,7 @@ impl Model {
                     OpResult::Range(found)
                 }
                 Op::Txn(inner) => OpResult::Txn(self.run(state, is_changed, inner)?),
+                Op::Sign(_) => OpResult::Signed,
             });
         }
         Ok(TxnResponse {
@@ -348,7 +374,7 @@ fn touches(op: &Op) -> (Vec<Bytes>, Vec<KeyRange>) {
     match op {
         Op::Put { key, .. } => (vec![key.clone()], vec![]),
         Op::DeleteRange { range, .. } => (vec![], vec![range.clone()]),
-        Op::Range { .. } => (vec![], vec![]),
+        Op::Range { .. } | Op::Sign(_) => (vec![], vec![]),
         Op::Txn(txn) => {
             let (puts, deletes): (Vec<_>, Vec<_>) =
                 txn.success.iter().chain(&txn.failure).map(touches).unzip();
