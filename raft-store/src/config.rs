@@ -78,7 +78,7 @@ pub struct Limits {
     pub log_entries_slack: u64,
     /// Applied entries that stay for members that fall behind; one further behind gets the state as a snapshot.
     pub log_entries_kept: u64,
-    /// The log is cut to its newest entries when it holds more bytes than this.
+    /// The log is cut to its newest entries, half as many bytes, when it holds more bytes than this.
     pub log_bytes_max: u64,
     /// How much of the past is kept, unless the cluster set it otherwise.
     pub history: mvcc::HistoryLimits,
@@ -97,7 +97,7 @@ impl Default for Limits {
         Limits {
             log_entries_slack: 5_000,
             log_entries_kept: 10_000,
-            log_bytes_max: 256 << 20,
+            log_bytes_max: 24 << 20,
             history: mvcc::HistoryLimits::default(),
             history_step: Duration::from_secs(10),
             proposals_queued: 8192,

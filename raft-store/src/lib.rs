@@ -18,6 +18,7 @@ mod membership;
 pub mod metrics;
 mod net;
 pub mod runtime;
+pub mod stages;
 pub mod state;
 mod store;
 pub mod types;

@@ -1,5 +1,7 @@
 //! Light counters of the store, for `status` and the dashboard. Reading them never waits for anything.
 
+use crate::stages::{Passed, Stage, Stages};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,6 +22,8 @@ pub struct Metrics {
     entries: AtomicU64,
     pending: AtomicU64,
     leader_changes: AtomicU64,
+    /// Where the time of writes goes.
+    pub stages: Stages,
 }
 
 /// The counters at one moment.
@@ -37,6 +41,8 @@ pub struct Snapshot {
     pub pending: u64,
     /// How often another leader was seen.
     pub leader_changes: u64,
+    /// Where the time of writes goes.
+    pub stages: BTreeMap<&'static str, Passed>,
 }
 
 impl Metrics {
@@ -72,6 +78,7 @@ impl Metrics {
         let bucket = FSYNC_BOUNDS_US.partition_point(|bound| *bound < micros);
         self.fsync[bucket].fetch_add(1, Ordering::Relaxed);
         self.fsync_us.fetch_add(micros, Ordering::Relaxed);
+        self.stages.passed(Stage::Sync, took);
     }
 
     /// So many commands wait more.
@@ -101,6 +108,7 @@ impl Metrics {
             entries: get(&self.entries),
             pending: get(&self.pending),
             leader_changes: get(&self.leader_changes),
+            stages: self.stages.snapshot(),
         }
     }
 }

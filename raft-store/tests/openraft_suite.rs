@@ -18,9 +18,10 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for OnDisk {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let db = Arc::new(Db::open(&dir.path().join("db")).expect("a new database"));
-        let log = LogStore::open(db.clone(), Arc::new(Metrics::default())).expect("an empty log");
+        let metrics = Arc::new(Metrics::default());
+        let log = LogStore::open(db.clone(), metrics.clone()).expect("an empty log");
         let hub = Hub::new(HubLimits::default(), Revision(1), Revision(0));
-        let state = StateMachine::open(db, "test".to_owned(), dir.path().to_owned(), hub)
+        let state = StateMachine::open(db, "test".to_owned(), dir.path().to_owned(), hub, metrics)
             .expect("an empty state");
         Ok((dir, log, state))
     }

@@ -16,7 +16,7 @@ mod process;
 mod schedule;
 
 pub use kind::{Group, Kind};
-pub use schedule::{Planned, combined, schedule};
+pub use schedule::{Planned, schedule};
 
 use crate::history::{Event, FaultPhase, Recorder};
 use crate::testbed::{Leader, Probe, Testbed};
@@ -54,15 +54,13 @@ impl Nemesis<'_> {
         planned: impl Iterator<Item = Planned>,
         until: Instant,
     ) -> Result<()> {
-        let mut number = 0;
-        for planned in planned {
+        for (number, planned) in (1..).zip(planned) {
             if Instant::now() + planned.lasts > until {
                 return Ok(());
             }
-            number += 1;
             let kind = planned.kind.name();
             (self.progress)(kind);
-            self.with_beside(&mut number, planned)
+            self.one(number, planned)
                 .await
                 .with_context(|| format!("fault {number} ({kind})"))?;
             self.bed
@@ -78,27 +76,8 @@ impl Nemesis<'_> {
         Ok(())
     }
 
-    /// One fault, and the bad links beside it, which have a number of their own.
-    async fn with_beside(&mut self, number: &mut u32, planned: Planned) -> Result<()> {
-        let Some(kind) = planned.beside else {
-            return self.one(*number, planned).await;
-        };
-        let mut beside = self.fault(*number, Planned { kind, ..planned });
-        beside.find_leader().await?;
-        let links = beside.spoil_links()?;
-        let targets = std::mem::take(&mut beside.targets);
-        let beside = *number;
-        *number += 1;
-        let done = self.one(*number, planned).await;
-        let effect = links.effect(self.bed.network().counts());
-        let mut ended = self.fault(beside, Planned { kind, ..planned });
-        ended.targets = targets;
-        ended.record(effect.phase());
-        done
-    }
-
-    fn fault(&mut self, number: u32, planned: Planned) -> Fault<'_> {
-        Fault {
+    async fn one(&mut self, number: u32, planned: Planned) -> Result<()> {
+        let mut fault = Fault {
             bed: self.bed,
             recorder: self.recorder.clone(),
             number,
@@ -107,33 +86,19 @@ impl Nemesis<'_> {
             leader: String::new(),
             targets: Vec::new(),
             is_installed: false,
-        }
-    }
-
-    /// One fault, from its beginning until everything is restored.
-    async fn one(&mut self, number: u32, planned: Planned) -> Result<()> {
-        let mut fault = self.fault(number, planned);
-        let outcome = fault.run().await;
-        let restored = fault.bed.restore().await;
-        let (phase, error) = match outcome {
-            Ok(effect) => (effect.phase(), None),
-            Err(error) => {
-                let reason = format!("{error:#}");
-                if fault.is_installed {
-                    (FaultPhase::Indeterminate { reason }, Some(error))
-                } else {
-                    (FaultPhase::Skipped { reason }, None)
-                }
-            }
         };
+        let outcome = fault.run().await;
+        let phase = match outcome {
+            Ok(Effect::Seen(effect)) => FaultPhase::Healed { effect },
+            Ok(Effect::Unseen(reason)) => FaultPhase::Indeterminate { reason },
+            Err(error) if fault.is_installed => return Err(error),
+            Err(error) => FaultPhase::Skipped {
+                reason: format!("{error:#}"),
+            },
+        };
+        fault.bed.restore().await?;
         fault.record(phase);
-        match (error, restored) {
-            (None, restored) => restored,
-            (Some(error), Ok(())) => Err(error),
-            (Some(error), Err(also)) => {
-                Err(error.context(format!("the members cannot be restored ({also:#})")))
-            }
-        }
+        Ok(())
     }
 }
 
@@ -146,13 +111,6 @@ enum Effect {
 }
 
 impl Effect {
-    fn phase(self) -> FaultPhase {
-        match self {
-            Effect::Seen(effect) => FaultPhase::Healed { effect },
-            Effect::Unseen(reason) => FaultPhase::Indeterminate { reason },
-        }
-    }
-
     /// Seen where `count` is not 0.
     fn counted(count: u64, what: &str) -> Self {
         if count == 0 {
@@ -177,16 +135,11 @@ struct Fault<'a> {
 }
 
 impl Fault<'_> {
-    async fn find_leader(&mut self) -> Result<()> {
+    async fn run(&mut self) -> Result<Effect> {
         self.leader = tokio::time::timeout(LEADER_DEADLINE, self.bed.wait_for_leader())
             .await
             .with_context(|| format!("no leader was known within {LEADER_DEADLINE:?}"))??
             .name;
-        Ok(())
-    }
-
-    async fn run(&mut self) -> Result<Effect> {
-        self.find_leader().await?;
         match self.planned.kind {
             Kind::Kill => self.kill(vec![self.leader.clone()]).await,
             Kind::KillRandom => {

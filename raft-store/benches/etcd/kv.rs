@@ -1,109 +1,17 @@
-//! The two calls of etcd's `etcdserverpb.KV` that the comparison needs: a client for both sides, and a service over our store.
-//! Field numbers: etcd's `rpc.proto` and `kv.proto`; fields that are never sent here are left out.
+//! The two calls of etcd's `etcdserverpb.KV` that the comparison needs, over our store.
 
-use bytes::Bytes;
+use crate::wire::{Header, Kv, PUT, PutRequest, PutResponse, RANGE, RangeRequest, RangeResponse};
 use futures::future::BoxFuture;
-use http::uri::PathAndQuery;
-use mvcc::{Consistency, KeyRange, KeyValue, Op, Store, StoreError, Txn};
+use mvcc::{Consistency, KeyRange, KeyRangeEnd, KeyValue, Op, Store, StoreError, Txn};
 use raft_store::RaftStore;
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 use tonic::body::Body;
-use tonic::client::Grpc as Client;
 use tonic::server::{Grpc as Server, NamedService, UnaryService};
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-const PUT: &str = "/etcdserverpb.KV/Put";
-const RANGE: &str = "/etcdserverpb.KV/Range";
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Header {
-    #[prost(int64, tag = "3")]
-    pub revision: i64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct PutRequest {
-    #[prost(bytes = "bytes", tag = "1")]
-    pub key: Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    pub value: Bytes,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct PutResponse {
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<Header>,
-}
-
-/// A read of one key; linearizable unless it says otherwise.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct RangeRequest {
-    #[prost(bytes = "bytes", tag = "1")]
-    pub key: Bytes,
-    #[prost(bool, tag = "7")]
-    pub serializable: bool,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct Kv {
-    #[prost(bytes = "bytes", tag = "1")]
-    pub key: Bytes,
-    #[prost(int64, tag = "2")]
-    pub create_revision: i64,
-    #[prost(int64, tag = "3")]
-    pub mod_revision: i64,
-    #[prost(int64, tag = "4")]
-    pub version: i64,
-    #[prost(bytes = "bytes", tag = "5")]
-    pub value: Bytes,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct RangeResponse {
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<Header>,
-    #[prost(message, repeated, tag = "2")]
-    pub kvs: Vec<Kv>,
-    #[prost(int64, tag = "4")]
-    pub count: i64,
-}
-
-/// A client of either side.
-#[derive(Clone)]
-pub struct KvClient(Client<Channel>);
-
-impl KvClient {
-    pub fn new(channel: Channel) -> Self {
-        KvClient(Client::new(channel))
-    }
-
-    pub async fn put(&mut self, request: PutRequest) -> Result<PutResponse, Status> {
-        self.call(PUT, request).await
-    }
-
-    pub async fn range(&mut self, request: RangeRequest) -> Result<RangeResponse, Status> {
-        self.call(RANGE, request).await
-    }
-
-    async fn call<Q, A>(&mut self, path: &'static str, request: Q) -> Result<A, Status>
-    where
-        Q: prost::Message + 'static,
-        A: prost::Message + Default + 'static,
-    {
-        let ready = self.0.ready().await;
-        ready.map_err(|err| Status::unavailable(err.to_string()))?;
-        let path = PathAndQuery::from_static(path);
-        let answer = self
-            .0
-            .unary(Request::new(request), path, ProstCodec::<Q, A>::default());
-        Ok(answer.await?.into_inner())
-    }
-}
-
-/// The same two calls over a member of ours.
+/// The two calls over a member of ours.
 #[derive(Clone)]
 pub struct KvService(pub RaftStore);
 
@@ -165,8 +73,19 @@ impl UnaryService<RangeRequest> for KvService {
     fn call(&mut self, request: Request<RangeRequest>) -> Self::Future {
         let store = self.0.clone();
         Box::pin(async move {
-            let RangeRequest { key, serializable } = request.into_inner();
-            let mut range = mvcc::RangeRequest::new(KeyRange::key(key));
+            let RangeRequest {
+                key,
+                range_end,
+                serializable,
+            } = request.into_inner();
+            let keys = match range_end.is_empty() {
+                true => KeyRange::key(key),
+                false => KeyRange {
+                    start: key,
+                    end: KeyRangeEnd::Before(range_end),
+                },
+            };
+            let mut range = mvcc::RangeRequest::new(keys);
             if serializable {
                 range.consistency = Consistency::Stale;
             }
@@ -183,6 +102,7 @@ impl UnaryService<RangeRequest> for KvService {
 fn header(revision: u64) -> Option<Header> {
     Some(Header {
         revision: revision as i64,
+        ..Header::default()
     })
 }
 

@@ -1,24 +1,27 @@
 //! Clients that ask, wait for the answer and ask again, spread evenly over all members of one side: through etcd's gRPC, or,
 //! on ours, from within each member's process, as the API server of a master does.
 
-use crate::kv::{KvClient, PutRequest, RangeRequest};
-use crate::sides::Side;
-use anyhow::Result;
+use crate::http2::{Connection, Event};
+use crate::wire::{self, PUT, RANGE};
+use anyhow::{Context, Result};
 use bytes::Bytes;
 use mvcc::{KeyRange, Op, Store, Txn};
 use raft_store::RaftStore;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tonic::transport::Endpoint;
 
-/// Clients share connections, as the callers in an API server do.
-pub const CONNECTIONS_A_MEMBER: usize = 4;
 /// Each client writes so many keys again and again.
 const KEYS_A_CLIENT: u64 = 1000;
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
+/// No answer is waited for longer.
+pub const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Values are cut from so many bytes without a pattern, since real values are not one byte repeated.
+const NOISE_BYTES: usize = 1 << 20;
 
 /// What the clients do.
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Work {
     /// Write a key.
     Put,
@@ -26,43 +29,15 @@ pub enum Work {
     Get,
 }
 
-impl Work {
-    /// As it is printed.
-    pub fn name(self) -> &'static str {
-        match self {
-            Work::Put => "puts",
-            Work::Get => "linearizable gets",
-        }
-    }
-}
-
 /// One round.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Load {
     pub work: Work,
-    /// Whether our members' clients are within their processes.
-    pub within: bool,
     /// The number of the first client.
     pub first: usize,
     pub clients: usize,
     pub value_bytes: usize,
     pub time: Duration,
-}
-
-/// What a round showed.
-pub struct Sample {
-    /// How long each answered request took.
-    pub micros: Vec<u32>,
-    pub failed: u64,
-    pub elapsed: Duration,
-    /// CPU time of all members, the clients' not counted.
-    pub server_cpu: Duration,
-}
-
-impl Sample {
-    pub fn per_second(&self) -> f64 {
-        self.micros.len() as f64 / self.elapsed.as_secs_f64()
-    }
 }
 
 /// What the clients of a round saw: how long each answered request took, and how many failed.
@@ -72,108 +47,234 @@ pub struct Seen {
     pub failed: u64,
 }
 
-/// Loads one side.
-pub async fn run(side: &mut Side, load: &Load) -> Result<Sample> {
-    let connections = match load.within && side.takes_clients {
-        true => vec![],
-        false => connect(side).await?,
-    };
-    let cpu_before = side.cpu()?;
-    let began = Instant::now();
-    let seen = match connections.is_empty() {
-        true => side.run_within(load).await?,
-        false => {
-            clients(load, |client| {
-                Caller::Grpc(connections[client % connections.len()].clone())
-            })
-            .await?
-        }
-    };
-    Ok(Sample {
-        micros: seen.micros,
-        failed: seen.failed,
-        elapsed: began.elapsed(),
-        server_cpu: side.cpu()?.saturating_sub(cpu_before),
-    })
-}
-
-async fn connect(side: &Side) -> Result<Vec<KvClient>> {
-    let mut connections = Vec::new();
-    for number in 0..side.endpoints.len() * CONNECTIONS_A_MEMBER {
-        let endpoint = side.endpoints[number % side.endpoints.len()].clone();
-        let endpoint = Endpoint::from_shared(endpoint)?.timeout(Duration::from_secs(10));
-        connections.push(KvClient::new(endpoint.connect().await?));
+impl Seen {
+    fn add(&mut self, other: Seen) {
+        self.micros.extend(other.micros);
+        self.failed += other.failed;
     }
-    Ok(connections)
+
+    fn answered(&mut self, since: Instant) {
+        let micros = u32::try_from(since.elapsed().as_micros());
+        self.micros.push(micros.unwrap_or(u32::MAX));
+    }
 }
 
-/// All clients of a round in this process.
-pub async fn clients(load: &Load, caller: impl Fn(usize) -> Caller) -> Result<Seen> {
-    let until = Instant::now() + load.time;
-    let tasks: Vec<_> = (load.first..load.first + load.clients)
-        .map(|client| tokio::spawn(one_client(caller(client), client, *load, until)))
-        .collect();
+/// The requests of a client, one after the other.
+pub struct Requests {
+    noise: Bytes,
+    work: Work,
+    value_bytes: usize,
+}
+
+impl Requests {
+    pub fn new(work: Work, value_bytes: usize) -> Self {
+        Requests {
+            noise: noise(),
+            work,
+            value_bytes,
+        }
+    }
+
+    fn key(client: usize, number: u64) -> Bytes {
+        format!("/registry/bench/{client:04}/{:04}", number % KEYS_A_CLIENT).into()
+    }
+
+    fn value(&self, client: usize, number: u64) -> Bytes {
+        // Any step that shares no factor with the length visits many places before it comes back.
+        let places = self.noise.len() - self.value_bytes;
+        let at = (client as u64 * 7919 + number * 4099) as usize % places;
+        self.noise.slice(at..at + self.value_bytes)
+    }
+
+    /// The message of a client's request.
+    fn message(&self, client: usize, number: u64) -> Vec<u8> {
+        let key = Requests::key(client, number);
+        match self.work {
+            Work::Put => wire::put(key, self.value(client, number)),
+            Work::Get => wire::get(key),
+        }
+    }
+}
+
+/// Bytes that do not compress, the same at every run.
+pub fn noise() -> Bytes {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(next)
+        .take(NOISE_BYTES / 8)
+        .flatten()
+        .collect::<Vec<u8>>()
+        .into()
+}
+
+/// Loads the members at `endpoints` through gRPC, over one connection each.
+pub async fn over_grpc(endpoints: &[SocketAddr], load: &Load) -> Result<Seen> {
+    let (members, mut first) = (endpoints.len(), load.first);
+    let mut threads = Vec::new();
+    for (place, endpoint) in endpoints.iter().copied().enumerate() {
+        let clients = load.clients / members + usize::from(place < load.clients % members);
+        let part = Load {
+            first,
+            clients,
+            ..*load
+        };
+        first += clients;
+        if clients > 0 {
+            threads.push(tokio::task::spawn_blocking(move || {
+                one_connection(endpoint, &part)
+            }));
+        }
+    }
     let mut all = Seen::default();
-    for task in tasks {
-        let seen = task.await?;
-        all.micros.extend(seen.micros);
-        all.failed += seen.failed;
+    for thread in threads {
+        all.add(thread.await??);
     }
     Ok(all)
 }
 
-/// How a client asks.
-pub enum Caller {
-    Grpc(KvClient),
-    Within(RaftStore),
+/// All clients of one connection.
+fn one_connection(endpoint: SocketAddr, load: &Load) -> Result<Seen> {
+    let path = match load.work {
+        Work::Put => PUT,
+        Work::Get => RANGE,
+    };
+    let requests = Requests::new(load.work, load.value_bytes);
+    let mut connection = Connection::open(endpoint, path, ANSWER_MAX)?;
+    let until = Instant::now() + load.time;
+    let mut seen = Seen::default();
+    let mut waiting: HashMap<u32, Call> = HashMap::new();
+    for client in load.first..load.first + load.clients {
+        let stream = connection.call(&requests.message(client, 0), true);
+        waiting.insert(stream, Call::new(client, 0));
+    }
+    while !waiting.is_empty() {
+        connection.flush()?;
+        let came = connection.receive(|connection, event| match event {
+            Event::Data(stream, _) => {
+                if let Some(call) = waiting.get_mut(&stream) {
+                    call.has_answer = true;
+                }
+            }
+            Event::End(stream) => {
+                let Some(call) = waiting.remove(&stream) else {
+                    return;
+                };
+                match call.has_answer {
+                    true => seen.answered(call.began),
+                    false => seen.failed += 1,
+                }
+                if Instant::now() < until {
+                    let next = Call::new(call.client, call.number + 1);
+                    let stream = connection.call(&requests.message(next.client, next.number), true);
+                    waiting.insert(stream, next);
+                }
+            }
+        })?;
+        if !came {
+            seen.failed += waiting.len() as u64;
+            break;
+        }
+    }
+    Ok(seen)
 }
 
-impl Caller {
-    /// Whether the request was answered.
-    async fn ask(&mut self, work: Work, key: Bytes, value: &Bytes) -> bool {
-        let value = value.clone();
-        match (self, work) {
-            (Caller::Grpc(client), Work::Put) => {
-                client.put(PutRequest { key, value }).await.is_ok()
-            }
-            (Caller::Grpc(client), Work::Get) => {
-                let request = RangeRequest {
-                    key,
-                    serializable: false,
-                };
-                client.range(request).await.is_ok()
-            }
-            (Caller::Within(store), Work::Put) => {
-                let txn = Txn {
-                    success: vec![Op::put(key, value)],
-                    ..Txn::default()
-                };
-                store.txn(txn).await.is_ok()
-            }
-            (Caller::Within(store), Work::Get) => {
-                let request = mvcc::RangeRequest::new(KeyRange::key(key));
-                store.range(request).await.is_ok()
-            }
+/// A request on its way.
+struct Call {
+    client: usize,
+    number: u64,
+    began: Instant,
+    has_answer: bool,
+}
+
+impl Call {
+    fn new(client: usize, number: u64) -> Self {
+        Call {
+            client,
+            number,
+            began: Instant::now(),
+            has_answer: false,
         }
     }
 }
 
-async fn one_client(mut caller: Caller, client: usize, load: Load, until: Instant) -> Seen {
-    let value = Bytes::from(vec![b'v'; load.value_bytes]);
+/// All clients of a round in this member's process.
+pub async fn within(load: &Load, store: &RaftStore) -> Result<Seen> {
+    let until = Instant::now() + load.time;
+    let tasks: Vec<_> = (load.first..load.first + load.clients)
+        .map(|client| tokio::spawn(one_client_within(store.clone(), client, *load, until)))
+        .collect();
+    let mut all = Seen::default();
+    for task in tasks {
+        all.add(task.await.context("a client panicked")?);
+    }
+    Ok(all)
+}
+
+async fn one_client_within(store: RaftStore, client: usize, load: Load, until: Instant) -> Seen {
+    let requests = Requests::new(load.work, load.value_bytes);
     let mut seen = Seen::default();
     for number in 0u64.. {
         let began = Instant::now();
         if began >= until {
             break;
         }
-        let key = format!("/registry/bench/{client:04}/{:04}", number % KEYS_A_CLIENT);
-        if caller.ask(load.work, Bytes::from(key), &value).await {
-            let micros = u32::try_from(began.elapsed().as_micros());
-            seen.micros.push(micros.unwrap_or(u32::MAX));
-        } else {
-            seen.failed += 1;
-            tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+        let key = Requests::key(client, number);
+        let is_answered = match load.work {
+            Work::Put => {
+                let put = Op::put(key, requests.value(client, number));
+                let txn = Txn {
+                    success: vec![put],
+                    ..Txn::default()
+                };
+                store.txn(txn).await.is_ok()
+            }
+            Work::Get => {
+                let request = mvcc::RangeRequest::new(KeyRange::key(key));
+                store.range(request).await.is_ok()
+            }
+        };
+        match is_answered {
+            true => seen.answered(began),
+            false => {
+                seen.failed += 1;
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+            }
         }
     }
     seen
+}
+
+/// Writes `count` keys below `prefix` with values of `value_bytes`, each once, over one connection to `endpoint`.
+pub fn fill(endpoint: SocketAddr, prefix: &str, count: u64, value_bytes: usize) -> Result<()> {
+    const ON_THEIR_WAY: u64 = 256;
+    let requests = Requests::new(Work::Put, value_bytes);
+    let mut connection = Connection::open(endpoint, PUT, ANSWER_MAX)?;
+    let message = |number: u64| {
+        let key = format!("{prefix}{number:08}");
+        wire::put(key.into(), requests.value(0, number))
+    };
+    let (mut begun, mut done, mut answers) = (0, 0, 0);
+    while done < count {
+        while begun < count && begun - done < ON_THEIR_WAY {
+            connection.call(&message(begun), true);
+            begun += 1;
+        }
+        connection.flush()?;
+        let came = connection.receive(|_, event| match event {
+            Event::Data(..) => answers += 1,
+            Event::End(_) => done += 1,
+        })?;
+        anyhow::ensure!(came, "{endpoint} did not answer in {ANSWER_MAX:?}");
+    }
+    anyhow::ensure!(
+        answers >= count,
+        "{endpoint} refused {} of {count} puts",
+        count - answers
+    );
+    Ok(())
 }

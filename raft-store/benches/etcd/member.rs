@@ -1,11 +1,12 @@
-//! A process with one member of ours and etcd's KV service in front of it. Each line of its standard input is a round of
-//! clients within, as JSON, and is answered by what they saw; it ends when its standard input does.
+//! A process with one member of ours and etcd's service in front of it. Each line of its standard input asks for something, as
+//! JSON, and is answered by a line; it ends when its standard input does.
 
 use crate::kv::KvService;
-use crate::load::{self, Caller};
+use crate::load::{self, Load};
 use anyhow::Result;
 use objects::cluster::MemberAdd;
 use raft_store::{Config, Limits, RaftStore, Timings};
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,6 +28,15 @@ pub struct Args {
     /// Begin a cluster and admit the members at these addresses, whose ids follow
     #[arg(long, value_delimiter = ',')]
     begin_with: Vec<SocketAddr>,
+}
+
+/// What a member can be asked.
+#[derive(Serialize, Deserialize)]
+pub enum Ask {
+    /// A round of clients within.
+    Load(Load),
+    /// Its counters.
+    Metrics,
 }
 
 /// Runs the member; one line on standard output says that it serves, a second one that all vote.
@@ -55,11 +65,13 @@ pub async fn run(args: Args) -> Result<()> {
     }
     println!("complete");
     // Whoever started this process holds the other end.
-    let mut rounds = BufReader::new(tokio::io::stdin()).lines();
-    while let Some(round) = rounds.next_line().await? {
-        let round = serde_json::from_str(&round)?;
-        let seen = load::clients(&round, |_| Caller::Within(store.clone())).await?;
-        println!("{}", serde_json::to_string(&seen)?);
+    let mut asked = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(ask) = asked.next_line().await? {
+        let answer = match serde_json::from_str(&ask)? {
+            Ask::Load(load) => serde_json::to_string(&load::within(&load, &store).await?)?,
+            Ask::Metrics => serde_json::to_string(&store.metrics())?,
+        };
+        println!("{answer}");
     }
     server.abort();
     store.kill().await;

@@ -1,28 +1,42 @@
-//! The two sides: three processes each, started and ended here, with their CPU time.
+//! The two sides: three processes each, started, killed and ended here, and what the kernel tells of them.
 
+use crate::http2;
 use crate::load::{Load, Seen};
-use anyhow::{Context, Result, bail};
+use crate::member::Ask;
+use crate::wire::{self, RANGE, STATUS, StatusResponse};
+use anyhow::{Context, Result, bail, ensure};
+use serde::de::DeserializeOwned;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-const START_MAX: Duration = Duration::from_secs(30);
-const MEMBERS: usize = 3;
+pub const MEMBERS: usize = 3;
+const START_MAX: Duration = Duration::from_secs(60);
+const TRY_EVERY: Duration = Duration::from_millis(5);
+const TRY_MAX: Duration = Duration::from_secs(2);
 /// The unit of CPU time in /proc, on every Linux that we run on.
 const TICKS_A_SECOND: u64 = 100;
 
 /// Three processes that run until this is dropped.
 pub struct Side {
+    pub kind: Kind,
     /// Where clients ask.
-    pub endpoints: Vec<String>,
-    /// Which version.
-    pub version: String,
-    /// Whether clients can be within its processes.
-    pub takes_clients: bool,
+    pub endpoints: Vec<SocketAddr>,
+    dir: PathBuf,
+    peers: Vec<SocketAddr>,
     processes: Vec<Process>,
+}
+
+/// Whose processes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Three members of ours, in this program's own executable.
+    Trireme,
+    /// Three members of etcd with its default settings.
+    Etcd,
 }
 
 struct Process {
@@ -33,89 +47,136 @@ struct Process {
 }
 
 impl Side {
-    /// Three members of ours, in this program's own executable.
-    pub async fn trireme(dir: &Path) -> Result<Side> {
-        let (peers, clients) = (free_addresses()?, free_addresses()?);
-        let mut processes = Vec::new();
+    /// Starts a side without data below `dir`.
+    pub async fn start(kind: Kind, dir: &Path) -> Result<Side> {
+        let mut side = Side {
+            kind,
+            endpoints: free_addresses()?,
+            dir: dir.to_owned(),
+            peers: free_addresses()?,
+            processes: vec![],
+        };
         for place in 0..MEMBERS {
-            let mut command = Command::new(std::env::current_exe()?);
-            command.arg("member").arg("--dir");
-            command.arg(dir.join(format!("trireme{place}")));
-            command.args(["--id", &(place + 1).to_string()]);
-            command.args(["--peer", &peers[place].to_string()]);
-            command.args(["--client", &clients[place].to_string()]);
-            if place == 0 {
-                let others: Vec<String> = peers[1..].iter().map(SocketAddr::to_string).collect();
-                command.args(["--begin-with", &others.join(",")]);
+            let process = Process::start(side.command(place, true)?)?;
+            side.processes.push(process);
+            if kind == Kind::Trireme {
+                side.processes[place].wait_for_line("serving").await?;
             }
-            command.stdin(Stdio::piped()).stdout(Stdio::piped());
-            let mut process = Process::start(command)?;
-            process.wait_for_line("serving").await?;
-            processes.push(process);
         }
-        for process in &mut processes {
-            process.wait_for_line("complete").await?;
+        if kind == Kind::Trireme {
+            side.processes[0].wait_for_line("complete").await?;
         }
-        Ok(Side {
-            endpoints: urls(&clients),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            takes_clients: true,
-            processes,
-        })
+        side.wait_until_serving().await?;
+        Ok(side)
     }
 
-    /// Three members of etcd with its default settings.
-    pub async fn etcd(dir: &Path) -> Result<Side> {
-        let (peers, clients) = (free_addresses()?, free_addresses()?);
-        let (peer_urls, endpoints) = (urls(&peers), urls(&clients));
+    fn command(&self, place: usize, is_new: bool) -> Result<Command> {
+        match self.kind {
+            Kind::Trireme => self.our_command(place, is_new),
+            Kind::Etcd => Ok(self.etcd_command(place)),
+        }
+    }
+
+    fn our_command(&self, place: usize, is_new: bool) -> Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("member").arg("--dir");
+        command.arg(self.dir.join(format!("trireme{place}")));
+        command.args(["--id", &(place + 1).to_string()]);
+        command.args(["--peer", &self.peers[place].to_string()]);
+        command.args(["--client", &self.endpoints[place].to_string()]);
+        if place == 0 && is_new {
+            let others: Vec<String> = self.peers[1..].iter().map(SocketAddr::to_string).collect();
+            command.args(["--begin-with", &others.join(",")]);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Ok(command)
+    }
+
+    fn etcd_command(&self, place: usize) -> Command {
+        let (peers, endpoints) = (urls(&self.peers), urls(&self.endpoints));
         let cluster: Vec<String> = (0..MEMBERS)
-            .map(|place| format!("e{place}={}", peer_urls[place]))
+            .map(|place| format!("e{place}={}", peers[place]))
             .collect();
-        let mut processes = Vec::new();
-        for place in 0..MEMBERS {
-            let mut command = Command::new("etcd");
-            command.arg("--data-dir");
-            command.arg(dir.join(format!("etcd{place}")));
-            command.args(["--name", &format!("e{place}")]);
-            command.args(["--initial-cluster", &cluster.join(",")]);
-            for flag in ["--listen-peer-urls", "--initial-advertise-peer-urls"] {
-                command.args([flag, &peer_urls[place]]);
-            }
-            for flag in ["--listen-client-urls", "--advertise-client-urls"] {
-                command.args([flag, &endpoints[place]]);
-            }
-            command.stdout(Stdio::null()).stderr(Stdio::null());
-            processes.push(Process::start(command)?);
+        let mut command = Command::new("etcd");
+        command.arg("--data-dir");
+        command.arg(self.dir.join(format!("etcd{place}")));
+        command.args(["--name", &format!("e{place}")]);
+        command.args(["--initial-cluster", &cluster.join(",")]);
+        for flag in ["--listen-peer-urls", "--initial-advertise-peer-urls"] {
+            command.args([flag, &peers[place]]);
         }
-        wait_for_health(&endpoints).await?;
-        Ok(Side {
-            endpoints,
-            version: etcd_version().await?,
-            takes_clients: false,
-            processes,
-        })
+        for flag in ["--listen-client-urls", "--advertise-client-urls"] {
+            command.args([flag, &endpoints[place]]);
+        }
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
     }
 
-    /// A round with the clients spread over the processes of the members.
+    /// Waits until every member answers a linearizable read.
+    pub async fn wait_until_serving(&self) -> Result<()> {
+        let began = Instant::now();
+        for endpoint in self.endpoints.iter().copied() {
+            while let Err(err) = unary(endpoint, RANGE, wire::get("/".into())).await {
+                ensure!(
+                    began.elapsed() < START_MAX,
+                    "{endpoint} did not serve within {START_MAX:?}: {err:#}"
+                );
+                tokio::time::sleep(TRY_EVERY).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which of the members leads, and in which term.
+    pub async fn leader(&self) -> Result<(usize, u64)> {
+        let mut ids = Vec::new();
+        let mut leader = None;
+        for endpoint in self.endpoints.iter().copied() {
+            let answer = unary(endpoint, STATUS, vec![]).await?;
+            let status: StatusResponse = wire::read(&answer)?;
+            let header = status.header.context("a status has a header")?;
+            ids.push(header.member_id);
+            leader = Some((status.leader, header.raft_term));
+        }
+        let (leader, term) = leader.context("a side has members")?;
+        let place = ids.iter().position(|id| *id == leader);
+        Ok((place.context("no member leads")?, term))
+    }
+
+    /// Kills a member as a crash would.
+    pub async fn kill(&mut self, place: usize) -> Result<()> {
+        self.processes[place].child.kill().await?;
+        Ok(())
+    }
+
+    /// Starts a member that was killed.
+    pub fn start_again(&mut self, place: usize) -> Result<()> {
+        self.processes[place] = Process::start(self.command(place, false)?)?;
+        Ok(())
+    }
+
+    /// Asks one of our members something.
+    pub async fn ask<T: DeserializeOwned>(&mut self, place: usize, ask: &Ask) -> Result<T> {
+        self.processes[place].tell(ask).await?;
+        self.processes[place].hear().await
+    }
+
+    /// A round with the clients spread over the processes of our members.
     pub async fn run_within(&mut self, load: &Load) -> Result<Seen> {
-        let (mut first, members) = (0, self.processes.len());
+        let mut first = 0;
         for (place, process) in self.processes.iter_mut().enumerate() {
-            let clients = load.clients / members + usize::from(place < load.clients % members);
+            let clients = load.clients / MEMBERS + usize::from(place < load.clients % MEMBERS);
             let round = Load {
                 first,
                 clients,
                 ..*load
             };
             first += clients;
-            let line = serde_json::to_string(&round)? + "\n";
-            let stdin = process.stdin.as_mut().context("the input is closed")?;
-            stdin.write_all(line.as_bytes()).await?;
+            process.tell(&Ask::Load(round)).await?;
         }
         let mut all = Seen::default();
         for process in &mut self.processes {
-            let lines = process.stdout.as_mut().context("the output is not read")?;
-            let line = lines.next_line().await?.context("a member ended")?;
-            let seen: Seen = serde_json::from_str(&line)?;
+            let seen: Seen = process.hear().await?;
             all.micros.extend(seen.micros);
             all.failed += seen.failed;
         }
@@ -125,6 +186,16 @@ impl Side {
     /// CPU time of all members since they were started.
     pub fn cpu(&self) -> Result<Duration> {
         self.processes.iter().map(Process::cpu).sum()
+    }
+
+    /// Bytes that the members caused to be written to disk since they were started.
+    pub fn written(&self) -> Result<u64> {
+        self.processes.iter().map(Process::written).sum()
+    }
+
+    /// Resident memory of each member, in bytes.
+    pub fn resident(&self) -> Result<Vec<u64>> {
+        self.processes.iter().map(Process::resident).collect()
     }
 }
 
@@ -159,9 +230,30 @@ impl Process {
             .with_context(|| format!("a member did not say {wanted:?} within {START_MAX:?}"))?
     }
 
-    fn cpu(&self) -> Result<Duration> {
+    async fn tell(&mut self, ask: &Ask) -> Result<()> {
+        let line = serde_json::to_string(ask)? + "\n";
+        let stdin = self.stdin.as_mut().context("the input is closed")?;
+        Ok(stdin.write_all(line.as_bytes()).await?)
+    }
+
+    /// The next answer; other lines, of before it, are passed over.
+    async fn hear<T: DeserializeOwned>(&mut self) -> Result<T> {
+        let lines = self.stdout.as_mut().context("the output is not read")?;
+        while let Some(line) = lines.next_line().await? {
+            if line.starts_with('{') {
+                return Ok(serde_json::from_str(&line)?);
+            }
+        }
+        bail!("a member ended")
+    }
+
+    fn proc(&self, file: &str) -> Result<String> {
         let pid = self.child.id().context("a member ended")?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        Ok(std::fs::read_to_string(format!("/proc/{pid}/{file}"))?)
+    }
+
+    fn cpu(&self) -> Result<Duration> {
+        let stat = self.proc("stat")?;
         // The name, in parentheses, may hold spaces.
         let fields: Vec<&str> = stat
             .rsplit(')')
@@ -175,33 +267,37 @@ impl Process {
         let ticks = ticks(11)? + ticks(12)?;
         Ok(Duration::from_millis(ticks * 1000 / TICKS_A_SECOND))
     }
-}
 
-async fn wait_for_health(endpoints: &[String]) -> Result<()> {
-    let began = Instant::now();
-    let all = endpoints.join(",");
-    loop {
-        let health = Command::new("etcdctl")
-            .env("ETCDCTL_API", "3")
-            .args(["--endpoints", &all, "endpoint", "health"])
-            .output()
-            .await
-            .context("etcdctl cannot be started; install Debian's etcd-client")?;
-        if health.status.success() {
-            return Ok(());
-        }
-        if began.elapsed() > START_MAX {
-            bail!(
-                "etcd did not become healthy within {START_MAX:?}: {}",
-                String::from_utf8_lossy(&health.stderr)
-            );
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+    fn written(&self) -> Result<u64> {
+        number_after(&self.proc("io")?, "write_bytes:")
+    }
+
+    fn resident(&self) -> Result<u64> {
+        Ok(1024 * number_after(&self.proc("status")?, "VmRSS:")?)
     }
 }
 
-async fn etcd_version() -> Result<String> {
-    let output = Command::new("etcd").arg("--version").output().await?;
+fn number_after(text: &str, name: &str) -> Result<u64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .with_context(|| format!("the kernel tells no {name}"))?;
+    let number = line.split_whitespace().next().unwrap_or_default();
+    Ok(number.parse()?)
+}
+
+/// A call to one member.
+pub async fn unary(endpoint: SocketAddr, path: &'static str, message: Vec<u8>) -> Result<Vec<u8>> {
+    tokio::task::spawn_blocking(move || http2::unary(endpoint, path, &message, TRY_MAX)).await?
+}
+
+/// Which etcd is compared with.
+pub async fn etcd_version() -> Result<String> {
+    let output = Command::new("etcd")
+        .arg("--version")
+        .output()
+        .await
+        .context("etcd cannot be started; install Debian's etcd-server")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let version = text
         .lines()

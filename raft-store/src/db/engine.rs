@@ -58,6 +58,16 @@ impl WriteBatch {
         self.0.push(Change::Put(family, key.into(), value.into()));
     }
 
+    /// How many bytes of keys and values it writes.
+    pub fn bytes(&self) -> u64 {
+        let bytes = |change: &Change| match change {
+            Change::Put(_, key, value) => key.len() + value.len(),
+            Change::Delete(_, key) => key.len(),
+            Change::DeleteRange(_, start, end) => start.len() + end.len(),
+        };
+        self.0.iter().map(bytes).sum::<usize>() as u64
+    }
+
     /// Adds the deletion of a key.
     pub fn delete(&mut self, family: Family, key: impl Into<Bytes>) {
         self.0.push(Change::Delete(family, key.into()));
@@ -99,6 +109,17 @@ pub trait Engine: Reads + Send + Sync + 'static {
     /// Waits until everything written so far is on disk. After a failure nothing is known of it.
     fn sync(&self) -> Result<(), EngineError>;
 
+    /// Writes to tables what can be had again from the log. Until [`persist`](Engine::persist), a crash may take it back to an
+    /// earlier moment, all tables of a generation to the same one.
+    fn write_repeatable(&self, batch: WriteBatch) -> Result<(), EngineError> {
+        self.write(batch)
+    }
+
+    /// Waits until everything written so far to the tables of a generation is on disk.
+    fn persist(&self, _generation: u64) -> Result<(), EngineError> {
+        self.sync()
+    }
+
     /// The generations whose tables were there, whole or in part, when the engine was opened.
     fn generations(&self) -> Vec<u64>;
 
@@ -107,11 +128,6 @@ pub trait Engine: Reads + Send + Sync + 'static {
 
     /// Removes the tables of a generation, as far as they are there.
     fn remove(&self, generation: u64) -> Result<(), EngineError>;
-
-    /// Lets the room of what was deleted from these tables be given back, in the background.
-    fn give_back(&self, _generation: u64, _tables: &[Table]) -> Result<(), EngineError> {
-        Ok(())
-    }
 
     /// How many bytes it takes on disk.
     fn size_bytes(&self) -> u64;

@@ -1,7 +1,7 @@
 //! The database that holds log and state: what is where, consistent views of the state, and how a state is replaced.
 //!
-//! Log and state share one write-ahead log, so that what was applied is never on disk without the entries before it. The
-//! tables of the state belong to a generation: installing a snapshot fills the tables of the next one and then switches in a
+//! The log has a write-ahead log; what is applied to the state needs none, since it can be applied again: it goes to disk now and
+//! then, as a whole, and only then may the log be cut. The tables of the state belong to a generation: installing a snapshot fills the tables of the next one and then switches in a
 //! single write, so that a crash leaves either the old state or the new one.
 
 mod engine;
@@ -25,6 +25,8 @@ pub const GENERATION_KEY: &[u8] = b"generation";
 pub struct Db {
     engine: Box<dyn Engine>,
     generation: AtomicU64,
+    /// Bytes written to the state that a crash may take back.
+    unpersisted: AtomicU64,
     /// Dropped after `engine`, since fields are dropped in their order: then the files are closed.
     open: watch::Sender<()>,
 }
@@ -55,6 +57,7 @@ impl Db {
         Ok(Db {
             engine,
             generation: AtomicU64::new(generation),
+            unpersisted: AtomicU64::new(0),
             open: watch::Sender::new(()),
         })
     }
@@ -86,6 +89,30 @@ impl Db {
         self.engine.write(batch)
     }
 
+    /// Writes to the state what the log can repeat.
+    pub fn write_state(&self, batch: WriteBatch) -> Result<(), EngineError> {
+        let bytes = batch.bytes();
+        self.engine.write_repeatable(batch)?;
+        self.unpersisted.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Waits until the state as it is now is on disk, so that the entries of which it was made are needed no longer.
+    pub fn persist(&self) -> Result<(), EngineError> {
+        let bytes = self.unpersisted.load(Ordering::Relaxed);
+        if bytes > 0 {
+            self.engine
+                .persist(self.generation.load(Ordering::Acquire))?;
+            self.unpersisted.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// How many bytes of the state only the log could give again.
+    pub fn unpersisted_bytes(&self) -> u64 {
+        self.unpersisted.load(Ordering::Relaxed)
+    }
+
     /// Waits until everything written so far is on disk.
     pub fn sync(&self) -> Result<(), EngineError> {
         self.engine.sync()
@@ -111,11 +138,10 @@ impl Db {
         Ok(NextGeneration { db: self, number })
     }
 
-    /// Lets the room of what was deleted from history be given back.
+    /// Lets the room of what was deleted from history be given back: once the deletions are in files, RocksDB compacts those in the
+    /// background, a few files at a time.
     pub fn give_back(&self) -> Result<(), EngineError> {
-        let tables = [Table::History, Table::Versions, Table::Notes];
-        let generation = self.generation.load(Ordering::Acquire);
-        self.engine.give_back(generation, &tables)
+        self.engine.persist(self.generation.load(Ordering::Acquire))
     }
 
     /// How many bytes the database takes on disk.

@@ -1,12 +1,13 @@
-//! The engine on a real disk: one RocksDB with a column family for each family of keys, all behind one write-ahead log.
+//! The engine on a real disk: one RocksDB with a column family for each family of keys. Its write-ahead log
+//! carries the log and the member's own records; the state's tables are flushed together.
 
 use super::engine::{Change, Engine, EngineError, Family, Reads, WriteBatch};
 use bytes::Bytes;
 use mvcc::{Table, Visit};
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType,
-    DBRawIteratorWithThreadMode, DBRecoveryMode, DBWithThreadMode, MultiThreaded, Options,
-    ReadOptions, SnapshotWithThreadMode,
+    DBRawIteratorWithThreadMode, DBRecoveryMode, DBWithThreadMode, FlushOptions, MultiThreaded,
+    Options, ReadOptions, SnapshotWithThreadMode,
 };
 use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
@@ -20,9 +21,12 @@ type Handle<'a> = Arc<BoundColumnFamily<'a>>;
 const LOG_CF: &str = "log";
 
 const BLOCK_CACHE_BYTES: usize = 24 << 20;
-const WRITE_BUFFER_BYTES: usize = 8 << 20;
-const WRITE_BUFFERS_TOTAL_BYTES: usize = 32 << 20;
-const WAL_TOTAL_BYTES: u64 = 64 << 20;
+/// Never reached: each flush is one of all tables of the state, or one of everything.
+const WRITE_BUFFER_BYTES: usize = 256 << 20;
+/// Beyond it everything is flushed, should the state not have been persisted in time.
+const WRITE_BUFFERS_TOTAL_BYTES: usize = 96 << 20;
+/// When the log's records in memory go to a file. By then most of them were purged, and those are never written there.
+const WAL_TOTAL_BYTES: u64 = 32 << 20;
 const OPEN_FILES_MAX: i32 = 256;
 const DELETIONS_WINDOW: usize = 128;
 const DELETIONS_IN_WINDOW: usize = 64;
@@ -70,6 +74,30 @@ impl RocksEngine {
         self.handle(family)
             .ok_or_else(|| EngineError::new(format!("there is no column family for {family:?}")))
     }
+
+    /// The batch as RocksDB takes it.
+    fn translate(&self, batch: WriteBatch) -> Result<rocksdb::WriteBatch, EngineError> {
+        let mut rocks_batch = rocksdb::WriteBatch::default();
+        // Most changes of a batch go where the one before went.
+        let mut last: Option<(Family, Handle<'_>)> = None;
+        for change in batch.0 {
+            let (Change::Put(family, ..)
+            | Change::Delete(family, _)
+            | Change::DeleteRange(family, ..)) = change;
+            let handle = match &last {
+                Some((known, handle)) if *known == family => handle,
+                _ => &last.insert((family, self.known(family)?)).1,
+            };
+            match change {
+                Change::Put(_, key, value) => rocks_batch.put_cf(handle, key, value),
+                Change::Delete(_, key) => rocks_batch.delete_cf(handle, key),
+                Change::DeleteRange(_, start, end) => {
+                    rocks_batch.delete_range_cf(handle, start, end);
+                }
+            }
+        }
+        Ok(rocks_batch)
+    }
 }
 
 impl Reads for RocksEngine {
@@ -108,26 +136,23 @@ impl Engine for RocksEngine {
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), EngineError> {
-        let mut rocks_batch = rocksdb::WriteBatch::default();
-        // Most changes of a batch go where the one before went.
-        let mut last: Option<(Family, Handle<'_>)> = None;
-        for change in batch.0 {
-            let (Change::Put(family, ..)
-            | Change::Delete(family, _)
-            | Change::DeleteRange(family, ..)) = change;
-            let handle = match &last {
-                Some((known, handle)) if *known == family => handle,
-                _ => &last.insert((family, self.known(family)?)).1,
-            };
-            match change {
-                Change::Put(_, key, value) => rocks_batch.put_cf(handle, key, value),
-                Change::Delete(_, key) => rocks_batch.delete_cf(handle, key),
-                Change::DeleteRange(_, start, end) => {
-                    rocks_batch.delete_range_cf(handle, start, end);
-                }
-            }
-        }
-        Ok(self.rocks.write(rocks_batch)?)
+        Ok(self.rocks.write(self.translate(batch)?)?)
+    }
+
+    fn write_repeatable(&self, batch: WriteBatch) -> Result<(), EngineError> {
+        Ok(self.rocks.write_without_wal(self.translate(batch)?)?)
+    }
+
+    fn persist(&self, generation: u64) -> Result<(), EngineError> {
+        let handles = Table::ALL
+            .into_iter()
+            .filter_map(|table| self.handle(Family::State(generation, table)))
+            .collect::<Vec<_>>();
+        // All of them in one change of RocksDB's manifest, so that they are of one moment after a crash.
+        let handles: Vec<&Handle<'_>> = handles.iter().collect();
+        Ok(self
+            .rocks
+            .flush_cfs_opt(&handles, &FlushOptions::default())?)
     }
 
     fn sync(&self) -> Result<(), EngineError> {
@@ -152,17 +177,6 @@ impl Engine for RocksEngine {
         for table in Table::ALL {
             if self.handle(Family::State(generation, table)).is_some() {
                 self.rocks.drop_cf(&cf_name(generation, table))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Once the deletions are in files, RocksDB compacts those in the background, a few files at a time.
-    fn give_back(&self, generation: u64, tables: &[Table]) -> Result<(), EngineError> {
-        for table in tables {
-            // Tables that a snapshot replaced meanwhile are gone with their room.
-            if let Some(handle) = self.handle(Family::State(generation, *table)) {
-                self.rocks.flush_cf(&handle)?;
             }
         }
         Ok(())
@@ -320,6 +334,7 @@ fn db_options() -> Options {
     options.set_max_background_jobs(2);
     options.set_db_write_buffer_size(WRITE_BUFFERS_TOTAL_BYTES);
     options.set_max_total_wal_size(WAL_TOTAL_BYTES);
+    options.set_atomic_flush(true);
     // A torn tail is an unfinished write and is cut; damage before the tail would be the loss of acknowledged entries.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_keep_log_file_num(2);

@@ -26,6 +26,8 @@ use writer::{Done, Request, Writer};
 pub const VOTE_KEY: &[u8] = b"vote";
 /// The own record that says up to where the log was cut.
 pub const PURGED_KEY: &[u8] = b"purged";
+/// The own record that says what is known to be committed.
+pub const COMMITTED_KEY: &[u8] = b"committed";
 
 /// One append to a follower carries about so many bytes of records at most, but always one entry.
 pub const APPEND_BYTES_MAX: usize = 2 << 20;
@@ -88,6 +90,7 @@ pub struct LogReader {
 
 struct Shared {
     db: Arc<Db>,
+    metrics: Arc<Metrics>,
     memory: Mutex<Memory>,
 }
 
@@ -95,11 +98,21 @@ struct Memory {
     vote: Option<Vote>,
     purged: Option<LogId>,
     last: Option<LogId>,
+    committed: Option<LogId>,
+    /// What of `committed` the writer was told.
+    committed_noted: Option<LogId>,
     recent: Recent,
     bytes: u64,
 }
 
 impl Memory {
+    /// What is committed, if the writer was not told yet.
+    fn take_committed(&mut self) -> Option<LogId> {
+        let news = self.committed > self.committed_noted;
+        self.committed_noted = self.committed;
+        self.committed.filter(|_| news)
+    }
+
     fn purge(&mut self, upto: LogId) {
         let held = entries_between(self.purged, self.last);
         self.purged = self.purged.max(Some(upto));
@@ -121,18 +134,29 @@ impl LogStore {
     pub fn open(db: Arc<Db>, metrics: Arc<Metrics>) -> Result<Self, LogError> {
         let vote = read_json(&db, VOTE_KEY, "vote")?;
         let purged: Option<LogId> = read_json(&db, PURGED_KEY, "purged")?;
+        let committed: Option<LogId> = read_json(&db, COMMITTED_KEY, "committed")?;
         let (last, bytes) = verify(&db, purged)?;
+        let last = last.or(purged);
+        // A member may learn that entries are committed before its own disk has them.
+        let committed = committed.map(|committed| match last {
+            Some(last) if last.index < committed.index => last,
+            _ => committed,
+        });
+        let committed = committed.filter(|_| last.is_some());
         let memory = Memory {
             vote,
             purged,
-            last: last.or(purged),
+            last,
+            committed,
+            committed_noted: committed,
             recent: Recent::default(),
             bytes,
         };
-        let writer = Writer::spawn(db.clone(), metrics).map_err(LogError::Thread)?;
+        let writer = Writer::spawn(db.clone(), metrics.clone()).map_err(LogError::Thread)?;
         let writer = Arc::new(writer);
         let shared = Arc::new(Shared {
             db,
+            metrics,
             memory: Mutex::new(memory),
         });
         Ok(LogStore { shared, writer })
@@ -141,6 +165,25 @@ impl LogStore {
     /// About how many bytes of entries the log holds.
     pub fn bytes(&self) -> u64 {
         self.shared.memory().bytes
+    }
+
+    /// About at which index the newest entries begin that have so many bytes together.
+    pub fn newest(&self, bytes: u64) -> Option<u64> {
+        let memory = self.shared.memory();
+        let entries = entries_between(memory.purged, memory.last);
+        let bytes_each = (memory.bytes / entries.max(1)).max(1);
+        let index = memory.last?.index;
+        Some(index.saturating_sub(bytes / bytes_each))
+    }
+
+    /// Has the writer note what is committed, so that a restart applies all of it; appends do so too.
+    pub async fn note_committed(&self) {
+        let committed = self.shared.memory().take_committed();
+        if let Some(committed) = committed
+            && self.send(Request::Committed(committed)).await.is_err()
+        {
+            tracing::debug!("what is committed was not noted, since the member is stopping");
+        }
     }
 
     /// Asks the writer for something and waits until it is done.
@@ -180,6 +223,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.ask(|reply| Request::Vote(*vote, reply)).await
     }
 
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        self.shared.memory().committed = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.shared.memory().committed)
+    }
+
     async fn append<I>(
         &mut self,
         entries: I,
@@ -191,16 +243,19 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let mut records = Vec::new();
         let mut last = None;
+        let committed;
         {
             let mut memory = self.shared.memory();
             for entry in entries {
                 let record = record::encode(&entry);
                 memory.bytes += record.len() as u64;
                 last = Some(entry.log_id);
+                self.shared.metrics.stages.appended(entry.log_id.index);
                 records.push((entry.log_id.index, record.clone()));
                 memory.recent.push(entry, record.len());
             }
             memory.last = last.or(memory.last);
+            committed = memory.take_committed();
         }
         let shared = self.shared.clone();
         let flushed = Box::new(move || {
@@ -210,6 +265,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         });
         self.send(Request::Append {
             records,
+            committed,
             done: Done { callback, flushed },
         })
         .await

@@ -4,7 +4,7 @@
 //! failed write it refuses all further ones: what is on disk is unknown, and the member must restart to find out.
 
 use crate::db::{Db, EngineError, Family, WriteBatch};
-use crate::log::{PURGED_KEY, VOTE_KEY};
+use crate::log::{COMMITTED_KEY, PURGED_KEY, VOTE_KEY};
 use crate::metrics::Metrics;
 use crate::runtime;
 use crate::types::{LogId, TypeConfig, Vote};
@@ -26,9 +26,13 @@ pub enum Request {
     Append {
         /// Index and record of each.
         records: Vec<(u64, Bytes)>,
+        /// What is committed, when that is news.
+        committed: Option<LogId>,
         /// Whom to tell when they are on disk.
         done: Done,
     },
+    /// Note what is committed; nobody waits for it.
+    Committed(LogId),
     /// Write the vote.
     Vote(Vote, oneshot::Sender<io::Result<()>>),
     /// Remove the entries from this index on.
@@ -157,7 +161,8 @@ impl Turn {
             Ok(()) => {}
             Err(err) => self.fail(&err),
         }
-        let must_sync = |request: &Request| !matches!(request, Request::Purge(..));
+        let must_sync =
+            |request: &Request| !matches!(request, Request::Purge(..) | Request::Committed(_));
         let must_sync = self.failure.is_none() && self.waiting.iter().any(must_sync);
         if !must_sync {
             self.metrics.write_ended();
@@ -194,10 +199,18 @@ fn batch_of(requests: &[Request]) -> WriteBatch {
     let mut batch = WriteBatch::default();
     for request in requests {
         match request {
-            Request::Append { records, .. } => {
+            Request::Append {
+                records, committed, ..
+            } => {
                 for (index, record) in records {
                     batch.put(Family::Log, index_key(*index), record.clone());
                 }
+                if let Some(committed) = committed {
+                    batch.put(Family::Own, COMMITTED_KEY, encode_json(committed));
+                }
+            }
+            Request::Committed(committed) => {
+                batch.put(Family::Own, COMMITTED_KEY, encode_json(committed));
             }
             Request::Vote(vote, _) => batch.put(Family::Own, VOTE_KEY, encode_json(vote)),
             Request::Truncate(from, _) => {
@@ -223,6 +236,7 @@ fn answer(request: Request, result: io::Result<()>) {
             }
             callback.io_completed(result);
         }
+        Request::Committed(_) => {}
         // Nobody listening any more means that the member is shutting down.
         Request::Vote(_, reply) | Request::Truncate(_, reply) | Request::Purge(_, reply) => {
             let _ = reply.send(result);

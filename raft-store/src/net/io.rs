@@ -187,6 +187,12 @@ pub async fn connect(address: &str, tls: Option<&Tls>, limit: Duration) -> io::R
         })
 }
 
+/// Whether the kernel at `address` says that nobody listens there; silence says nothing.
+pub async fn refuses(address: &str, limit: Duration) -> bool {
+    let connected = tokio::time::timeout(limit, TcpStream::connect(address)).await;
+    matches!(connected, Ok(Err(err)) if err.kind() == io::ErrorKind::ConnectionRefused)
+}
+
 /// Accepts connections until the receiver is dropped; a peer that fails its handshake is logged and forgotten.
 pub fn accept(
     listener: TcpListener,

@@ -78,6 +78,11 @@ impl Peers {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
+    /// Whether nobody listens at `address`, so that the process that did is gone. A simulated network says nothing of that.
+    pub async fn refuses(&self, address: &str, limit: Duration) -> bool {
+        self.transport.is_none() && io::refuses(address, limit).await
+    }
+
     /// Forgets a connection that went silent; the next client makes a new one.
     pub fn reset(&self, to: MemberId, purpose: Purpose) {
         self.channels

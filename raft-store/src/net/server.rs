@@ -97,6 +97,12 @@ impl Raft for Service {
             std::future::ready(request.is_ok())
         });
         let requests = requests.filter_map(|request| std::future::ready(request.ok()));
+        // The stream lives as long as the leader that sends on it, unless the network breaks it.
+        let suspicion = inner.suspicion.clone();
+        let requests = requests.chain(futures::stream::poll_fn(move |_| {
+            suspicion.notify_one();
+            std::task::Poll::Ready(None)
+        }));
         let responses = inner
             .raft
             .stream_append(requests)

@@ -13,7 +13,9 @@ pub use own::OwnRecords;
 pub use snapshot::{Builder, SnapshotData};
 
 use crate::db::{Db, WriteBatch};
+use crate::metrics::Metrics;
 use crate::runtime;
+use crate::stages::Stage;
 use crate::types::{LogId, Replies, SnapshotMeta, StoredMembership, TypeConfig, term_of};
 use futures::{Stream, StreamExt};
 use mvcc::{Batch, Event, Hub, Meta, Overlay, TablesError};
@@ -25,6 +27,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Entries that go into one write at most; beyond that their clients would wait for each other.
 const BATCH_ENTRIES_MAX: usize = 256;
@@ -50,6 +53,7 @@ pub struct StateMachine {
     snapshot: Arc<Mutex<Option<SnapshotMeta>>>,
     applied: watch::Sender<Applied>,
     hub: Hub,
+    metrics: Arc<Metrics>,
 }
 
 /// An entry's replies that wait for the write.
@@ -62,6 +66,7 @@ impl StateMachine {
         cluster_id: String,
         tmp_dir: PathBuf,
         hub: Hub,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, TablesError> {
         let view = db.live();
         let own = OwnRecords::load(&view)?;
@@ -79,6 +84,7 @@ impl StateMachine {
             snapshot: Arc::default(),
             applied,
             hub,
+            metrics,
         })
     }
 
@@ -102,12 +108,16 @@ impl StateMachine {
         let is_done = mvcc::sweep(&mut overlay, SWEEP_CHANGES).map_err(io::Error::other)?;
         let mut batch = WriteBatch::default();
         self.db.add_writes(&mut batch, overlay.into_writes());
-        self.db.write(batch).map_err(io::Error::other)?;
+        self.db.write_state(batch).map_err(io::Error::other)?;
         Ok(is_done)
     }
 
     /// Applies some entries as one write.
     fn apply_some(&mut self, entries: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
+        let began = Instant::now();
+        if let Some((last, _)) = entries.last() {
+            self.metrics.stages.committed(last.log_id.index);
+        }
         let view = self.db.live();
         let mut overlay = Overlay::new(&view).map_err(io::Error::other)?;
         let mut events = Vec::new();
@@ -136,7 +146,8 @@ impl StateMachine {
         } = *overlay.meta();
         let mut batch = WriteBatch::default();
         self.db.add_writes(&mut batch, overlay.into_writes());
-        self.db.write(batch).map_err(io::Error::other)?;
+        self.db.write_state(batch).map_err(io::Error::other)?;
+        self.metrics.stages.passed(Stage::Apply, began.elapsed());
         match events.is_empty() && revision > self.applied.borrow().revision {
             // The revision was raised: nobody who knows an older one can go on from it.
             true => self.hub.reset(revision, compacted),

@@ -1,8 +1,9 @@
-//! Raft's snapshots. The state on disk is itself the snapshot: building one only notes how far it is, and what is sent is the
-//! state of the moment of sending, with its own index. So cutting the log costs nothing, and no copy of the state is kept.
+//! Raft's snapshots. The state on disk is itself the snapshot: building one waits until the state is there and notes how far it
+//! is, and what is sent is the state of the moment of sending, with its own index. No copy of the state is kept.
 
 use super::StateMachine;
 use crate::db::Db;
+use crate::runtime;
 use crate::types::{SnapshotMeta, TypeConfig};
 use openraft::RaftSnapshotBuilder;
 use openraft::alias::SmSnapshotOf;
@@ -18,7 +19,7 @@ pub enum SnapshotData {
     Received(TempPath),
 }
 
-/// Notes how far the state is.
+/// Puts the state on disk and notes how far it is.
 pub struct Builder {
     meta: SnapshotMeta,
     db: Arc<Db>,
@@ -41,6 +42,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(
         &mut self,
     ) -> Result<SmSnapshotOf<TypeConfig, StateMachine>, io::Error> {
+        let db = self.db.clone();
+        runtime::spawn_blocking(move || db.persist())
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
         *self.current.lock().expect("no holder of the lock panics") = Some(self.meta.clone());
         Ok(openraft::Snapshot {
             meta: self.meta.clone(),

@@ -1,6 +1,6 @@
-//! What a member does by itself, now and then: leaves the lead when its disk hangs, cuts a log that grew large, tells watchers
-//! their progress; and as leader ends leases and makes voters of learners that caught up. What it does about the past is said by
-//! `history`.
+//! What a member does by itself, now and then: leaves the lead when its disk hangs, brings the state to disk and cuts the log,
+//! tells watchers their progress; and as leader ends leases and makes voters of learners that caught up. What it does about the
+//! past is said by `history`.
 
 use super::{Inner, leases, space};
 use openraft::type_config::async_runtime::watch::WatchReceiver;
@@ -9,12 +9,12 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 const TICK: Duration = Duration::from_millis(500);
-/// Ticks between two looks at the sizes of log and disk.
-const LOG_TICKS: u64 = 10;
+/// Ticks between two looks at the size of the disk.
+const SPACE_TICKS: u64 = 10;
 /// Ticks between two progress notices to watchers.
 const PROGRESS_TICKS: u64 = 10;
-/// A log that is too large is cut to so many applied entries.
-const ENTRIES_KEPT_OF_A_LARGE_LOG: u64 = 500;
+/// How much of the state may be in memory and the log alone: a restart applies it again, at tens of megabytes a second.
+const UNPERSISTED_BYTES_MAX: u64 = 24 << 20;
 
 /// Runs as long as the member does.
 pub(crate) async fn run(inner: Arc<Inner>) {
@@ -25,8 +25,8 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         leave_to_a_faster_disk(&inner).await;
         crate::membership::promote_learners(&inner).await;
         leases::expire(&inner).await;
-        if tick % LOG_TICKS == 0 {
-            cut_log(&inner).await;
+        persist(&inner).await;
+        if tick % SPACE_TICKS == 0 {
             space::look(&inner);
         }
         if tick % PROGRESS_TICKS == 0 {
@@ -47,21 +47,21 @@ async fn leave_to_a_faster_disk(inner: &Inner) {
     }
 }
 
-async fn cut_log(inner: &Inner) {
-    if inner.log.bytes() <= inner.config.limits.log_bytes_max {
-        return;
-    }
-    let Some(applied) = inner.applied.borrow().log_id else {
-        return;
-    };
-    let upto = applied.index.saturating_sub(ENTRIES_KEPT_OF_A_LARGE_LOG);
-    tracing::info!(
-        bytes = inner.log.bytes(),
-        upto,
-        "the log is large and will be cut"
-    );
+/// Brings the state to disk when much of it would have to be applied again, and then cuts the log down to what members that
+/// were away for a moment need.
+async fn persist(inner: &Inner) {
+    inner.log.note_committed().await;
     let trigger = inner.raft.trigger();
-    if trigger.snapshot().await.is_err() || trigger.purge_log(upto).await.is_err() {
+    let is_large = inner.log.bytes() > inner.config.limits.log_bytes_max;
+    let must_persist = inner.db.unpersisted_bytes() > UNPERSISTED_BYTES_MAX || is_large;
+    if must_persist && trigger.snapshot().await.is_err() {
+        tracing::debug!("the state was not persisted, since the member is stopping");
+    }
+    // Only what a snapshot has can be cut, so the one just begun shows at the next tick.
+    if is_large
+        && let Some(upto) = inner.log.newest(inner.config.limits.log_bytes_max / 2)
+        && trigger.purge_log(upto).await.is_err()
+    {
         tracing::debug!("the log was not cut, since the member is stopping");
     }
 }

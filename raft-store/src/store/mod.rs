@@ -11,6 +11,7 @@ mod open;
 mod propose;
 mod read;
 mod space;
+mod succession;
 
 pub(crate) use maintenance::matched;
 pub(crate) use open::Inner;

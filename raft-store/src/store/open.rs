@@ -2,7 +2,7 @@
 
 use super::leases::LeaseClock;
 use super::space::Space;
-use super::{RaftStore, history, leader, maintenance, propose, read};
+use super::{RaftStore, history, leader, maintenance, propose, read, succession};
 use crate::config::{Config, OpenError};
 use crate::db::{Db, Engine, EngineError};
 use crate::identity::{self, Identity};
@@ -16,7 +16,7 @@ use openraft::type_config::async_runtime::watch::WatchReceiver;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,7 +36,12 @@ pub(crate) struct Inner {
     pub applied: watch::Receiver<Applied>,
     pub leader: watch::Receiver<LeaderState>,
     pub proposals: mpsc::Sender<propose::Proposal>,
+    /// Told when the waiting proposals make a large batch.
+    pub many_proposals: Notify,
     pub reads: mpsc::Sender<read::Waiting>,
+    pub rounds: mpsc::Sender<read::Asked>,
+    /// Told when the leader may have died.
+    pub suspicion: Arc<Notify>,
     /// Changes of membership come one after the other.
     pub changing: Mutex<()>,
     pub stop: CancellationToken,
@@ -106,6 +111,7 @@ async fn start(
         config.cluster_id.clone(),
         identity::tmp_dir(&config.data_dir),
         hub.clone(),
+        metrics.clone(),
     )?;
     let applied = state.applied();
     let peers = Arc::new(Peers::new(
@@ -122,6 +128,7 @@ async fn start(
         .map_err(|err| OpenError::Raft(err.to_string()))?;
     let (proposals, proposals_receiver) = mpsc::channel(config.limits.proposals_queued);
     let (reads, reads_receiver) = mpsc::channel(config.limits.proposals_queued);
+    let (rounds, rounds_receiver) = mpsc::channel(read::ASKED_MAX);
     let (leader_sender, leader) = watch::channel(LeaderState::default());
     let stop = CancellationToken::new();
     let incoming = Incoming::new(&identity.cluster_id, identity.member_id);
@@ -139,14 +146,19 @@ async fn start(
         applied,
         leader,
         proposals,
+        many_proposals: Notify::new(),
         reads,
+        rounds,
+        suspicion: Arc::default(),
         changing: Mutex::new(()),
         stop: stop.clone(),
         tasks: TaskTracker::new(),
     });
     inner.spawn(propose::run(inner.clone(), proposals_receiver));
     inner.spawn(read::run(inner.clone(), reads_receiver));
+    inner.spawn(read::confirm(inner.clone(), rounds_receiver));
     inner.spawn(leader::run(inner.clone(), leader_sender));
+    inner.spawn(succession::run(inner.clone()));
     inner.spawn(maintenance::run(inner.clone()));
     inner.spawn(history::run(inner.clone()));
     inner.spawn(history::sweep(inner.clone()));

@@ -1,11 +1,12 @@
 //! Writes: the commands of many clients go into one Raft entry, and each client gets its own reply.
 //!
-//! A batch takes what waits, without lingering. Only so many batches are on their way at once: what comes meanwhile makes
-//! the next batch larger, so that batches grow with the load. A command is sent again only when it surely was not proposed;
+//! A batch takes what waits, without lingering. While one is on its way, what comes makes the next one larger, so that batches
+//! grow with the load; it goes when the one before is answered, or when it is large by itself. A command is sent again only when it surely was not proposed;
 //! otherwise its client is told that the outcome is unknown.
 
 use super::Inner;
 use crate::net::Purpose;
+use crate::stages::Stage;
 use crate::types::{MemberId, Payload, Replies};
 use bytes::Bytes;
 use mvcc::{Batch, Command, Done, Op, Reply, StoreError, Txn};
@@ -13,12 +14,14 @@ use openraft::errors::{ClientWriteError, RaftError};
 use rpc::raft as proto;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-/// Batches on their way at once: while one is being agreed on, the next one is sent. More of them would each be smaller, and a
-/// batch costs every member the same whatever its size: at 64 clients four took a tenth more CPU a put.
-const BATCHES_MAX: usize = 2;
+/// Batches on their way at once. A batch costs every member the same whatever its size, so all but the first must be
+/// [large](BATCH_COMMANDS_LARGE).
+const BATCHES_MAX: usize = 4;
+/// With so many commands a batch does not wait for the one before.
+const BATCH_COMMANDS_LARGE: usize = 128;
 const BATCH_COMMANDS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 1 << 20;
 /// How soon to look again for a leader.
@@ -28,6 +31,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(20);
 pub(crate) struct Proposal {
     command: Command,
     reply: oneshot::Sender<Reply>,
+    since: Instant,
 }
 
 /// What became of a batch that was handed to the leader.
@@ -48,9 +52,15 @@ impl Inner {
         if !self.space.admits(&command) {
             return Err(StoreError::NoSpace);
         }
-        let deadline = Instant::now() + self.config.timings.request;
+        let since = Instant::now();
+        let deadline = since + self.config.timings.request;
         let (reply, answer) = oneshot::channel();
-        match timeout_at(deadline, self.proposals.send(Proposal { command, reply })).await {
+        let proposal = Proposal {
+            command,
+            reply,
+            since,
+        };
+        match timeout_at(deadline, self.proposals.send(proposal)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(StoreError::ShuttingDown),
             Err(_) => {
@@ -58,6 +68,9 @@ impl Inner {
                     "too many requests are waiting; try again later".to_owned(),
                 ));
             }
+        }
+        if self.proposals.max_capacity() - self.proposals.capacity() == BATCH_COMMANDS_LARGE {
+            self.many_proposals.notify_one();
         }
         match timeout_at(deadline, answer).await {
             Ok(Ok(reply)) => reply,
@@ -155,33 +168,57 @@ impl Inner {
 pub(crate) async fn run(inner: Arc<Inner>, mut proposals: mpsc::Receiver<Proposal>) {
     let on_their_way = Arc::new(Semaphore::new(BATCHES_MAX));
     while let Some(first) = proposals.recv().await {
-        let Ok(permit) = on_their_way.clone().acquire_owned().await else {
+        let Some(permit) = turn(&inner, &on_their_way).await else {
             return;
         };
-        let (batch, replies) = collect(first, &mut proposals);
+        let (batch, replies) = collect(&inner, first, &mut proposals);
         let member = inner.clone();
         inner.spawn(async move {
             let _permit = permit;
             member.metrics.proposed(replies.len() as u64);
-            let outcome = match batch.encode() {
+            let stages = &member.metrics.stages;
+            let began = Instant::now();
+            let frame = batch.encode();
+            let encoded = Instant::now();
+            stages.passed(Stage::Encode, encoded - began);
+            let outcome = match frame {
                 Ok(frame) => member.deliver(frame).await,
                 Err(err) => Err(StoreError::Refused(err.to_string())),
             };
+            stages.passed(Stage::Agree, encoded.elapsed());
             member.metrics.answered(replies.len() as u64);
             answer(replies, outcome);
         });
     }
 }
 
+/// Waits until the batch that gathers may go.
+async fn turn(inner: &Inner, on_their_way: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    let all = u32::try_from(BATCHES_MAX).expect("a few batches");
+    tokio::select! {
+        biased;
+        permits = on_their_way.clone().acquire_many_owned(all) => permits.ok()?.split(1),
+        () = inner.many_proposals.notified() => on_their_way.clone().acquire_owned().await.ok(),
+    }
+}
+
 fn collect(
+    inner: &Inner,
     first: Proposal,
     proposals: &mut mpsc::Receiver<Proposal>,
 ) -> (Batch, Vec<oneshot::Sender<Reply>>) {
     let mut commands = Vec::new();
     let mut replies = Vec::new();
     let mut bytes = 0;
+    let (now, mut queued) = (Instant::now(), Duration::ZERO);
     let mut next = Some(first);
-    while let Some(Proposal { command, reply }) = next.take() {
+    while let Some(Proposal {
+        command,
+        reply,
+        since,
+    }) = next.take()
+    {
+        queued += now.saturating_duration_since(since);
         // A client that went away before its command was proposed needs none.
         if !reply.is_closed() {
             bytes += size(&command);
@@ -192,6 +229,8 @@ fn collect(
             next = proposals.try_recv().ok();
         }
     }
+    let stages = &inner.metrics.stages;
+    stages.passed_by(Stage::Queue, commands.len() as u64, queued);
     (Batch(commands), replies)
 }
 

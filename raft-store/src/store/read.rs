@@ -28,6 +28,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(20);
 /// One attempt to ask; a leader that is cut off never answers.
 const ATTEMPT_MAX: Duration = Duration::from_millis(1000);
 
+/// Questions for the read index that may wait; each member asks one at a time.
+pub(crate) const ASKED_MAX: usize = 64;
+
 /// A read that waits to be allowed.
 pub(crate) type Waiting = oneshot::Sender<Result<(), StoreError>>;
 
@@ -78,11 +81,14 @@ impl Inner {
         Arc::new(History(Arc::downgrade(&self.db)))
     }
 
-    /// Asks this member, if it leads, up to which entry a read must see.
+    /// Asks this member, if it leads, up to which entry a read must see. One round of heartbeats answers all that wait here,
+    /// those of other members too.
     pub async fn read_index_here(&self) -> Result<LogId, String> {
-        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-            Ok((read_log_id, _)) => Ok(*read_log_id.log_id()),
-            Err(err) => Err(err.to_string()),
+        let (reply, answer) = oneshot::channel();
+        let is_asked = self.rounds.send(reply).await.is_ok();
+        match answer.await {
+            Ok(read_index) if is_asked => read_index,
+            _ => Err("this member is shutting down".to_owned()),
         }
     }
 
@@ -158,6 +164,29 @@ pub(crate) async fn run(inner: Arc<Inner>, mut reads: mpsc::Receiver<Waiting>) {
         for read in waiting {
             // Who no longer waits was told at its deadline.
             let _ = read.send(result.clone());
+        }
+    }
+}
+
+/// A question for the read index that waits for a round of heartbeats.
+pub(crate) type Asked = oneshot::Sender<Result<LogId, String>>;
+
+/// Confirms by heartbeats that this member leads, once for all that asked before, as long as the member runs.
+pub(crate) async fn confirm(inner: Arc<Inner>, mut asked: mpsc::Receiver<Asked>) {
+    while let Some(first) = asked.recv().await {
+        let mut waiting = vec![first];
+        while let Ok(next) = asked.try_recv() {
+            waiting.push(next);
+        }
+        let confirmed = inner.raft.get_read_log_id(ReadPolicy::ReadIndex);
+        let read_index = match tokio::time::timeout(ATTEMPT_MAX, confirmed).await {
+            Ok(Ok((read_log_id, _))) => Ok(*read_log_id.log_id()),
+            Ok(Err(err)) => Err(err.to_string()),
+            Err(_) => Err("no quorum confirmed the leader in time".to_owned()),
+        };
+        for reply in waiting {
+            // Who no longer waits has given up.
+            let _ = reply.send(read_index.clone());
         }
     }
 }
