@@ -94,6 +94,10 @@ pub struct Run {
     /// The faults by name or group, all or none, in rounds of random order; each must happen at least once (see chaos doctor)
     #[arg(long, value_name = "FAULTS", default_value = "kill,pause,partition", value_parser = parse_kinds)]
     pub nemesis: Kinds,
+    /// Faults of processes, disks, clocks and members come with bad links (delay, loss, duplication, reorder) beside them, where
+    /// these are asked for too
+    #[arg(long)]
+    pub combos: bool,
     /// How long the load lasts: 60s, 5m, 1h
     #[arg(long, default_value = "60s", value_parser = parse_duration)]
     pub time: Duration,

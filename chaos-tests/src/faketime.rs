@@ -4,6 +4,7 @@
 //! Source of the rules: libfaketime's README and a measurement: the monotonic clock may run at another rate, but never jump, since
 //! no kernel lets it jump; a jump backwards stopped tokio's timers for good.
 
+use crate::cluster::is_gone;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,10 @@ const LIBRARIES: [&str; 2] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
 ];
+
+/// Where the library keeps what its processes share, by the process id after these.
+const SHARED: &str = "/dev/shm";
+const SHARED_PREFIXES: [&str; 2] = ["faketime_shm_", "sem.faketime_sem_"];
 
 /// The library, or why there is none.
 pub fn library() -> Result<&'static Path> {
@@ -107,10 +112,20 @@ pub fn is_faked(pid: u32) -> bool {
 
 /// Removes what the library keeps in memory for a process that was killed.
 pub fn forget(pid: u32) {
-    for name in [
-        format!("faketime_shm_{pid}"),
-        format!("sem.faketime_sem_{pid}"),
-    ] {
-        let _ = std::fs::remove_file(Path::new("/dev/shm").join(name));
+    for prefix in SHARED_PREFIXES {
+        let _ = std::fs::remove_file(Path::new(SHARED).join(format!("{prefix}{pid}")));
+    }
+}
+
+/// Removes what the library keeps for processes that are no more.
+pub fn sweep() {
+    for entry in std::fs::read_dir(SHARED).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = SHARED_PREFIXES
+            .iter()
+            .find_map(|prefix| name.to_str()?.strip_prefix(prefix));
+        if pid.is_some_and(is_gone) {
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }

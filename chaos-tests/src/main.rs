@@ -85,6 +85,7 @@ async fn run_command(args: cli::Run) -> Result<u8> {
         target,
         workloads: args.workload.iter().map(|name| name.0).collect(),
         nemesis: args.nemesis.0.clone(),
+        combos: args.combos,
         seconds: args.time.as_secs(),
         seed,
         members: match &store {
@@ -157,6 +158,9 @@ fn command(args: &cli::Run, seed: u64) -> String {
     add("lanes", &args.lanes.to_string());
     if let Some(Plant::StaleReads) = args.plant {
         add("plant", "stale-reads");
+    }
+    if args.combos {
+        words.push("--combos".to_owned());
     }
     words.join(" ")
 }

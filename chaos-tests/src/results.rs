@@ -19,6 +19,9 @@ pub struct RunConfig {
     pub workloads: Vec<workload::Kind>,
     /// The faults that must happen.
     pub nemesis: Vec<Kind>,
+    /// Whether other faults have bad links beside them.
+    #[serde(default)]
+    pub combos: bool,
     /// Seconds of load.
     pub seconds: u64,
     /// Fixes requests and faults, not their interleaving.
@@ -296,6 +299,7 @@ mod tests {
             target: "synthetic".to_owned(),
             workloads: vec![],
             nemesis,
+            combos: false,
             seconds: 1,
             seed: 1,
             members: 3,

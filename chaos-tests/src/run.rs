@@ -157,7 +157,12 @@ async fn load_and_faults(
                 progress: &|kind| progress.fault(kind),
             };
             let planned = nemesis::schedule(config.seed, &config.nemesis);
-            nemesis.run(planned, until).await?;
+            if config.combos {
+                let combined = nemesis::combined(planned, &config.nemesis);
+                nemesis.run(combined, until).await?;
+            } else {
+                nemesis.run(planned, until).await?;
+            }
         }
         tokio::time::sleep_until(until.into()).await;
         anyhow::Ok(())

@@ -32,6 +32,7 @@ fn config(target: &Choice, seconds: u64, nemesis: &[Kind]) -> RunConfig {
         target: target.to_string(),
         workloads: workload::Kind::USUAL.to_vec(),
         nemesis: nemesis.to_vec(),
+        combos: false,
         seconds,
         seed: 7,
         members: 3,

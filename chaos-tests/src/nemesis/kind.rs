@@ -131,6 +131,21 @@ impl Kind {
         )
     }
 
+    /// Whether it only makes links bad, so that it can be in force beside another fault.
+    pub fn is_of_links(self) -> bool {
+        matches!(
+            self,
+            Kind::Delay | Kind::Loss | Kind::Duplication | Kind::Reorder
+        )
+    }
+
+    /// Whether bad links may be in force beside it. Not beside another fault of the network, which they would end with; and not
+    /// beside a damaged file, which must be the only thing that is wrong.
+    pub fn bears_bad_links(self) -> bool {
+        let is_of_files = matches!(self, Kind::TornLog | Kind::ZeroedSector | Kind::FlippedBit);
+        self.group() != Group::Network && !is_of_files
+    }
+
     /// Whether members must be started with the filter that lets the harness answer their calls.
     pub fn needs_injector(self) -> bool {
         matches!(

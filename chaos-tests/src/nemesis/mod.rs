@@ -16,7 +16,7 @@ mod process;
 mod schedule;
 
 pub use kind::{Group, Kind};
-pub use schedule::{Planned, schedule};
+pub use schedule::{Planned, combined, schedule};
 
 use crate::history::{Event, FaultPhase, Recorder};
 use crate::testbed::{Leader, Probe, Testbed};
@@ -54,13 +54,15 @@ impl Nemesis<'_> {
         planned: impl Iterator<Item = Planned>,
         until: Instant,
     ) -> Result<()> {
-        for (number, planned) in (1..).zip(planned) {
+        let mut number = 0;
+        for planned in planned {
             if Instant::now() + planned.lasts > until {
                 return Ok(());
             }
+            number += 1;
             let kind = planned.kind.name();
             (self.progress)(kind);
-            self.one(number, planned)
+            self.with_beside(&mut number, planned)
                 .await
                 .with_context(|| format!("fault {number} ({kind})"))?;
             self.bed
@@ -76,8 +78,27 @@ impl Nemesis<'_> {
         Ok(())
     }
 
-    async fn one(&mut self, number: u32, planned: Planned) -> Result<()> {
-        let mut fault = Fault {
+    /// One fault, and the bad links beside it, which have a number of their own.
+    async fn with_beside(&mut self, number: &mut u32, planned: Planned) -> Result<()> {
+        let Some(kind) = planned.beside else {
+            return self.one(*number, planned).await;
+        };
+        let mut beside = self.fault(*number, Planned { kind, ..planned });
+        beside.find_leader().await?;
+        let links = beside.spoil_links()?;
+        let targets = std::mem::take(&mut beside.targets);
+        let beside = *number;
+        *number += 1;
+        let done = self.one(*number, planned).await;
+        let effect = links.effect(self.bed.network().counts());
+        let mut ended = self.fault(beside, Planned { kind, ..planned });
+        ended.targets = targets;
+        ended.record(effect.phase());
+        done
+    }
+
+    fn fault(&mut self, number: u32, planned: Planned) -> Fault<'_> {
+        Fault {
             bed: self.bed,
             recorder: self.recorder.clone(),
             number,
@@ -86,19 +107,33 @@ impl Nemesis<'_> {
             leader: String::new(),
             targets: Vec::new(),
             is_installed: false,
-        };
+        }
+    }
+
+    /// One fault, from its beginning until everything is restored.
+    async fn one(&mut self, number: u32, planned: Planned) -> Result<()> {
+        let mut fault = self.fault(number, planned);
         let outcome = fault.run().await;
-        let phase = match outcome {
-            Ok(Effect::Seen(effect)) => FaultPhase::Healed { effect },
-            Ok(Effect::Unseen(reason)) => FaultPhase::Indeterminate { reason },
-            Err(error) if fault.is_installed => return Err(error),
-            Err(error) => FaultPhase::Skipped {
-                reason: format!("{error:#}"),
-            },
+        let restored = fault.bed.restore().await;
+        let (phase, error) = match outcome {
+            Ok(effect) => (effect.phase(), None),
+            Err(error) => {
+                let reason = format!("{error:#}");
+                if fault.is_installed {
+                    (FaultPhase::Indeterminate { reason }, Some(error))
+                } else {
+                    (FaultPhase::Skipped { reason }, None)
+                }
+            }
         };
-        fault.bed.restore().await?;
         fault.record(phase);
-        Ok(())
+        match (error, restored) {
+            (None, restored) => restored,
+            (Some(error), Ok(())) => Err(error),
+            (Some(error), Err(also)) => {
+                Err(error.context(format!("the members cannot be restored ({also:#})")))
+            }
+        }
     }
 }
 
@@ -111,6 +146,13 @@ enum Effect {
 }
 
 impl Effect {
+    fn phase(self) -> FaultPhase {
+        match self {
+            Effect::Seen(effect) => FaultPhase::Healed { effect },
+            Effect::Unseen(reason) => FaultPhase::Indeterminate { reason },
+        }
+    }
+
     /// Seen where `count` is not 0.
     fn counted(count: u64, what: &str) -> Self {
         if count == 0 {
@@ -135,11 +177,16 @@ struct Fault<'a> {
 }
 
 impl Fault<'_> {
-    async fn run(&mut self) -> Result<Effect> {
+    async fn find_leader(&mut self) -> Result<()> {
         self.leader = tokio::time::timeout(LEADER_DEADLINE, self.bed.wait_for_leader())
             .await
             .with_context(|| format!("no leader was known within {LEADER_DEADLINE:?}"))??
             .name;
+        Ok(())
+    }
+
+    async fn run(&mut self) -> Result<Effect> {
+        self.find_leader().await?;
         match self.planned.kind {
             Kind::Kill => self.kill(vec![self.leader.clone()]).await,
             Kind::KillRandom => {

@@ -2,7 +2,7 @@
 //! member that is cut off can be asked for what it must not say.
 
 use super::{Effect, Fault, Kind};
-use crate::tunswitch::Quality;
+use crate::tunswitch::{Counts, Quality};
 use anyhow::Result;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -47,39 +47,50 @@ impl Fault<'_> {
         Ok(Effect::counted(counts.cut, &what))
     }
 
-    /// Delay, loss, duplication or reordering on about half of all directions, at least one of them from or to the leader.
     pub(super) async fn bad_links(&mut self) -> Result<Effect> {
+        let links = self.spoil_links()?;
+        self.hold().await?;
+        Ok(links.effect(self.bed.network().counts()))
+    }
+
+    /// Delay, loss, duplication or reordering on about half of all directions, at least one of them from or to the leader.
+    pub(super) fn spoil_links(&mut self) -> Result<BadLinks> {
         let chance = f64::from(self.rng.random_range(5..=40_u32)) / 100.0;
         let delay = Duration::from_millis(self.rng.random_range(20..=150));
-        let quality = match self.planned.kind {
-            Kind::Loss => Quality {
-                loss: chance,
-                ..Quality::default()
-            },
-            Kind::Duplication => Quality {
-                duplication: chance,
-                ..Quality::default()
-            },
-            Kind::Reorder => Quality {
-                reordering: chance,
-                ..Quality::default()
-            },
-            _ => Quality {
-                delay,
-                jitter: delay / 4,
-                ..Quality::default()
-            },
+        let links = BadLinks {
+            kind: self.planned.kind,
+            quality: quality(self.planned.kind, chance, delay),
+            before: self.bed.network().counts(),
         };
         let directions = some_directions(&self.bed.names(), &self.leader, &mut self.rng);
-        let before = self.bed.network().counts();
         for (from, to) in &directions {
-            self.bed.network().set(from, to, quality)?;
+            self.bed.network().set(from, to, links.quality)?;
         }
         self.installed(&told(&directions));
-        self.hold().await?;
-        let counts = self.bed.network().counts().since(before);
-        let percent = (chance * 100.0).round();
-        Ok(match self.planned.kind {
+        Ok(links)
+    }
+}
+
+/// Links that are spoiled, and what had happened to packets before.
+pub(super) struct BadLinks {
+    kind: Kind,
+    quality: Quality,
+    before: Counts,
+}
+
+impl BadLinks {
+    /// What was seen of it, by what has happened to packets until now.
+    pub(super) fn effect(&self, now: Counts) -> Effect {
+        let counts = now.since(self.before);
+        let Quality {
+            delay,
+            loss,
+            duplication,
+            reordering,
+            ..
+        } = self.quality;
+        let percent = ((loss + duplication + reordering) * 100.0).round();
+        match self.kind {
             Kind::Loss => Effect::counted(counts.lost, &format!("packets lost at {percent} %")),
             Kind::Duplication => Effect::counted(
                 counts.duplicated,
@@ -90,7 +101,30 @@ impl Fault<'_> {
                 &format!("packets held back at {percent} %"),
             ),
             _ => Effect::counted(counts.delayed, &format!("packets delayed by {delay:?}")),
-        })
+        }
+    }
+}
+
+fn quality(kind: Kind, chance: f64, delay: Duration) -> Quality {
+    let good = Quality::default();
+    match kind {
+        Kind::Loss => Quality {
+            loss: chance,
+            ..good
+        },
+        Kind::Duplication => Quality {
+            duplication: chance,
+            ..good
+        },
+        Kind::Reorder => Quality {
+            reordering: chance,
+            ..good
+        },
+        _ => Quality {
+            delay,
+            jitter: delay / 4,
+            ..good
+        },
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::Kind;
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng, seq::SliceRandom};
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{Rng, RngExt, SeedableRng};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub struct Planned {
     pub rest: Duration,
     /// Decides whom it meets and how hard.
     pub seed: u64,
+    /// Bad links that are in force beside it.
+    pub beside: Option<Kind>,
 }
 
 /// Endless rounds, each with every kind once, in an order of its own.
@@ -32,8 +35,28 @@ pub fn schedule(seed: u64, kinds: &[Kind]) -> impl Iterator<Item = Planned> {
             lasts: lasts(kind, &mut rng),
             rest: Duration::from_millis(rng.random_range(500..1500)),
             seed: rng.next_u64(),
+            beside: None,
         });
         planned.collect::<Vec<_>>()
+    })
+}
+
+/// The same faults, but that those which bear it have bad links beside them, of a kind that `kinds` has.
+pub fn combined(
+    planned: impl Iterator<Item = Planned>,
+    kinds: &[Kind],
+) -> impl Iterator<Item = Planned> {
+    let of_links: Vec<Kind> = kinds
+        .iter()
+        .copied()
+        .filter(|kind| kind.is_of_links())
+        .collect();
+    planned.map(move |mut planned| {
+        let mut rng = StdRng::seed_from_u64(planned.seed);
+        if planned.kind.bears_bad_links() {
+            planned.beside = of_links.choose(&mut rng).copied();
+        }
+        planned
     })
 }
 
@@ -71,5 +94,18 @@ mod tests {
             assert_eq!(seen, Kind::ALL);
         }
         assert_eq!(schedule(7, &[]).count(), 0);
+    }
+
+    #[test]
+    fn bad_links_come_beside_what_bears_them() {
+        let plain = schedule(7, Kind::ALL).take(Kind::ALL.len());
+        for planned in combined(plain, Kind::ALL) {
+            let beside = planned.beside;
+            assert_eq!(beside.is_some(), planned.kind.bears_bad_links());
+            assert!(beside.is_none_or(Kind::is_of_links));
+        }
+        let kinds = [Kind::Kill, Kind::Pause];
+        let mut without = combined(schedule(7, &kinds).take(4), &kinds);
+        assert!(without.all(|planned| planned.beside.is_none()));
     }
 }

@@ -318,6 +318,7 @@ mod tests {
             target: "synthetic".to_owned(),
             workloads: vec![],
             nemesis: vec![],
+            combos: false,
             seconds: 1,
             seed: 1,
             members: 3,

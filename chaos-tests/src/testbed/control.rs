@@ -96,8 +96,14 @@ impl Target for Control {
     }
 
     fn files(&self, data: &Path) -> Result<Files> {
+        // RocksDB's logs have a number for a name; a master's own logs do not.
+        let mut logs = files_ending(data, &[".log"]);
+        logs.retain(|path| {
+            let stem = path.file_stem().unwrap_or_default().as_encoded_bytes();
+            stem.iter().all(u8::is_ascii_digit)
+        });
         Ok(Files {
-            logs: files_ending(data, &[".log"]),
+            logs,
             tables: files_ending(data, &[".sst"]),
         })
     }

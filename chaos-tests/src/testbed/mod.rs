@@ -39,6 +39,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+/// Removes what harnesses that are no more left on the machine: namespaces, mounts, folders. Every testbed begins with it.
+pub fn sweep() {
+    crate::cluster::sweep();
+    disk::sweep();
+    faketime::sweep();
+}
+
 const POLL: Duration = Duration::from_millis(50);
 /// A cluster whose faults were healed is whole within this.
 pub const WHOLE_DEADLINE: Duration = Duration::from_secs(60);
@@ -120,7 +127,7 @@ pub struct Testbed {
 impl Testbed {
     /// Starts members and waits until all of them vote and answer.
     pub async fn start(options: Options) -> Result<Self> {
-        disk::sweep();
+        sweep();
         let folder = tempfile::Builder::new()
             .prefix(&format!("{}{}-", disk::PREFIX, std::process::id()))
             .tempdir()

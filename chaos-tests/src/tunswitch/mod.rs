@@ -99,14 +99,6 @@ impl Network {
         Ok(())
     }
 
-    /// Changes one direction between the harness, which is where clients are, and a machine.
-    pub fn set_clients(&self, machine: &str, to_machine: Quality, back: Quality) -> Result<()> {
-        let place = self.place(machine)?;
-        self.switch.set(HOST, place, to_machine);
-        self.switch.set(place, HOST, back);
-        Ok(())
-    }
-
     /// Lets every packet of every direction pass at once.
     pub fn heal(&self) {
         let places: Vec<Place> = self.machines.values().copied().chain([HOST]).collect();

@@ -3,7 +3,7 @@
 use chaos::testbed::{Choice, Options, Testbed};
 use chaos::tunswitch::Quality;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 async fn three_of_etcd() -> Testbed {
     let choice = Choice::parse("etcd").expect("a target");
@@ -58,6 +58,63 @@ async fn members_fail_return_are_replaced_added_and_removed_and_nothing_stays() 
     let mounts = std::fs::read_to_string("/proc/mounts").expect("mounts");
     let own = format!("chaos-bed-{}-", std::process::id());
     assert!(!mounts.contains(&own), "{mounts}");
+}
+
+/// What a harness has on the machine: mounts, namespaces, folders that carry its process id.
+fn belongings(pid: u32) -> Vec<String> {
+    let mounts = std::fs::read_to_string("/proc/mounts").expect("mounts");
+    let bed = format!("chaos-bed-{pid}-");
+    let mut found: Vec<String> = mounts
+        .lines()
+        .filter(|line| line.contains(&bed))
+        .map(str::to_owned)
+        .collect();
+    for (folder, prefix) in [
+        ("/run/netns", format!("chaos-{pid}-")),
+        ("/tmp", bed.clone()),
+    ] {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        found.extend(names.filter(|name| name.starts_with(&prefix)));
+    }
+    found
+}
+
+#[tokio::test]
+async fn what_a_killed_harness_leaves_is_swept_by_the_next() {
+    let out = tempfile::tempdir().expect("a folder");
+    let mut harness = std::process::Command::new(env!("CARGO_BIN_EXE_chaos"))
+        .args([
+            "run",
+            "--target",
+            "etcd",
+            "--nemesis",
+            "none",
+            "--time",
+            "60s",
+            "--out",
+        ])
+        .arg(out.path())
+        .env("TMPDIR", "/tmp")
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("the harness starts");
+    let pid = harness.id();
+    let history = out.path().join("history.jsonl");
+    let until = Instant::now() + Duration::from_secs(60);
+    while std::fs::metadata(&history).map_or(0, |file| file.len()) == 0 {
+        assert!(Instant::now() < until, "the run does not begin");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    harness.kill().expect("it is killed");
+    harness.wait().expect("it is over");
+    let left = belongings(pid);
+    // A mount and a namespace for each member, and the folder.
+    assert!(left.len() >= 7, "{left:?}");
+    // Its members end with it, a moment later.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    chaos::testbed::sweep();
+    assert_eq!(belongings(pid), Vec::<String>::new());
 }
 
 #[tokio::test]
