@@ -26,4 +26,4 @@ pub mod types;
 pub use config::{Config, Limits, OpenError, Timings};
 pub use membership::MembershipError;
 pub use net::{Answers, Pipe, Purpose, Tls, TlsError, Transport, TransportError};
-pub use store::{Parts, RaftStore};
+pub use store::{LeaseLife, LocalStatus, Parts, RaftStore};

@@ -22,16 +22,17 @@ const RULES: &[Rule] = &[
     shell("rpc", &["objects"]),
     shell("client", &["objects"]),
     shell("raft-store", &["objects", "rpc", "mvcc"]),
+    shell("etcd", &["objects", "rpc", "mvcc", "raft-store"]),
     shell("runtime", &["objects", "mvcc", "registry", "reconcile", "schedule"]),
     shell("api", &["objects", "mvcc", "registry"]),
-    shell("server", &["objects", "rpc", "client", "mvcc", "raft-store", "registry", "reconcile", "schedule", "runtime", "api"]),
+    shell("server", &["objects", "rpc", "client", "mvcc", "raft-store", "etcd", "registry", "reconcile", "schedule", "runtime", "api"]),
     shell("ctl", &["objects", "rpc", "client"]),
     shell("node-runtime", NODE_PARTS),
     shell("network", NODE_PARTS),
     shell("streams", NODE_PARTS),
     shell("shim", NODE_PARTS),
     shell("agent", NODE_PARTS),
-    shell("chaos", &["objects", "rpc", "client", "mvcc", "raft-store", "registry", "reconcile", "schedule", "runtime", "api", "lifecycle"]),
+    shell("chaos", &["objects", "rpc", "client", "mvcc", "raft-store", "etcd", "registry", "reconcile", "schedule", "runtime", "api", "lifecycle"]),
 ];
 
 const NODE_PARTS: &[&str] = &[

@@ -7,13 +7,15 @@
 use crate::command::{Applied, Batch, Command, Done, Outcome, Reply};
 use crate::compact;
 use crate::lease;
+use crate::meta::Meta;
 use crate::notes::{self, Author};
 use crate::overlay::Overlay;
+use crate::past::RECENT_CHANGES_MAX;
 use crate::read;
 use crate::record::{Record, Version, history_key, version_key};
 use crate::store::{
     Compare, CompareOp, CompareTarget, Event, KeyRange, KeyRangeEnd, KeyValue, LeaseId, Op,
-    OpResult, StoreError, Txn, TxnResponse,
+    OpResult, Query, StoreError, Txn, TxnResponse,
 };
 use crate::tables::{Table, Tables, TablesError};
 use crate::validate::validate;
@@ -66,6 +68,26 @@ pub fn apply_batch<T: Tables + ?Sized>(
         .collect()
 }
 
+/// Runs a transaction that changes nothing against what the tables hold, as if it were applied now.
+pub fn read_txn<T: Tables + ?Sized>(tables: &T, txn: &Txn) -> Result<TxnResponse, read::ReadError> {
+    assert!(is_read_only(txn), "what writes goes through the log");
+    let mut overlay = Overlay::new(tables)?;
+    match apply_txn(&mut overlay, Applied::default(), txn, &mut vec![])? {
+        Ok(Done::Txn(response)) => Ok(response),
+        Ok(other) => unreachable!("a transaction was answered with {other:?}"),
+        Err(refused) => Err(refused.into()),
+    }
+}
+
+/// Whether the transaction changes nothing, whichever branches it takes.
+pub fn is_read_only(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).all(|op| match op {
+        Op::Put { .. } | Op::Update { .. } | Op::DeleteRange { .. } => false,
+        Op::Range { .. } | Op::Query(_) | Op::Sign(_) => true,
+        Op::Txn(inner) => is_read_only(inner),
+    })
+}
+
 fn apply_txn<T: Tables + ?Sized>(
     overlay: &mut Overlay<'_, T>,
     at: Applied,
@@ -85,8 +107,8 @@ fn apply_txn<T: Tables + ?Sized>(
     }
     // As in etcd, all comparisons look at the state before the transaction, those of inner transactions too.
     let mut branches = vec![];
-    if !decide(overlay, txn, &mut branches)? {
-        return Ok(Err(StoreError::LeaseNotFound));
+    if let Err(refused) = decide(overlay, txn, &mut branches)? {
+        return Ok(Err(refused));
     }
     let mut change = Change::begin(overlay, events);
     let response = run(&mut change, txn, &mut branches.into_iter())?;
@@ -94,13 +116,12 @@ fn apply_txn<T: Tables + ?Sized>(
     Ok(Ok(Done::Txn(response)))
 }
 
-/// Appends which branch `txn` takes, then those of the transactions in that branch. False when a step to be done names a
-/// lease that does not exist.
+/// Appends which branch `txn` takes, then those of the transactions in that branch; tells why a step to be done cannot be.
 fn decide<T: Tables + ?Sized>(
     overlay: &Overlay<'_, T>,
     txn: &Txn,
     branches: &mut Vec<bool>,
-) -> Result<bool, TablesError> {
+) -> Result<Result<(), StoreError>, TablesError> {
     let mut succeeded = true;
     for compare in &txn.compare {
         if !holds(overlay, compare)? {
@@ -115,15 +136,36 @@ fn decide<T: Tables + ?Sized>(
         &txn.failure
     } {
         let possible = match op {
-            Op::Put { lease, .. } => *lease == LeaseId(0) || lease::exists(overlay, *lease)?,
+            Op::Put { lease, .. } => check_lease(overlay, *lease)?,
+            Op::Update { key, lease, .. } => match overlay.get(Table::Latest, key)? {
+                Some(_) => check_lease(overlay, lease.unwrap_or_default())?,
+                None => Err(StoreError::KeyNotFound),
+            },
+            Op::Query(query) => check_revision(overlay.meta(), query),
             Op::Txn(inner) => decide(overlay, inner, branches)?,
-            Op::DeleteRange { .. } | Op::Range { .. } | Op::Sign(_) => true,
+            Op::DeleteRange { .. } | Op::Range { .. } | Op::Sign(_) => Ok(()),
         };
-        if !possible {
-            return Ok(false);
+        if possible.is_err() {
+            return Ok(possible);
         }
     }
-    Ok(true)
+    Ok(Ok(()))
+}
+
+fn check_lease<T: Tables + ?Sized>(
+    overlay: &Overlay<'_, T>,
+    lease: LeaseId,
+) -> Result<Result<(), StoreError>, TablesError> {
+    let is_there = lease == LeaseId(0) || lease::exists(overlay, lease)?;
+    Ok(is_there.then_some(()).ok_or(StoreError::LeaseNotFound))
+}
+
+/// A read within a transaction may ask for what was before it, not for what it is about to write.
+fn check_revision(meta: &Meta, query: &Query) -> Result<(), StoreError> {
+    match query.revision {
+        Some(revision) => read::check_revision(revision, meta.revision, meta.compacted),
+        None => Ok(()),
+    }
 }
 
 /// Whether the comparison holds for each key of its range; for an empty range, whether it holds for an absent key.
@@ -201,6 +243,21 @@ fn run<T: Tables + ?Sized>(
                 found.revision = change.revision();
                 OpResult::Range(found)
             }
+            Op::Update {
+                key,
+                value,
+                lease,
+                prev_kv,
+            } => {
+                let prev = change.update(key, value.as_ref(), *lease)?;
+                OpResult::Put(Some(prev).filter(|_| *prev_kv))
+            }
+            Op::Query(query) => OpResult::Range(read::at(
+                change.overlay,
+                &query.request(),
+                change.revision(),
+                RECENT_CHANGES_MAX,
+            )?),
             Op::Txn(inner) => OpResult::Txn(run(change, inner, branches)?),
             Op::Sign(author) => {
                 change.author = Some(author.clone());
@@ -283,6 +340,25 @@ impl<'c, 'b, T: Tables + ?Sized> Change<'c, 'b, T> {
             prev: prev.clone(),
         }));
         Ok(prev)
+    }
+
+    /// Writes a key that exists, keeping what is not given; returns what it was.
+    fn update(
+        &mut self,
+        key: &Bytes,
+        value: Option<&Bytes>,
+        lease: Option<LeaseId>,
+    ) -> Result<KeyValue, TablesError> {
+        let record = self.overlay.get(Table::Latest, key)?;
+        let record = record.expect("decide has found the key, which no other step may change");
+        let KeyValue {
+            value: old_value,
+            lease: old_lease,
+            ..
+        } = Record::read(Table::Latest, key, record)?.kv;
+        let value = value.unwrap_or(&old_value);
+        let prev = self.put(key, value, lease.unwrap_or(old_lease))?;
+        Ok(prev.expect("the key was just read"))
     }
 
     /// Deletes the keys of a range; returns what they were.

@@ -15,6 +15,7 @@
 //! Runs on any executor; knows no clock. Its rules are those of etcd's watch: all changes of a revision come together, and
 //! progress never overtakes a change.
 
+mod probe;
 mod queue;
 mod ring;
 mod watchers;
@@ -24,6 +25,7 @@ use crate::store::{Event, KeyRange, StoreError, WatchBatch, WatchRequest, WatchS
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt};
 use objects::Revision;
+pub use probe::Probe;
 use queue::{Next, Queue};
 use ring::Ring;
 use std::collections::BTreeMap;
@@ -192,6 +194,18 @@ impl Hub {
         request: WatchRequest,
         source: Arc<dyn HistorySource>,
     ) -> Result<WatchStream, StoreError> {
+        self.watch_probed(request, source)
+            .await
+            .map(|(stream, _)| stream)
+    }
+
+    /// As [`watch`](Self::watch), with a probe that asks the watch for its progress.
+    pub async fn watch_probed(
+        &self,
+        request: WatchRequest,
+        source: Arc<dyn HistorySource>,
+    ) -> Result<(WatchStream, Probe), StoreError> {
+        let probe = Probe::new(&self.shared);
         let phase = Phase::Catching {
             next: request.start,
         };
@@ -200,6 +214,7 @@ impl Hub {
             source,
             range: request.range,
             told: Revision(0),
+            probe: probe.clone(),
             phase,
         };
         let (first, watcher) = watcher.next().await;
@@ -209,7 +224,7 @@ impl Hub {
             let after = batch.is_ok().then_some(watcher);
             Some((batch, after))
         });
-        Ok(Box::pin(stream::iter([Ok(first)]).chain(rest)))
+        Ok((Box::pin(stream::iter([Ok(first)]).chain(rest)), probe))
     }
 }
 
@@ -226,6 +241,7 @@ struct Watcher {
     range: KeyRange,
     /// The revision of the last batch that was given.
     told: Revision,
+    probe: Probe,
     phase: Phase,
 }
 
@@ -332,6 +348,7 @@ impl Watcher {
         let revision = state.revision.max(self.told);
         let queue = Arc::new(Queue::new(next.max(state.revision.next()), revision));
         let id = state.watchers.add(self.range.clone(), queue.clone());
+        self.probe.is_live(&queue);
         drop(state);
         let subscription = Subscription {
             shared: self.shared.clone(),

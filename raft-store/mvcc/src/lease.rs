@@ -95,7 +95,7 @@ pub(crate) fn grant<T: Tables + ?Sized>(
         )));
     }
     if exists(overlay, id)? {
-        return Ok(Err(StoreError::Refused("lease already exists".to_owned())));
+        return Ok(Err(StoreError::LeaseExists));
     }
     renew(overlay, id, ttl_ms, now_ms);
     Ok(Ok(Done::Lease { id, ttl_ms }))

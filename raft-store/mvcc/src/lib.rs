@@ -11,6 +11,7 @@ mod apply;
 pub mod codec;
 mod command;
 mod compact;
+mod hash;
 mod hub;
 mod lease;
 mod mem;
@@ -25,10 +26,11 @@ mod tables;
 mod validate;
 mod versions;
 
-pub use apply::{apply, apply_batch};
+pub use apply::{apply, apply_batch, is_read_only, read_txn};
 pub use command::{Applied, Batch, Command, Done, Outcome, Reply};
 pub use compact::{RESTORE_RAISES_BY, needs_sweep, raise_revision, sweep};
-pub use hub::{HistorySource, Hub, HubLimits};
+pub use hash::{HashAt, hash_at};
+pub use hub::{HistorySource, Hub, HubLimits, Probe};
 pub use lease::{Lease, lease, lease_keys, leases};
 pub use mem::MemStore;
 pub use meta::{FIRST_REVISION, Meta};
@@ -41,8 +43,9 @@ pub use past::RECENT_CHANGES_MAX;
 pub use read::{HistoryPage, ReadError, fingerprint, history, range, range_with};
 pub use store::{
     Compare, CompareOp, CompareTarget, Consistency, Event, KeyRange, KeyRangeEnd, KeyValue,
-    LeaderState, LeaderStream, LeaseId, Op, OpResult, RangeRequest, RangeResponse, Store,
-    StoreError, Txn, TxnResponse, WatchBatch, WatchRequest, WatchStream,
+    LeaderState, LeaderStream, LeaseId, Op, OpResult, Query, RangeRequest, RangeResponse,
+    Selection, SortTarget, Store, StoreError, Txn, TxnResponse, WatchBatch, WatchRequest,
+    WatchStream,
 };
 pub use tables::{MemTables, Table, Tables, TablesError, Visit, Write};
 pub use validate::{TXN_BYTES_MAX, TXN_OPS_MAX, only_frees, validate};

@@ -4,10 +4,11 @@
 //! enough is the caller's care.
 
 use crate::meta::Meta;
-use crate::past::{self, RECENT_CHANGES_MAX, at_revision};
+use crate::past::{self, RECENT_CHANGES_MAX};
 use crate::record::{Header, Record, history_key, parse_history_key};
 use crate::store::{
-    Event, KeyRange, KeyRangeEnd, KeyValue, RangeRequest, RangeResponse, StoreError,
+    Event, KeyRange, KeyRangeEnd, KeyValue, RangeRequest, RangeResponse, Selection, SortTarget,
+    StoreError,
 };
 use crate::tables::{Table, Tables, TablesError, try_scan};
 use bytes::Bytes;
@@ -41,43 +42,123 @@ pub fn range_with<T: Tables + ?Sized>(
     request: &RangeRequest,
     recent_changes_max: u64,
 ) -> Result<RangeResponse, ReadError> {
-    let RangeRequest {
-        range,
-        keys_only,
-        count_only,
-        ..
-    } = request;
     let Meta {
         revision: current,
         compacted: oldest,
         ..
     } = Meta::load(tables)?;
-    let limit = if *count_only { Some(0) } else { request.limit };
+    if let Some(requested) = request.revision {
+        check_revision(requested, current, oldest)?;
+    }
+    Ok(at(tables, request, current, recent_changes_max)?)
+}
+
+/// Whether the state at `requested` can be read; 0 means the newest.
+pub(crate) fn check_revision(
+    requested: Revision,
+    current: Revision,
+    oldest: Revision,
+) -> Result<(), StoreError> {
+    if requested > current {
+        return Err(StoreError::FutureRevision { requested, current });
+    }
+    if requested != Revision(0) && requested < oldest {
+        return Err(StoreError::Compacted { requested, oldest });
+    }
+    Ok(())
+}
+
+/// Reads a range of tables whose newest revision is `current`; the one asked for must be readable.
+pub(crate) fn at<T: Tables + ?Sized>(
+    tables: &T,
+    request: &RangeRequest,
+    current: Revision,
+    recent_changes_max: u64,
+) -> Result<RangeResponse, TablesError> {
+    let RangeRequest {
+        range,
+        keys_only,
+        count_only,
+        selection,
+        ..
+    } = request;
+    let order = Order::of(selection);
+    let limit = match (count_only, order) {
+        (true, _) => Some(0),
+        (false, Order::AsRead) => request.limit,
+        // Which keys come first is known only when all are there.
+        (false, _) => None,
+    };
+    let without_values = *keys_only && selection.sort != SortTarget::Value;
     let mut response = match request.revision.filter(|revision| *revision != Revision(0)) {
-        Some(requested) if requested > current => {
-            return Err(StoreError::FutureRevision { requested, current }.into());
-        }
-        Some(requested) if requested < oldest => {
-            return Err(StoreError::Compacted { requested, oldest }.into());
-        }
         Some(requested) if requested < current => {
-            let mut past = at_revision(
-                tables,
-                range,
-                (requested, current),
-                limit,
-                recent_changes_max,
-            )?;
-            if *keys_only {
-                past.kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
-            }
-            past
+            let revisions = (requested, current);
+            past::at_revision(tables, range, revisions, limit, recent_changes_max)?
         }
-        _ => latest(tables, range, limit, *keys_only)?,
+        _ => latest(tables, range, limit, without_values)?,
     };
     response.revision = current;
     response.more &= !count_only;
+    if order == Order::Selected && !count_only {
+        select(&mut response, selection, request.limit);
+    }
+    if *keys_only {
+        response
+            .kvs
+            .iter_mut()
+            .for_each(|kv| kv.value = Bytes::new());
+    }
     Ok(response)
+}
+
+/// Whether the tables' own order and all keys do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    AsRead,
+    Selected,
+}
+
+impl Order {
+    fn of(selection: &Selection) -> Self {
+        match *selection == Selection::default() {
+            true => Order::AsRead,
+            false => Order::Selected,
+        }
+    }
+}
+
+/// Leaves the keys that are selected, in the order asked for, up to the limit.
+fn select(response: &mut RangeResponse, selection: &Selection, limit: Option<usize>) {
+    let Selection {
+        sort,
+        is_descending,
+        mod_revision_min,
+        mod_revision_max,
+        create_revision_min,
+        create_revision_max,
+    } = *selection;
+    let is_within = |revision: Revision, min: Revision, max: Revision| {
+        revision >= min && (max == Revision(0) || revision <= max)
+    };
+    let kvs = &mut response.kvs;
+    kvs.retain(|kv| {
+        is_within(kv.mod_revision, mod_revision_min, mod_revision_max)
+            && is_within(kv.create_revision, create_revision_min, create_revision_max)
+    });
+    let ascending = |a: &KeyValue, b: &KeyValue| match sort {
+        SortTarget::Key => a.key.cmp(&b.key),
+        SortTarget::Version => a.version.cmp(&b.version),
+        SortTarget::CreateRevision => a.create_revision.cmp(&b.create_revision),
+        SortTarget::ModRevision => a.mod_revision.cmp(&b.mod_revision),
+        SortTarget::Value => a.value.cmp(&b.value),
+    };
+    match is_descending {
+        true => kvs.sort_by(|a, b| ascending(b, a)),
+        false => kvs.sort_by(ascending),
+    }
+    let limit = limit.unwrap_or(usize::MAX);
+    response.more = kvs.len() > limit;
+    kvs.truncate(limit);
 }
 
 /// The newest state of a range, without its revision.

@@ -106,6 +106,40 @@ pub enum Consistency {
     Stale,
 }
 
+/// By what an answer is sorted. Keys of which it is the same come in their own order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SortTarget {
+    /// The key.
+    #[default]
+    Key,
+    /// The count of changes.
+    Version,
+    /// The revision at which it came into being.
+    CreateRevision,
+    /// The revision of the last change.
+    ModRevision,
+    /// The value.
+    Value,
+}
+
+/// Which keys of a range are answered, and in which order; the limit cuts what is left. As in etcd, the count of a range
+/// is that of all its keys, and a bound of 0 bounds nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selection {
+    /// The order; keys come in their own, ascending, where nothing is said.
+    pub sort: SortTarget,
+    /// The greatest first.
+    pub is_descending: bool,
+    /// Only keys changed last at this revision or later,
+    pub mod_revision_min: Revision,
+    /// and at this revision or earlier.
+    pub mod_revision_max: Revision,
+    /// Only keys that came into being at this revision or later,
+    pub create_revision_min: Revision,
+    /// and at this revision or earlier.
+    pub create_revision_max: Revision,
+}
+
 /// A read of a range.
 #[derive(Clone, Debug)]
 pub struct RangeRequest {
@@ -119,6 +153,8 @@ pub struct RangeRequest {
     pub keys_only: bool,
     /// Only the count.
     pub count_only: bool,
+    /// Which of its keys, and in which order.
+    pub selection: Selection,
     /// How fresh.
     pub consistency: Consistency,
 }
@@ -132,6 +168,7 @@ impl RangeRequest {
             limit: None,
             keys_only: false,
             count_only: false,
+            selection: Selection::default(),
             consistency: Consistency::Linearizable,
         }
     }
@@ -237,6 +274,52 @@ pub enum Op {
     Txn(Box<Txn>),
     /// Note who writes; kept with the revision if the transaction writes anything. The last one counts.
     Sign(Author),
+    /// Write a key that exists, keeping what is not given; without the key the transaction is refused.
+    Update {
+        /// The key.
+        key: Bytes,
+        /// The value; None keeps it.
+        value: Option<Bytes>,
+        /// The lease that holds it, zero for none; None keeps it.
+        lease: Option<LeaseId>,
+        /// Whether to answer with the value before.
+        prev_kv: bool,
+    },
+    /// Read a range with every option, within the transaction.
+    Query(Box<Query>),
+}
+
+/// A read of a range within a transaction: what a [`RangeRequest`] says, but for its consistency.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    /// Which keys.
+    pub range: KeyRange,
+    /// At which revision; None for the newest, with what the transaction wrote before.
+    pub revision: Option<Revision>,
+    /// At most so many keys; None for all.
+    pub limit: Option<u64>,
+    /// Only keys and numbers, without values.
+    pub keys_only: bool,
+    /// Only the count.
+    pub count_only: bool,
+    /// Which of its keys, and in which order.
+    pub selection: Selection,
+}
+
+impl Query {
+    /// The same as a read for itself.
+    pub fn request(&self) -> RangeRequest {
+        RangeRequest {
+            revision: self.revision,
+            limit: self
+                .limit
+                .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+            keys_only: self.keys_only,
+            count_only: self.count_only,
+            selection: self.selection,
+            ..RangeRequest::new(self.range.clone())
+        }
+    }
 }
 
 impl Op {
@@ -438,6 +521,27 @@ pub enum StoreError {
     /// The member is shutting down.
     #[error("this member is shutting down")]
     ShuttingDown,
+    /// Surely not done: more requests wait than may.
+    #[error("too many requests are waiting; try again later")]
+    Busy,
+    /// A key is empty where it may not be.
+    #[error("key is not provided")]
+    EmptyKey,
+    /// A key that must exist does not.
+    #[error("key not found")]
+    KeyNotFound,
+    /// One transaction would change a key twice.
+    #[error("duplicate key given in txn request")]
+    DuplicateKey,
+    /// More operations than a transaction may hold.
+    #[error("too many operations in txn request, at most {limit} are allowed")]
+    TooManyOps {
+        /// The limit.
+        limit: usize,
+    },
+    /// A lease of that id exists.
+    #[error("lease already exists")]
+    LeaseExists,
 }
 
 /// The store as a master's parts see it. Every call has the implementation's deadline; all may be cancelled by dropping.

@@ -17,13 +17,6 @@ pub const TXN_BYTES_MAX: usize = 1536 << 10;
 
 /// Whether `txn` may be proposed.
 pub fn validate(txn: &Txn) -> Result<(), StoreError> {
-    let size = txn_bytes(txn);
-    if size > TXN_BYTES_MAX {
-        return Err(StoreError::TooLarge {
-            size,
-            limit: TXN_BYTES_MAX,
-        });
-    }
     check_shape(txn, TXN_OPS_MAX)?;
     if txn.success.len() > 1
         || txn.failure.len() > 1
@@ -32,14 +25,21 @@ pub fn validate(txn: &Txn) -> Result<(), StoreError> {
         Changes::of(&txn.success)?;
         Changes::of(&txn.failure)?;
     }
+    let size = txn_bytes(txn);
+    if size > TXN_BYTES_MAX {
+        return Err(StoreError::TooLarge {
+            size,
+            limit: TXN_BYTES_MAX,
+        });
+    }
     Ok(())
 }
 
 /// Whether `txn` can only make the store smaller: it passes even when the disk is full.
 pub fn only_frees(txn: &Txn) -> bool {
     txn.success.iter().chain(&txn.failure).all(|op| match op {
-        Op::Put { .. } => false,
-        Op::DeleteRange { .. } | Op::Range { .. } | Op::Sign(_) => true,
+        Op::Put { .. } | Op::Update { .. } => false,
+        Op::DeleteRange { .. } | Op::Range { .. } | Op::Query(_) | Op::Sign(_) => true,
         Op::Txn(inner) => only_frees(inner),
     })
 }
@@ -56,7 +56,9 @@ fn txn_bytes(txn: &Txn) -> usize {
     });
     let ops = txn.success.iter().chain(&txn.failure).map(|op| match op {
         Op::Put { key, value, .. } => key.len() + value.len(),
+        Op::Update { key, value, .. } => key.len() + value.as_ref().map_or(0, Bytes::len),
         Op::DeleteRange { range, .. } | Op::Range { range, .. } => range_bytes(range),
+        Op::Query(query) => range_bytes(&query.range),
         Op::Txn(inner) => txn_bytes(inner),
         Op::Sign(author) => author.text_bytes(),
     });
@@ -80,18 +82,19 @@ fn check_shape(txn: &Txn, ops_max: usize) -> Result<(), StoreError> {
         .max(txn.success.len())
         .max(txn.failure.len());
     if ops > ops_max {
-        return Err(refused(format!(
-            "too many operations in txn request, at most {TXN_OPS_MAX} are allowed"
-        )));
+        return Err(StoreError::TooManyOps { limit: TXN_OPS_MAX });
     }
     for Compare { range, .. } in &txn.compare {
         check_range(range)?;
     }
     for op in txn.success.iter().chain(&txn.failure) {
         match op {
-            Op::Put { key, .. } if key.is_empty() => return Err(refused("key is not provided")),
-            Op::Put { .. } => {}
+            Op::Put { key, .. } | Op::Update { key, .. } if key.is_empty() => {
+                return Err(StoreError::EmptyKey);
+            }
+            Op::Put { .. } | Op::Update { .. } => {}
             Op::DeleteRange { range, .. } | Op::Range { range, .. } => check_range(range)?,
+            Op::Query(query) => check_range(&query.range)?,
             Op::Txn(inner) if inner.fence.is_some() => {
                 return Err(refused(
                     "a txn within a txn cannot have a fence of its own; set it on the outer one",
@@ -113,7 +116,7 @@ fn check_shape(txn: &Txn, ops_max: usize) -> Result<(), StoreError> {
 /// A range is one key or has a beginning; etcd says "from the first key" with a zero byte, and so may an empty start here.
 fn check_range(range: &KeyRange) -> Result<(), StoreError> {
     match range.end {
-        KeyRangeEnd::Single if range.start.is_empty() => Err(refused("key is not provided")),
+        KeyRangeEnd::Single if range.start.is_empty() => Err(StoreError::EmptyKey),
         _ => Ok(()),
     }
 }
@@ -131,7 +134,7 @@ impl<'t> Changes<'t> {
         let mut all = Changes::default();
         for op in ops {
             match op {
-                Op::Put { key, .. } => all.add(Changes {
+                Op::Put { key, .. } | Op::Update { key, .. } => all.add(Changes {
                     puts: BTreeSet::from([key]),
                     deletes: vec![],
                 })?,
@@ -139,7 +142,7 @@ impl<'t> Changes<'t> {
                     puts: BTreeSet::new(),
                     deletes: vec![range],
                 })?,
-                Op::Range { .. } | Op::Sign(_) => {}
+                Op::Range { .. } | Op::Query(_) | Op::Sign(_) => {}
                 Op::Txn(inner) => {
                     // Only one of the branches is run, so they may change the same keys, but none that others change.
                     let mut either = Changes::of(&inner.success)?;
@@ -160,7 +163,7 @@ impl<'t> Changes<'t> {
                 .iter()
                 .any(|key| other.deletes.iter().any(|range| range.contains(key)));
         if twice {
-            return Err(refused("duplicate key given in txn request"));
+            return Err(StoreError::DuplicateKey);
         }
         self.puts.extend(other.puts);
         self.deletes.extend(other.deletes);
@@ -204,18 +207,27 @@ mod tests {
         assert_eq!(validate(&steps(puts(0..128))), Ok(()));
         assert!(matches!(
             validate(&steps(puts(0..129))),
-            Err(StoreError::Refused(_))
+            Err(StoreError::TooManyOps { .. })
         ));
         let inner = |count| steps(vec![nested(steps(puts(0..count)))]);
         assert_eq!(validate(&inner(127)), Ok(()));
-        assert!(matches!(validate(&inner(128)), Err(StoreError::Refused(_))));
+        assert!(matches!(
+            validate(&inner(128)),
+            Err(StoreError::TooManyOps { .. })
+        ));
         let deep = (0..200).fold(Txn::default(), |txn, _| steps(vec![nested(txn)]));
-        assert!(matches!(validate(&deep), Err(StoreError::Refused(_))));
+        assert!(matches!(
+            validate(&deep),
+            Err(StoreError::TooManyOps { .. })
+        ));
         let compares = Txn {
             compare: vec![Compare::absent("/a"); 129],
             ..Txn::default()
         };
-        assert!(matches!(validate(&compares), Err(StoreError::Refused(_))));
+        assert!(matches!(
+            validate(&compares),
+            Err(StoreError::TooManyOps { .. })
+        ));
     }
 
     #[test]
@@ -241,10 +253,7 @@ mod tests {
     #[test]
     fn an_empty_key_and_an_inner_fence_are_refused() {
         for op in [Op::put("", "x"), Op::get(""), Op::delete("")] {
-            assert_eq!(
-                validate(&steps(vec![op])),
-                Err(refused("key is not provided"))
-            );
+            assert_eq!(validate(&steps(vec![op])), Err(StoreError::EmptyKey));
         }
         let all = Op::DeleteRange {
             range: KeyRange::prefix(""),

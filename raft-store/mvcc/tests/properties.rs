@@ -7,10 +7,11 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use model::Model;
 use mvcc::{
-    Applied, Author, Command, Compare, CompareOp, CompareTarget, Consistency, Event, HubLimits,
-    KeyRange, KeyRangeEnd, KeyValue, LeaderState, LeaseId, MemStore, MemTables, Op, Overlay,
-    RangeRequest, RangeResponse, Reply, Store, StoreError, Table, Txn, VersionsRequest,
-    WatchRequest, WatchStream, apply, fingerprint, range_with, sweep, versions,
+    Applied, Author, Command, Compare, CompareOp, CompareTarget, Consistency, Event, HashAt,
+    HubLimits, KeyRange, KeyRangeEnd, KeyValue, LeaderState, LeaseId, MemStore, MemTables, Op,
+    Overlay, Query, RangeRequest, RangeResponse, Reply, Selection, SortTarget, Store, StoreError,
+    Table, Txn, VersionsRequest, WatchRequest, WatchStream, apply, fingerprint, hash_at,
+    range_with, sweep, versions,
 };
 use objects::{Revision, Term};
 use proptest::collection::vec;
@@ -74,7 +75,55 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (key_range(), any::<bool>()).prop_map(|(range, prev_kv)| Op::DeleteRange { range, prev_kv }),
         2 => (key_range(), proptest::option::of(0u64..4)).prop_map(|(range, limit)| Op::Range { range, limit }),
         2 => (0u64..100).prop_map(|at_ms| Op::Sign(Author { at_ms, ..Author::default() })),
+        2 => (key(), proptest::option::of(value()), proptest::option::of(0i64..3), any::<bool>())
+            .prop_map(|(key, value, lease, prev_kv)| Op::Update { key, value, lease: lease.map(LeaseId), prev_kv }),
+        1 => query().prop_map(|query| Op::Query(Box::new(query))),
     ]
+}
+
+fn selection() -> impl Strategy<Value = Selection> {
+    let sort = proptest::sample::select(vec![
+        SortTarget::Key,
+        SortTarget::Version,
+        SortTarget::CreateRevision,
+        SortTarget::ModRevision,
+        SortTarget::Value,
+    ]);
+    let bound = || prop_oneof![2 => Just(0u64), 1 => 0u64..20].prop_map(Revision);
+    (sort, any::<bool>(), bound(), bound(), bound(), bound()).prop_map(
+        |(sort, is_descending, mod_min, mod_max, create_min, create_max)| Selection {
+            sort,
+            is_descending,
+            mod_revision_min: mod_min,
+            mod_revision_max: mod_max,
+            create_revision_min: create_min,
+            create_revision_max: create_max,
+        },
+    )
+}
+
+fn query() -> impl Strategy<Value = Query> {
+    let revision = proptest::option::of((0u64..30).prop_map(Revision));
+    let limit = proptest::option::of(0u64..4);
+    let selection = prop_oneof![1 => Just(Selection::default()), 2 => selection()];
+    (
+        key_range(),
+        revision,
+        limit,
+        any::<bool>(),
+        any::<bool>(),
+        selection,
+    )
+        .prop_map(
+            |(range, revision, limit, keys_only, count_only, selection)| Query {
+                range,
+                revision,
+                limit,
+                keys_only,
+                count_only,
+                selection,
+            },
+        )
 }
 
 fn txn() -> impl Strategy<Value = Txn> {
@@ -246,11 +295,22 @@ fn in_key_order(events: &[Arc<Event>]) -> Vec<Event> {
     events
 }
 
+/// The hash of all that can be read up to each kept revision, however much is swept.
+fn hashes(tables: &MemTables) -> Vec<HashAt> {
+    let newest = hash_at(tables, None).unwrap();
+    let kept = newest.compacted.0.max(1)..=newest.revision.0;
+    let hashes: Vec<HashAt> = kept
+        .map(|revision| hash_at(tables, Some(Revision(revision))).unwrap())
+        .collect();
+    assert_eq!(hashes.last(), Some(&newest));
+    hashes
+}
+
 fn check_ranges(store: &MemStore, model: &Model, range: &KeyRange, limit: Option<usize>) {
     let oldest = model.compacted.0.saturating_sub(1).max(1);
     for revision in (oldest..=model.revision().0 + 1).map(Revision) {
-        let expected = model.range(range, Some(revision), limit);
         let request = range_at(store, range, Some(revision), limit);
+        let expected = model.range(&request);
         assert_eq!(
             read(store, request.clone()),
             expected,
@@ -293,7 +353,7 @@ fn check_ranges(store: &MemStore, model: &Model, range: &KeyRange, limit: Option
         consistency: Consistency::Stale,
         ..range_at(store, range, None, limit)
     };
-    assert_eq!(read(store, newest), model.range(range, None, limit));
+    assert_eq!(read(store, newest.clone()), model.range(&newest));
 }
 
 /// The versions of a key, in pages of `limit`.
@@ -360,6 +420,25 @@ fn apply_in_chunks(
     }
 }
 
+/// The tables after the steps, with all history still there.
+fn unswept(steps: &[Step]) -> MemTables {
+    let mut tables = MemTables::default();
+    let mut term = Term(1);
+    for step in steps {
+        match step {
+            Step::Command(command) => {
+                let mut overlay = Overlay::new(&tables).unwrap();
+                apply(&mut overlay, Applied { index: 0, term }, command).unwrap();
+                let writes = overlay.into_writes();
+                tables.write(writes);
+            }
+            Step::Term(later) => term = Term(*later),
+            Step::Read(_) => {}
+        }
+    }
+    tables
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -372,6 +451,7 @@ proptest! {
         page_changes_max in 1usize..5,
         read_range in key_range(),
         limit in proptest::option::of(0usize..4),
+        query in query(),
     ) {
         let store = MemStore::with_limits(HubLimits { ring_bytes_max, queue_events_max, page_changes_max });
         let mut model = Model::new();
@@ -400,6 +480,7 @@ proptest! {
         for key in KEYS {
             prop_assert_eq!(read_versions(&store, key, page_changes_max), model.versions(key));
         }
+        prop_assert_eq!(read(&store, query.request()), model.range(&query.request()), "{:?}", query);
         for range in [all, watched] {
             for start in (model.compacted.0..=model.revision().0 + 1).map(Revision) {
                 let mut late = Follower::start(&store, range.clone(), start);
@@ -424,6 +505,7 @@ proptest! {
         prop_assert_eq!(events, chunk_events);
         prop_assert_eq!(fingerprint(&tables).unwrap(), fingerprint(&chunk_tables).unwrap());
         prop_assert_eq!(&tables, &chunk_tables);
+        prop_assert_eq!(hashes(&unswept(&steps)), hashes(&tables), "a sweep changes no hash");
         prop_assert_eq!(tables.len(Table::History), tables.len(Table::Versions));
     }
 

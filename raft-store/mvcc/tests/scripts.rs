@@ -5,10 +5,10 @@ use bytes::Bytes;
 use expect_test::expect_file;
 use futures::{FutureExt, StreamExt};
 use mvcc::{
-    At, Author, Command, Compare, CompareOp, CompareTarget, Done, Event, HistoryLimits, HubLimits,
-    KeyRange, KeyValue, KeyVersion, LeaderState, LeaseId, MemStore, Moment, Op, OpResult,
-    RangeRequest, RangeResponse, Store, Txn, TxnResponse, VersionsRequest, WatchRequest,
-    WatchStream, lease_keys, leases, to_forget,
+    At, Author, Command, Compare, CompareOp, CompareTarget, Done, Event, HashAt, HistoryLimits,
+    HubLimits, KeyRange, KeyValue, KeyVersion, LeaderState, LeaseId, MemStore, Moment, Op,
+    OpResult, Query, RangeResponse, Selection, SortTarget, Store, Txn, TxnResponse,
+    VersionsRequest, WatchRequest, WatchStream, lease_keys, leases, to_forget,
 };
 use objects::{Revision, Term};
 use std::collections::BTreeMap;
@@ -23,6 +23,16 @@ fn keys() {
 #[test]
 fn transactions() {
     check("transactions.txt");
+}
+
+#[test]
+fn selections() {
+    check("selections.txt");
+}
+
+#[test]
+fn hashes() {
+    check("hashes.txt");
 }
 
 #[test]
@@ -87,7 +97,7 @@ impl Story {
         let now_ms = option("now").unwrap_or(0);
         let id = || LeaseId(words[1].parse().expect("a lease's id"));
         match words[0] {
-            "put" | "del" | "txn" => self.txn(&words),
+            "put" | "update" | "del" | "txn" => self.txn(&words),
             "get" => self.get(&words),
             "compact" => show(self.store.command(&Command::Compact {
                 revision: Revision(words[1].parse().unwrap()),
@@ -125,6 +135,14 @@ impl Story {
             "forget" => self.forget(history_limits(&words), now_ms),
             "versions" => self.versions(&words),
             "leases" => self.leases(),
+            "hash" => match mvcc::hash_at(&self.store.tables(), option("at").map(Revision)) {
+                Ok(HashAt {
+                    hash,
+                    revision,
+                    compacted,
+                }) => format!("{hash:08x} of what is kept from {compacted} to {revision}"),
+                Err(err) => format!("error: {err}"),
+            },
             "term" => {
                 let term = Term(words[1].parse().unwrap());
                 self.store.set_leader(LeaderState {
@@ -164,13 +182,7 @@ impl Story {
     }
 
     fn get(&self, words: &[&str]) -> String {
-        let request = RangeRequest {
-            revision: number(words, "rev").map(Revision),
-            limit: number(words, "limit").map(|limit| limit as usize),
-            keys_only: words.contains(&"keys"),
-            count_only: words.contains(&"count"),
-            ..RangeRequest::new(parse_range(words[1]))
-        };
+        let request = parse_query(words).request();
         match self
             .store
             .range(request)
@@ -342,7 +354,37 @@ fn parse_range(word: &str) -> KeyRange {
     }
 }
 
-/// `put KEY VALUE [lease=N] [prev]`, `del RANGE [prev]`, `get RANGE [limit=N]`, or `( .. )` for a transaction within.
+/// `get RANGE [rev=N] [limit=N] [keys] [count] [sort=TARGET] [desc] [mod>=N] [mod<=N] [create>=N] [create<=N]`.
+fn parse_query(words: &[&str]) -> Query {
+    let bound = |name| Revision(number(words, name).unwrap_or(0));
+    let sort = words.iter().find_map(|word| word.strip_prefix("sort="));
+    let sort = match sort {
+        None | Some("key") => SortTarget::Key,
+        Some("version") => SortTarget::Version,
+        Some("create") => SortTarget::CreateRevision,
+        Some("mod") => SortTarget::ModRevision,
+        Some("value") => SortTarget::Value,
+        Some(other) => panic!("no such order: {other}"),
+    };
+    Query {
+        range: parse_range(words[1]),
+        revision: number(words, "rev").map(Revision),
+        limit: number(words, "limit"),
+        keys_only: words.contains(&"keys"),
+        count_only: words.contains(&"count"),
+        selection: Selection {
+            sort,
+            is_descending: words.contains(&"desc"),
+            mod_revision_min: bound("mod>"),
+            mod_revision_max: bound("mod<"),
+            create_revision_min: bound("create>"),
+            create_revision_max: bound("create<"),
+        },
+    }
+}
+
+/// `put KEY VALUE [lease=N] [prev]`, `update KEY [value=V] [lease=N] [prev]`, `del RANGE [prev]`, `get RANGE ..`, or `( .. )`
+/// for a transaction within.
 fn parse_op(words: &[&str]) -> Op {
     let prev_kv = words.contains(&"prev");
     match words {
@@ -363,10 +405,20 @@ fn parse_op(words: &[&str]) -> Op {
             range: parse_range(range),
             prev_kv,
         },
-        ["get", range, ..] => Op::Range {
-            range: parse_range(range),
-            limit: number(words, "limit"),
+        ["update", key, ..] => Op::Update {
+            key: Bytes::from((*key).to_owned()),
+            value: words
+                .iter()
+                .find_map(|word| word.strip_prefix("value="))
+                .map(|value| Bytes::from(value.to_owned())),
+            lease: number(words, "lease").map(|id| LeaseId(id as i64)),
+            prev_kv,
         },
+        ["get", range] => Op::Range {
+            range: parse_range(range),
+            limit: None,
+        },
+        ["get", ..] => Op::Query(Box::new(parse_query(words))),
         other => panic!("no such step: {other:?}"),
     }
 }

@@ -240,6 +240,15 @@ impl Raft for Service {
         }))
     }
 
+    async fn lease(
+        &self,
+        request: Request<proto::LeaseRequest>,
+    ) -> Result<Response<proto::LeaseResponse>, Status> {
+        let inner = self.inner()?;
+        let frame = request.into_inner().command;
+        Ok(Response::new(inner.lease_for_other(&frame).await?))
+    }
+
     async fn status(
         &self,
         _: Request<proto::StatusRequest>,

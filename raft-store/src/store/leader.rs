@@ -60,7 +60,7 @@ fn look(inner: &Inner) -> LeaderState {
 }
 
 /// Whether a quorum answered within the longest election timeout: until then no other member can lead.
-fn has_quorum(inner: &Inner) -> bool {
+pub(super) fn has_quorum(inner: &Inner) -> bool {
     if inner.raft.voter_ids().eq([inner.identity.member_id]) {
         return true;
     }

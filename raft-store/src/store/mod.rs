@@ -5,11 +5,13 @@
 
 mod history;
 mod leader;
+mod leader_leases;
 mod leases;
 mod maintenance;
 mod open;
 mod propose;
 mod read;
+mod service;
 mod space;
 mod succession;
 
@@ -17,6 +19,7 @@ pub(crate) use maintenance::matched;
 pub(crate) use open::Inner;
 pub use open::Parts;
 pub(crate) use propose::Forwarded;
+pub use service::{LeaseLife, LocalStatus};
 
 use crate::archive;
 use crate::metrics::Snapshot;

@@ -64,9 +64,7 @@ impl Inner {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(StoreError::ShuttingDown),
             Err(_) => {
-                return Err(StoreError::Refused(
-                    "too many requests are waiting; try again later".to_owned(),
-                ));
+                return Err(StoreError::Busy);
             }
         }
         if self.proposals.max_capacity() - self.proposals.capacity() == BATCH_COMMANDS_LARGE {
@@ -266,7 +264,9 @@ fn txn_size(txn: &Txn) -> usize {
         Op::Put { key, value, .. } => key.len() + value.len() + 16,
         Op::Txn(txn) => txn_size(txn),
         Op::Sign(author) => author.text_bytes() + 16,
+        Op::Update { key, value, .. } => key.len() + value.as_ref().map_or(0, Bytes::len) + 16,
         Op::DeleteRange { range, .. } | Op::Range { range, .. } => range.start.len() + 32,
+        Op::Query(query) => query.range.start.len() + 64,
     };
     let compares: usize = txn
         .compare

@@ -43,9 +43,7 @@ impl Inner {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(StoreError::ShuttingDown),
             Err(_) => {
-                return Err(StoreError::Refused(
-                    "too many reads are waiting; try again later".to_owned(),
-                ));
+                return Err(StoreError::Busy);
             }
         }
         match timeout_at(deadline, answer).await {
@@ -208,7 +206,7 @@ impl HistorySource for History {
     }
 }
 
-async fn in_background<T, F>(read: F) -> Result<T, StoreError>
+pub(super) async fn in_background<T, F>(read: F) -> Result<T, StoreError>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, ReadError> + Send + 'static,
@@ -219,7 +217,7 @@ where
     }
 }
 
-fn refused(err: ReadError) -> StoreError {
+pub(super) fn refused(err: ReadError) -> StoreError {
     match err {
         ReadError::Refused(refused) => refused,
         ReadError::Tables(err) => {

@@ -23,10 +23,17 @@ pub fn status_of(error: StoreError) -> Status {
             Status::failure(507, objects::Reason::InternalError, error.to_string())
         }
         StoreError::SlowWatcher => Status::expired(error.to_string()),
-        StoreError::LeaseNotFound => Status::internal(error),
-        StoreError::Unavailable(_) | StoreError::Refused(_) | StoreError::ShuttingDown => {
-            Status::unavailable(error.to_string())
-        }
+        // The pipeline asks for none of these; whatever did is a mistake of ours.
+        StoreError::LeaseNotFound
+        | StoreError::LeaseExists
+        | StoreError::EmptyKey
+        | StoreError::KeyNotFound
+        | StoreError::DuplicateKey
+        | StoreError::TooManyOps { .. } => Status::internal(error),
+        StoreError::Unavailable(_)
+        | StoreError::Refused(_)
+        | StoreError::Busy
+        | StoreError::ShuttingDown => Status::unavailable(error.to_string()),
     }
 }
 

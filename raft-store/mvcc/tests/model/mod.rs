@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use mvcc::{
     Command, Compare, CompareOp, CompareTarget, Done, Event, KeyRange, KeyValue, LeaseId, Op,
-    OpResult, RangeResponse, Reply, StoreError, Txn, TxnResponse,
+    OpResult, RangeRequest, RangeResponse, Reply, Selection, SortTarget, StoreError, Txn,
+    TxnResponse,
 };
 use objects::{Revision, Term};
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,8 +64,11 @@ impl Model {
             Command::Txn(txn) => self.txn(term, txn),
             Command::Compact { revision } => self.compact(*revision),
             Command::LeaseGrant { id, ttl_ms, now_ms } => {
-                if id.0 == 0 || self.leases.contains_key(id) {
+                if id.0 == 0 {
                     return Err(StoreError::Refused(String::new()));
+                }
+                if self.leases.contains_key(id) {
+                    return Err(StoreError::LeaseExists);
                 }
                 self.tick(*now_ms);
                 self.leases.insert(*id, (*ttl_ms, self.clock_ms + ttl_ms));
@@ -158,7 +162,7 @@ impl Model {
             });
         }
         if conflicts(&txn.success) || conflicts(&txn.failure) {
-            return Err(StoreError::Refused(String::new()));
+            return Err(StoreError::DuplicateKey);
         }
         let mut state = self.state().clone();
         let mut is_changed = false;
@@ -190,21 +194,32 @@ impl Model {
                     lease,
                     prev_kv,
                 } => {
-                    if lease.0 != 0 && !self.leases.contains_key(lease) {
-                        return Err(StoreError::LeaseNotFound);
-                    }
-                    let prev = state.get(key).cloned();
-                    let kv = KeyValue {
-                        key: key.clone(),
-                        value: value.clone(),
-                        create_revision: prev.as_ref().map_or(next, |prev| prev.create_revision),
-                        mod_revision: next,
-                        version: prev.as_ref().map_or(1, |prev| prev.version + 1),
-                        lease: *lease,
-                    };
-                    state.insert(key.clone(), kv);
+                    let prev = self.put(state, key, value, *lease)?;
                     *is_changed = true;
                     OpResult::Put(if *prev_kv { prev } else { None })
+                }
+                Op::Update {
+                    key,
+                    value,
+                    lease,
+                    prev_kv,
+                } => {
+                    let old = state.get(key).ok_or(StoreError::KeyNotFound)?.clone();
+                    let value = value.as_ref().unwrap_or(&old.value);
+                    let prev = self.put(state, key, value, lease.unwrap_or(old.lease))?;
+                    *is_changed = true;
+                    OpResult::Put(if *prev_kv { prev } else { None })
+                }
+                Op::Query(query) => {
+                    let current = if *is_changed { next } else { self.revision() };
+                    let past = match query.revision.filter(|revision| revision.0 != 0) {
+                        Some(revision) => Some(self.kept(revision)?),
+                        None => None,
+                    };
+                    OpResult::Range(RangeResponse {
+                        revision: current,
+                        ..select_from(past.unwrap_or(state), &query.request())
+                    })
                 }
                 Op::DeleteRange { range, prev_kv } => {
                     let deleted: Vec<KeyValue> = select(state, range);
@@ -231,6 +246,30 @@ impl Model {
             succeeded,
             results,
         })
+    }
+
+    fn put(
+        &self,
+        state: &mut State,
+        key: &Bytes,
+        value: &Bytes,
+        lease: LeaseId,
+    ) -> Result<Option<KeyValue>, StoreError> {
+        let next = self.revision().next();
+        if lease.0 != 0 && !self.leases.contains_key(&lease) {
+            return Err(StoreError::LeaseNotFound);
+        }
+        let prev = state.get(key).cloned();
+        let kv = KeyValue {
+            key: key.clone(),
+            value: value.clone(),
+            create_revision: prev.as_ref().map_or(next, |prev| prev.create_revision),
+            mod_revision: next,
+            version: prev.as_ref().map_or(1, |prev| prev.version + 1),
+            lease,
+        };
+        state.insert(key.clone(), kv);
+        Ok(prev)
     }
 
     fn holds(&self, compare: &Compare) -> bool {
@@ -261,13 +300,17 @@ impl Model {
     }
 
     /// What a range read must answer.
-    pub fn range(
-        &self,
-        range: &KeyRange,
-        at: Option<Revision>,
-        limit: Option<usize>,
-    ) -> Result<RangeResponse, StoreError> {
-        let requested = at.unwrap_or(self.revision());
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, StoreError> {
+        let requested = request.revision.filter(|revision| revision.0 != 0);
+        let state = self.kept(requested.unwrap_or(self.revision()))?;
+        Ok(RangeResponse {
+            revision: self.revision(),
+            ..select_from(state, request)
+        })
+    }
+
+    /// The state at a revision, if it is kept.
+    fn kept(&self, requested: Revision) -> Result<&State, StoreError> {
         if requested > self.revision() {
             return Err(StoreError::FutureRevision {
                 requested,
@@ -280,11 +323,7 @@ impl Model {
                 oldest: self.compacted,
             });
         }
-        let state = self.states.range(..=requested).next_back().unwrap().1;
-        Ok(RangeResponse {
-            revision: self.revision(),
-            ..respond(state, range, limit)
-        })
+        Ok(self.states.range(..=requested).next_back().unwrap().1)
     }
 
     /// The changes of `range` from `from` on, those of one revision in the order of keys.
@@ -347,6 +386,54 @@ fn respond(state: &State, range: &KeyRange, limit: Option<usize>) -> RangeRespon
     }
 }
 
+/// What a request with every option finds in a state.
+fn select_from(state: &State, request: &RangeRequest) -> RangeResponse {
+    let Selection {
+        sort,
+        is_descending,
+        mod_revision_min,
+        mod_revision_max,
+        create_revision_min,
+        create_revision_max,
+    } = request.selection;
+    let all = select(state, &request.range);
+    let count = all.len() as u64;
+    let upper = |max: Revision| if max.0 == 0 { u64::MAX } else { max.0 };
+    let mut kvs: Vec<KeyValue> = all
+        .into_iter()
+        .filter(|kv| (mod_revision_min.0..=upper(mod_revision_max)).contains(&kv.mod_revision.0))
+        .filter(|kv| {
+            (create_revision_min.0..=upper(create_revision_max)).contains(&kv.create_revision.0)
+        })
+        .collect();
+    let rank = |kv: &KeyValue| -> (u64, Bytes) {
+        match sort {
+            SortTarget::Key => (0, kv.key.clone()),
+            SortTarget::Version => (kv.version, Bytes::new()),
+            SortTarget::CreateRevision => (kv.create_revision.0, Bytes::new()),
+            SortTarget::ModRevision => (kv.mod_revision.0, Bytes::new()),
+            SortTarget::Value => (0, kv.value.clone()),
+        }
+    };
+    if is_descending {
+        kvs.sort_by_key(|kv| (std::cmp::Reverse(rank(kv)), kv.key.clone()));
+    } else {
+        kvs.sort_by_key(|kv| (rank(kv), kv.key.clone()));
+    }
+    let limit = request.limit.unwrap_or(usize::MAX);
+    let more = !request.count_only && kvs.len() > limit;
+    kvs.truncate(if request.count_only { 0 } else { limit });
+    if request.keys_only {
+        kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+    }
+    RangeResponse {
+        revision: Revision(0),
+        kvs,
+        more,
+        count,
+    }
+}
+
 /// Whether two different steps may change the same key, at least one of them by a put.
 fn conflicts(ops: &[Op]) -> bool {
     let touched: Vec<(Vec<Bytes>, Vec<KeyRange>)> = ops.iter().map(touches).collect();
@@ -372,9 +459,9 @@ fn conflicts(ops: &[Op]) -> bool {
 
 fn touches(op: &Op) -> (Vec<Bytes>, Vec<KeyRange>) {
     match op {
-        Op::Put { key, .. } => (vec![key.clone()], vec![]),
+        Op::Put { key, .. } | Op::Update { key, .. } => (vec![key.clone()], vec![]),
         Op::DeleteRange { range, .. } => (vec![], vec![range.clone()]),
-        Op::Range { .. } | Op::Sign(_) => (vec![], vec![]),
+        Op::Range { .. } | Op::Query(_) | Op::Sign(_) => (vec![], vec![]),
         Op::Txn(txn) => {
             let (puts, deletes): (Vec<_>, Vec<_>) =
                 txn.success.iter().chain(&txn.failure).map(touches).unzip();
