@@ -2,6 +2,7 @@
 //! compacted; snapshots are taken.
 
 use super::{Effect, Fault};
+use crate::history::{Event, Failure, Reply, Request, Told};
 use anyhow::{Context, Result};
 use rand::RngExt;
 use rand::seq::IndexedRandom;
@@ -9,6 +10,10 @@ use std::time::Instant;
 
 /// Revisions that a compaction leaves at most: few, so that watchers that resume run into it.
 const KEEP_MAX: i64 = 200;
+
+/// Requests of a fault are numbered from here on, so many a fault, far from those of the load.
+const FIRST_REQUEST: u64 = 1 << 40;
+const REQUESTS_MAX: u64 = 1000;
 
 impl Fault<'_> {
     pub(super) async fn member_add(&mut self) -> Result<Effect> {
@@ -71,20 +76,43 @@ impl Fault<'_> {
         Ok(Effect::counted(moved, &what))
     }
 
+    /// Compactions are requests of the history, since watchers that are refused a revision must be able to name who forgot it.
     pub(super) async fn compaction(&mut self) -> Result<Effect> {
         let probe = self.bed.probe()?;
         self.installed(&self.bed.names());
         let until = self.until();
+        let first = FIRST_REQUEST + u64::from(self.number) * REQUESTS_MAX;
         let (mut done, mut refused) = (0, 0);
-        while Instant::now() < until {
+        while Instant::now() < until && done + refused < REQUESTS_MAX {
             let name = self.any();
             if let Ok(status) = probe.status(&name).await {
-                let at = status.revision - self.rng.random_range(0..KEEP_MAX);
+                let at = (status.revision - self.rng.random_range(0..KEEP_MAX)).max(1);
+                let id = first + done + refused;
+                self.recorder.add(Event::Invoke {
+                    id,
+                    process: id,
+                    server: name.clone(),
+                    request: Request::Compact {
+                        revision: at.cast_unsigned(),
+                    },
+                });
                 // A revision that was compacted before is refused, which is no news.
-                match probe.compact(&name, at.max(1)).await {
-                    Ok(()) => done += 1,
-                    Err(_) => refused += 1,
-                }
+                let answer = match probe.compact(&name, at).await {
+                    Ok(()) => {
+                        done += 1;
+                        let reply = Reply {
+                            revision: None,
+                            told: Told::Done,
+                        };
+                        Event::Ok { id, reply }
+                    }
+                    Err(error) => {
+                        refused += 1;
+                        let error = Failure::new("compaction", format!("{error:#}"));
+                        Event::Info { id, error }
+                    }
+                };
+                self.recorder.add(answer);
             }
             self.wait(100..300).await?;
         }
