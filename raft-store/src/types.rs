@@ -18,6 +18,23 @@ pub struct Node {
     pub peer_address: String,
     /// Where its API server answers, as `https://host:port`.
     pub api_url: String,
+    /// What is meant to become of it.
+    #[serde(default)]
+    pub plan: Plan,
+}
+
+/// What is meant to become of a member. It stands in the membership itself, so that it outlives every leader.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// A learner that does not vote before it is promoted by hand.
+    #[serde(default)]
+    pub is_held: bool,
+    /// The member that goes in the same step in which this one votes.
+    #[serde(default)]
+    pub replaces: Option<MemberId>,
+    /// The name of the master that takes this one's place when it joins.
+    #[serde(default)]
+    pub replaced_by: Option<String>,
 }
 
 impl fmt::Display for Node {

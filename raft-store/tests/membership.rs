@@ -183,6 +183,7 @@ async fn an_archive_taken_while_writing_becomes_a_new_cluster() {
         name: config.name.clone(),
         peer_address: config.peer_address.clone(),
         api_url: config.api_url.clone(),
+        ..Node::default()
     };
     let same = archive::restore(
         &archive[..],

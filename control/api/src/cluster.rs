@@ -15,7 +15,11 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use objects::cluster::{ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberList};
+use objects::cluster::{
+    ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberList, MemberReplace,
+    Replacement,
+};
+use objects::identities::MASTER_USER;
 use objects::past::HistoryKeep;
 use objects::{Reason, Status, StatusDetails};
 use registry::Caller;
@@ -48,6 +52,15 @@ pub struct Check {
     pub problem: Option<String>,
 }
 
+/// By what a machine proves that it may join.
+#[derive(Clone, Copy)]
+pub enum Proof<'a> {
+    /// A join token, not checked yet.
+    Token(&'a str),
+    /// The certificate of a master, checked already: one that lost its data comes back as a new member.
+    MastersCertificate,
+}
+
 /// The cluster as the binary knows it. Every call has its own deadline.
 #[async_trait]
 pub trait Cluster: Send + Sync + 'static {
@@ -63,8 +76,15 @@ pub trait Cluster: Send + Sync + 'static {
     /// Removes a master by its name or id.
     async fn remove_member(&self, name_or_id: &str) -> Result<(), Status>;
 
-    /// Lets in whoever holds a join token; 401 when the token is wrong.
-    async fn join(&self, token: &str, request: JoinRequest) -> Result<JoinResponse, Status>;
+    /// Lets another master take the place of one, named by its name or id.
+    async fn replace_member(
+        &self,
+        name_or_id: &str,
+        replace: MemberReplace,
+    ) -> Result<Replacement, Status>;
+
+    /// Lets in whoever proves that it may; 401 when the proof is wrong.
+    async fn join(&self, proof: Proof<'_>, request: JoinRequest) -> Result<JoinResponse, Status>;
 
     /// An archive of the store from which a cluster can be restored.
     async fn snapshot(&self, keys: SnapshotKeys) -> Result<Archive, Status>;
@@ -98,8 +118,12 @@ pub async fn answer(
 ) -> Result<Answer, Status> {
     let words: Vec<&str> = segments.iter().map(String::as_str).collect();
     if let (&Method::POST, ["join"]) = (&parts.method, &words[..]) {
-        let token = bearer_token(&parts.headers).ok_or_else(Status::unauthorized)?;
-        let answer = cluster.join(token, read_json(body)?).await?;
+        let proof = match bearer_token(&parts.headers) {
+            Some(token) => Proof::Token(token),
+            None if is_master_itself(&caller) => Proof::MastersCertificate,
+            None => return Err(Status::unauthorized()),
+        };
+        let answer = cluster.join(proof, read_json(body)?).await?;
         return Ok(Answer::value(StatusCode::OK, &answer));
     }
     authorize(&caller?, parts, &words)?;
@@ -113,6 +137,10 @@ pub async fn answer(
         (&Method::DELETE, ["members", member]) => {
             cluster.remove_member(member).await?;
             Ok(done(member))
+        }
+        (&Method::POST, ["members", member, "replace"]) => {
+            let replacement = cluster.replace_member(member, read_json(body)?).await?;
+            Ok(ok(&replacement))
         }
         (&Method::POST, ["leader", "transfer"]) => {
             cluster.transfer_leader(query.text("to")).await?;
@@ -144,6 +172,12 @@ pub fn not_found() -> Status {
         Reason::NotFound,
         "the server could not find the requested resource",
     )
+}
+
+fn is_master_itself(caller: &Result<Caller, Status>) -> bool {
+    caller
+        .as_ref()
+        .is_ok_and(|caller| caller.user == MASTER_USER)
 }
 
 fn authorize(caller: &Caller, parts: &Parts, words: &[&str]) -> Result<(), Status> {

@@ -24,7 +24,7 @@ mod verbs;
 mod watch;
 
 pub use auth::Peer;
-pub use cluster::{Archive, Check, Cluster, PASSPHRASE_HEADER, SnapshotKeys};
+pub use cluster::{Archive, Check, Cluster, PASSPHRASE_HEADER, Proof, SnapshotKeys};
 pub use handler::{ApiConfig, ApiServer, ServedVersion};
 pub use server::serve;
 pub use tls::{NodeClientTls, PemBundle, ServerTls, TlsError};

@@ -414,6 +414,21 @@ pub enum Member {
         #[command(flatten)]
         output: OutputArg,
     },
+    /// Put another master in the place of one, dead or alive, in one step
+    ///
+    /// NEW is the name under which the new machine will join, or a learner. The old one votes on until the new one has
+    /// caught up, and goes in the step in which that one votes. The command to run on the new machine is printed.
+    Replace {
+        /// The name or id of the master that goes
+        dead: String,
+        /// The name of the master that takes its place; may be the same name, when its machine was rebuilt
+        new: String,
+        /// How long to wait until it is done; noted is noted, whether this waits or not
+        #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = parse_duration)]
+        timeout: Duration,
+        #[command(flatten)]
+        output: OutputArg,
+    },
     /// Take a master out for good
     Remove {
         /// Its name or id

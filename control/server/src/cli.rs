@@ -71,6 +71,9 @@ pub struct Run {
         requires = "token_file"
     )]
     pub join: Vec<String>,
+    /// Take the place of this member (its name or id): it goes when this master has caught up and votes
+    #[arg(long, value_name = "MEMBER", requires = "join")]
+    pub replace: Option<String>,
     /// A file with the join token; a master keeps one in its data directory, as `join-token`
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,

@@ -4,13 +4,16 @@ use crate::pki::{Authority, Subject};
 use crate::settings::{self, MasterIdentity};
 use crate::vault::{self, Keys};
 use crate::{clock, tokens};
-use api::{Archive, Check, Cluster, SnapshotKeys};
+use api::{Archive, Check, Cluster, Proof, SnapshotKeys};
 use async_trait::async_trait;
 use bytes::Bytes;
 use client::JoinToken;
 use futures::{FutureExt, StreamExt};
 use mvcc::{Store, StoreError};
-use objects::cluster::{ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberList};
+use objects::cluster::{
+    ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberList, MemberReplace,
+    Replacement,
+};
 use objects::identities::{NODES_GROUP, node_user};
 use objects::past::HistoryKeep;
 use objects::{ObjectKey, Reason, Status, names};
@@ -52,13 +55,45 @@ impl Cluster for Masters {
         self.store.remove_member(name_or_id).await.map_err(refused)
     }
 
-    async fn join(&self, token: &str, request: JoinRequest) -> Result<JoinResponse, Status> {
-        let token: JoinToken = token.parse().map_err(|_| Status::unauthorized())?;
-        if !tokens::is_known(&self.store, &token)
+    async fn replace_member(
+        &self,
+        name_or_id: &str,
+        replace: MemberReplace,
+    ) -> Result<Replacement, Status> {
+        check_name("the new master's name", &replace.by)?;
+        let replaced = self
+            .store
+            .replace_member(name_or_id, &replace.by)
             .await
-            .map_err(unavailable)?
-        {
-            return Err(Status::unauthorized());
+            .map_err(refused)?;
+        let token = self
+            .authority
+            .sha256()
+            .map(|sha256| tokens::create(&self.store, sha256))
+            .map_err(Status::internal)?
+            .await
+            .map_err(|error| Status::unavailable(format!("{error:#}")))?;
+        let members = self.store.members();
+        let is_new = |member: &&Member| member.name == replace.by && member.id != replaced.id;
+        let others = members.iter().filter(|member| member.id != replaced.id);
+        Ok(Replacement {
+            by: members.iter().find(is_new).cloned(),
+            servers: others
+                .filter(|member| member.voter)
+                .map(|member| member.api_url.clone())
+                .collect(),
+            token: token.to_string().into(),
+            replaced,
+        })
+    }
+
+    async fn join(&self, proof: Proof<'_>, request: JoinRequest) -> Result<JoinResponse, Status> {
+        match (proof, &request) {
+            (Proof::Token(token), _) => self.check_token(token).await?,
+            (Proof::MastersCertificate, JoinRequest::Master { .. }) => {}
+            (Proof::MastersCertificate, JoinRequest::Node { .. }) => {
+                return Err(Status::unauthorized());
+            }
         }
         match request {
             JoinRequest::Node {
@@ -66,7 +101,7 @@ impl Cluster for Masters {
                 address,
                 csr_pem,
             } => self.join_node(&name, &address, &csr_pem),
-            JoinRequest::Master { member } => self.join_master(member).await,
+            JoinRequest::Master { member, replaces } => self.join_master(member, replaces).await,
         }
     }
 
@@ -132,6 +167,15 @@ impl Cluster for Masters {
 }
 
 impl Masters {
+    async fn check_token(&self, token: &str) -> Result<(), Status> {
+        let token: JoinToken = token.parse().map_err(|_| Status::unauthorized())?;
+        let known = tokens::is_known(&self.store, &token).await;
+        match known.map_err(unavailable)? {
+            true => Ok(()),
+            false => Err(Status::unauthorized()),
+        }
+    }
+
     fn join_node(&self, name: &str, address: &str, csr_pem: &str) -> Result<JoinResponse, Status> {
         check_name("the node's name", name)?;
         let address: IpAddr = address.parse().map_err(|_| {
@@ -169,14 +213,17 @@ impl Masters {
         })
     }
 
-    async fn join_master(&self, add: MemberAdd) -> Result<JoinResponse, Status> {
+    async fn join_master(
+        &self,
+        add: MemberAdd,
+        replaces: Option<String>,
+    ) -> Result<JoinResponse, Status> {
         check_name("the master's name", &add.name)?;
-        let member = match self.store.add_member(add.clone()).await {
-            Err(MembershipError::NameTaken(_) | MembershipError::AddressTaken(..)) => {
-                self.take_back(add).await?
-            }
-            added => added.map_err(refused)?,
-        };
+        let member = self
+            .store
+            .join_member(add, replaces)
+            .await
+            .map_err(refused)?;
         tracing::info!(master = member.name, id = member.id, "a master joined");
         Ok(JoinResponse::Master {
             cluster_id: self.identity.cluster_id.clone(),
@@ -186,31 +233,6 @@ impl Masters {
             members: self.store.members(),
             settings: self.identity.settings.clone(),
         })
-    }
-
-    /// A master of that name was a member and is gone: it lost its disk and comes anew. A live one keeps its name.
-    async fn take_back(&self, add: MemberAdd) -> Result<Member, Status> {
-        let status = self.store.status().await;
-        let former = status.members.iter().find(|former| {
-            former.member.name == add.name || former.member.peer_address == add.peer_address
-        });
-        if let Some(former) = former {
-            if former.healthy {
-                return Err(refused(MembershipError::NameTaken(
-                    former.member.name.clone(),
-                )));
-            }
-            tracing::warn!(
-                master = former.member.name,
-                id = former.member.id,
-                "taking a lost master back as a new member"
-            );
-            self.store
-                .remove_member(&former.member.id.to_string())
-                .await
-                .map_err(refused)?;
-        }
-        self.store.add_member(add).await.map_err(refused)
     }
 
     /// Sealing takes a good part of a second by design, so it is kept off the threads that serve.
@@ -245,6 +267,8 @@ fn refused(error: MembershipError) -> Status {
         MembershipError::Unavailable(_) | MembershipError::NotTransferred(_) => {
             Status::unavailable(message)
         }
+        // Somebody is there who will not go away by waiting.
+        MembershipError::Alive(_) => Status::failure(409, Reason::AlreadyExists, message),
         _ => Status::failure(409, Reason::Conflict, message),
     }
 }

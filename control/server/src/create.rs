@@ -7,6 +7,7 @@ use crate::pki::{Authority, Subject};
 use crate::settings::{self, DataDir, MasterIdentity};
 use anyhow::{Context, Result, bail, ensure};
 use client::{Identity, JoinToken};
+use objects::Reason;
 use objects::cluster::{ClusterSettings, JoinRequest, JoinResponse, MemberAdd};
 use objects::identities::{ADMIN_USER, MASTER_USER, MASTERS_GROUP};
 use std::net::IpAddr;
@@ -22,6 +23,8 @@ const API_NAMES: [&str; 4] = [
 ];
 /// How long a joining master keeps asking; the others may still be starting.
 const JOIN_ATTEMPTS: u32 = 60;
+/// A former self that was killed just now counts as alive for a moment; one that still does then is.
+const ALIVE_ATTEMPTS: u32 = 10;
 const JOIN_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// The master that the directory holds, made first when it holds none.
@@ -81,7 +84,10 @@ async fn join(dir: &DataDir, args: &Run, name: &str) -> Result<MasterIdentity> {
         peer_address: host_port(args.address, args.peer_port),
         api_url: format!("https://{}", host_port(args.address, args.api_port)),
     };
-    let request = JoinRequest::Master { member };
+    let request = JoinRequest::Master {
+        member,
+        replaces: args.replace.clone(),
+    };
     let response = ask_to_join(&args.join, &token, &request).await?;
     let JoinResponse::Master {
         cluster_id,
@@ -127,11 +133,14 @@ async fn ask_to_join(
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
-        let refused = error
-            .status()
-            .is_some_and(|status| !matches!(status.code, 409 | 429 | 500..))
-            || matches!(error, client::Error::Untrusted { .. });
-        if refused || attempt == JOIN_ATTEMPTS {
+        let is_final = match &error {
+            client::Error::Untrusted { .. } => true,
+            error => error.status().is_some_and(|status| {
+                let is_alive = status.is(Reason::AlreadyExists) && attempt >= ALIVE_ATTEMPTS;
+                is_alive || !matches!(status.code, 409 | 429 | 500..)
+            }),
+        };
+        if is_final || attempt == JOIN_ATTEMPTS {
             return Err(error).context("this master could not join");
         }
         tracing::info!(%error, attempt, "cannot join yet; trying again");

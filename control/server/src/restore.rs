@@ -67,6 +67,7 @@ pub fn restore(args: &Restore) -> Result<()> {
         name: args.name.clone(),
         peer_address: create::host_port(args.address, args.peer_port),
         api_url: format!("https://{}", create::host_port(args.address, args.api_port)),
+        ..Node::default()
     };
     let archive = BufReader::new(File::open(&args.file)?);
     let (header, _) =

@@ -17,6 +17,12 @@ pub struct Member {
     pub api_url: String,
     /// Whether it votes; a learner is still being fed.
     pub voter: bool,
+    /// The member that goes when this one votes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<u64>,
+    /// The name of the master that takes this one's place when it joins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<String>,
 }
 
 /// How far a member is.
@@ -78,6 +84,28 @@ pub struct MemberAdd {
     pub api_url: String,
 }
 
+/// Body of `POST /cluster/v1/members/NAME/replace`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberReplace {
+    /// The name of the master that takes the place: a learner, or one that will join under this name.
+    pub by: String,
+}
+
+/// Answer to it: what was noted, and what the new master needs to join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replacement {
+    /// The member that goes.
+    pub replaced: Member,
+    /// The one that takes its place, when it is a learner already.
+    pub by: Option<Member>,
+    /// The masters that it can join: the API's URLs of the others.
+    pub servers: Vec<String>,
+    /// A token to join with.
+    pub token: Secret,
+}
+
 /// What a machine asks to become, with a join token: body of `POST /cluster/v1/join`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "role")]
@@ -98,6 +126,9 @@ pub enum JoinRequest {
         /// Name and addresses.
         #[serde(flatten)]
         member: MemberAdd,
+        /// The name or id of the member whose place it takes: that one goes when this one votes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replaces: Option<String>,
     },
 }
 

@@ -28,6 +28,8 @@ pub struct Peers {
     /// Takes the place of the network in a simulation.
     transport: Option<Arc<dyn Transport>>,
     channels: Mutex<BTreeMap<(MemberId, Purpose), (String, Wire)>>,
+    /// Where the members are according to the newest membership; whoever asks for a client may know an older address.
+    addresses: Mutex<BTreeMap<MemberId, String>>,
 }
 
 impl Peers {
@@ -46,7 +48,13 @@ impl Peers {
             connect_limit,
             transport,
             channels: Mutex::default(),
+            addresses: Mutex::default(),
         }
+    }
+
+    /// Takes over where the members are.
+    pub fn know(&self, addresses: BTreeMap<MemberId, String>) {
+        *self.addresses.lock().expect("no holder of the lock panics") = addresses;
     }
 
     /// Who calls.
@@ -56,6 +64,13 @@ impl Peers {
 
     /// A client of the member `to` at `address`. It connects when it is first used.
     pub fn client(&self, to: MemberId, address: &str, purpose: Purpose) -> Client {
+        let moved = self
+            .addresses
+            .lock()
+            .expect("no holder of the lock panics")
+            .get(&to)
+            .cloned();
+        let address = moved.as_deref().unwrap_or(address);
         let mut channels = self.channels.lock().expect("no holder of the lock panics");
         let known = channels
             .get(&(to, purpose))

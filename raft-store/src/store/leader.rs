@@ -20,6 +20,7 @@ pub(crate) async fn run(inner: Arc<Inner>, state: watch::Sender<LeaderState>) {
     let mut applied = inner.applied.clone();
     let mut leader = None;
     loop {
+        know_members(&inner);
         let now = look(&inner);
         state.send_if_modified(|last| std::mem::replace(last, now) != now);
         let leader_now = server.borrow_watched().current_leader;
@@ -40,6 +41,18 @@ pub(crate) async fn run(inner: Arc<Inner>, state: watch::Sender<LeaderState>) {
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     }
+}
+
+fn know_members(inner: &Inner) {
+    let membership = {
+        let server = inner.raft.server_metrics();
+        let server = server.borrow_watched();
+        server.membership_config.clone()
+    };
+    let addresses = membership
+        .nodes()
+        .map(|(id, node)| (*id, node.peer_address.clone()));
+    inner.peers.know(addresses.collect());
 }
 
 fn look(inner: &Inner) -> LeaderState {

@@ -23,7 +23,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     for tick in 0u64.. {
         ticks.tick().await;
         leave_to_a_faster_disk(&inner).await;
-        crate::membership::promote_learners(&inner).await;
+        crate::membership::finish_changes(&inner).await;
         leases::expire(&inner).await;
         persist(&inner).await;
         if tick % SPACE_TICKS == 0 {

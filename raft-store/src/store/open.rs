@@ -7,10 +7,11 @@ use crate::config::{Config, OpenError};
 use crate::db::{Db, Engine, EngineError};
 use crate::identity::{self, Identity};
 use crate::log::LogStore;
+use crate::membership;
 use crate::metrics::Metrics;
 use crate::net::{self, Answers, Incoming, Peers, Transport};
 use crate::state::{Applied, StateMachine};
-use crate::types::{Node, Raft};
+use crate::types::{Node, Plan, Raft};
 use mvcc::{Hub, LeaderState, Meta};
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use std::path::Path;
@@ -162,6 +163,7 @@ async fn start(
     inner.spawn(maintenance::run(inner.clone()));
     inner.spawn(history::run(inner.clone()));
     inner.spawn(history::sweep(inner.clone()));
+    inner.spawn(membership::tell_own_address(inner.clone()));
     inner.elect_if_alone().await;
     inner.spawn_stopper();
     Ok((RaftStore::new(inner, stop), incoming))
@@ -180,6 +182,7 @@ impl Inner {
             name: name.clone(),
             peer_address: peer_address.clone(),
             api_url: api_url.clone(),
+            plan: Plan::default(),
         }
     }
 

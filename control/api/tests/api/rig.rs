@@ -2,7 +2,7 @@
 
 use crate::pki::Pki;
 use api::{
-    ApiConfig, ApiServer, Archive, Check, Cluster, NodeClientTls, PemBundle, ServerTls,
+    ApiConfig, ApiServer, Archive, Check, Cluster, NodeClientTls, PemBundle, Proof, ServerTls,
     SnapshotKeys,
 };
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use mvcc::{Command, HistoryLimits, MemStore};
 use objects::cluster::{
     ClusterSettings, ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberList,
+    MemberReplace, Replacement,
 };
 use objects::past::HistoryKeep;
 use objects::{Status, Timestamp, Uid};
@@ -273,6 +274,8 @@ fn member() -> Member {
         peer_address: "127.0.0.1:2380".to_owned(),
         api_url: "https://127.0.0.1:6443".to_owned(),
         voter: true,
+        replaces: None,
+        replaced_by: None,
     }
 }
 
@@ -308,9 +311,24 @@ impl Cluster for FakeCluster {
         Ok(())
     }
 
-    async fn join(&self, token: &str, _request: JoinRequest) -> Result<JoinResponse, Status> {
-        if token != TOKEN {
-            return Err(Status::unauthorized());
+    async fn replace_member(
+        &self,
+        name_or_id: &str,
+        replace: MemberReplace,
+    ) -> Result<Replacement, Status> {
+        assert_eq!((name_or_id, &*replace.by), ("m1", "m4"));
+        Ok(Replacement {
+            replaced: member(),
+            by: None,
+            servers: vec![],
+            token: TOKEN.to_owned().into(),
+        })
+    }
+
+    async fn join(&self, proof: Proof<'_>, request: JoinRequest) -> Result<JoinResponse, Status> {
+        match (proof, request) {
+            (Proof::Token(TOKEN), _) | (Proof::MastersCertificate, JoinRequest::Master { .. }) => {}
+            _ => return Err(Status::unauthorized()),
         }
         Ok(JoinResponse::Node {
             cluster_id: "c1".to_owned(),

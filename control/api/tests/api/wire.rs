@@ -3,6 +3,7 @@
 use crate::rig::{Client, Rig, TOKEN, assert_code};
 use api::ApiConfig;
 use http::{Method, StatusCode};
+use objects::identities::{MASTER_USER, MASTERS_GROUP};
 use serde_json::json;
 use std::io::Read;
 use std::sync::atomic::Ordering;
@@ -323,6 +324,30 @@ async fn the_cluster_answers_whom_it_should() {
     assert_code(
         &nobody.post("/cluster/v1/join", join).await,
         StatusCode::UNAUTHORIZED,
+    );
+    // A master proves itself by its certificate, and only as a master.
+    let master = rig.pki.issue(MASTER_USER, &[MASTERS_GROUP]);
+    let master = rig.client(Some(&master), "h2");
+    let rejoin = r#"{"role":"master","name":"m1","peerAddress":"127.0.0.1:2380","apiUrl":""}"#;
+    assert_code(
+        &master.post("/cluster/v1/join", rejoin).await,
+        StatusCode::OK,
+    );
+    for (client, body) in [(&master, join), (&node, rejoin), (&admin, rejoin)] {
+        assert_code(
+            &client.post("/cluster/v1/join", body).await,
+            StatusCode::UNAUTHORIZED,
+        );
+    }
+    let replace = "/cluster/v1/members/m1/replace";
+    let noted = admin.post(replace, r#"{"by":"m4"}"#).await.json();
+    assert_eq!(
+        (&noted["replaced"]["id"], &noted["token"]),
+        (&1.into(), &TOKEN.into())
+    );
+    assert_code(
+        &node.post(replace, r#"{"by":"m4"}"#).await,
+        StatusCode::FORBIDDEN,
     );
     assert_code(
         &admin.get("/cluster/v1/snapshot").await,

@@ -1,5 +1,7 @@
 //! `ctl member`: the masters of the Raft group.
 
+mod replace;
+
 use crate::cli::{Member, Output};
 use crate::context::Context;
 use crate::output;
@@ -51,6 +53,12 @@ pub async fn run(context: &Context, command: Member) -> Result<()> {
                 }
             }
         }
+        Member::Replace {
+            dead,
+            new,
+            timeout,
+            output,
+        } => replace::run(context, &dead, new, timeout, output).await,
         Member::Remove { member } => {
             let path = format!("/cluster/v1/members/{}", encode_segment(&member));
             let _done: Value = context
@@ -64,11 +72,16 @@ pub async fn run(context: &Context, command: Member) -> Result<()> {
 }
 
 fn row(member: &cluster::Member) -> Vec<String> {
-    let role = if member.voter { "voter" } else { "learner" };
+    let role = match (member.voter, member.replaces, &member.replaced_by) {
+        (true, _, Some(by)) => format!("voter until {by} votes"),
+        (true, ..) => "voter".to_owned(),
+        (false, Some(id), _) => format!("learner, then in the place of {id}"),
+        (false, ..) => "learner".to_owned(),
+    };
     vec![
         member.id.to_string(),
         member.name.clone(),
-        role.to_owned(),
+        role,
         member.peer_address.clone(),
         member.api_url.clone(),
     ]
