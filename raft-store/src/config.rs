@@ -1,5 +1,6 @@
 //! What a member is opened with.
 
+use crate::damage;
 use crate::identity::IdentityError;
 use crate::log::LogError;
 use crate::net::Tls;
@@ -52,6 +53,8 @@ pub struct Timings {
     pub request: Duration,
     /// How long sending the whole state to a member may take.
     pub snapshot: Duration,
+    /// How often the members' data are compared.
+    pub compare: Duration,
 }
 
 impl Default for Timings {
@@ -67,6 +70,7 @@ impl Default for Timings {
             connect: Duration::from_millis(500),
             request: Duration::from_secs(5),
             snapshot: Duration::from_secs(1800),
+            compare: Duration::from_secs(600),
         }
     }
 }
@@ -162,6 +166,16 @@ pub enum OpenError {
     /// The state cannot be read.
     #[error("the state cannot be read; remove the member and let it join again")]
     State(#[from] mvcc::TablesError),
+    /// The member's data are damaged, so it may neither vote nor answer.
+    #[error(
+        "the data in {path} are damaged: {reason}; this member must be fed again by the others, as a new member with an empty folder"
+    )]
+    Damaged {
+        /// The folder.
+        path: String,
+        /// What is wrong with them.
+        reason: String,
+    },
     /// The port cannot be used.
     #[error("the members' port {address} cannot be listened on; is another process using it?")]
     Listen {
@@ -177,6 +191,21 @@ pub enum OpenError {
     /// openraft cannot start.
     #[error("the consensus cannot start: {0}")]
     Raft(String),
+}
+
+impl OpenError {
+    /// Whether what was acknowledged may be missing or changed in the member's folder, rather than only out of reach.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            OpenError::Damaged { .. } => true,
+            OpenError::Database { source, .. } => damage::is_corruption(source),
+            OpenError::Log(LogError::Storage(err)) => damage::is_corruption(err),
+            OpenError::Log(LogError::Thread(_)) => false,
+            OpenError::Log(_) => true,
+            OpenError::State(err) => damage::is_damaged_state(err),
+            _ => false,
+        }
+    }
 }
 
 impl Config {

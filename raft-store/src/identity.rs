@@ -110,9 +110,24 @@ impl Identity {
     }
 }
 
+/// Whether the folder holds a member.
+pub fn is_member(data_dir: &Path) -> bool {
+    data_dir.join(FILE).exists()
+}
+
+/// Where the file is that keeps room on the disk.
+pub(crate) fn reserve_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("reserve")
+}
+
 /// Where the database is within a data folder.
 pub fn db_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("db")
+}
+
+/// Where it is noted how far the log was synced.
+pub fn mark_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("synced")
 }
 
 /// Where snapshots that arrive are put together.
@@ -120,7 +135,7 @@ pub fn tmp_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("tmp")
 }
 
-fn write_whole(dir: &Path, path: &Path, text: &[u8]) -> std::io::Result<()> {
+pub(crate) fn write_whole(dir: &Path, path: &Path, text: &[u8]) -> std::io::Result<()> {
     let partial = path.with_extension("partial");
     let mut file = File::create(&partial)?;
     file.write_all(text)?;

@@ -11,6 +11,7 @@
 pub mod archive;
 mod clock;
 mod config;
+pub mod damage;
 pub mod db;
 pub mod identity;
 pub mod log;

@@ -1,6 +1,7 @@
 //! Light counters of the store, for `status` and the dashboard. Reading them never waits for anything.
 
 use crate::stages::{Passed, Stage, Stages};
+use crate::store::SlowWrites;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,8 @@ pub struct Metrics {
     fsync: [AtomicU64; FSYNC_BOUNDS_US.len() + 1],
     fsync_us: AtomicU64,
     writing_since: Mutex<Option<Instant>>,
+    /// The last writes that took long.
+    pub(crate) slow_writes: SlowWrites,
     proposals: AtomicU64,
     entries: AtomicU64,
     pending: AtomicU64,
@@ -70,7 +73,9 @@ impl Metrics {
             .lock()
             .expect("no holder of the lock panics")
             .take();
-        self.fsync(since.map_or(Duration::ZERO, |since| since.elapsed()));
+        let took = since.map_or(Duration::ZERO, |since| since.elapsed());
+        self.slow_writes.note(took, Instant::now());
+        self.fsync(took);
     }
 
     fn fsync(&self, took: Duration) {

@@ -130,6 +130,22 @@ impl Cluster {
         self.start_machine(name)
     }
 
+    /// Adds a machine for another master: m4, m5, …; it joins the others when it is started.
+    pub fn add_master(&mut self, name: &str) -> Result<()> {
+        let number: u8 = name
+            .trim_start_matches('m')
+            .parse()
+            .with_context(|| format!("{name:?} is no master's name, as m4 is one"))?;
+        let address = self.network.add(name, 10 + number)?;
+        let machine = Machine {
+            role: Role::Master,
+            address,
+            process: None,
+        };
+        self.machines.insert(name.to_owned(), machine);
+        Ok(())
+    }
+
     /// Starts the process of a machine, which must not run. A master with an empty data directory joins the others.
     pub fn start_machine(&mut self, name: &str) -> Result<()> {
         let args = self.arguments(name)?;
@@ -320,6 +336,14 @@ impl Cluster {
             .ok()
             .and_then(|machine| machine.process.as_mut())
             .is_some_and(|process| process.ended().is_none())
+    }
+
+    /// How a machine's process ended by itself, if it did; then it can be started again.
+    pub fn take_ended(&mut self, name: &str) -> Option<std::process::ExitStatus> {
+        let machine = self.machine_mut(name).ok()?;
+        let status = machine.process.as_mut()?.ended()?;
+        machine.process = None;
+        Some(status)
     }
 
     /// The address of a machine.

@@ -16,8 +16,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use objects::cluster::{
-    ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberList, MemberReplace,
-    Replacement,
+    ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberCheck, MemberList,
+    MemberReplace, Replacement,
 };
 use objects::identities::MASTER_USER;
 use objects::past::HistoryKeep;
@@ -83,6 +83,9 @@ pub trait Cluster: Send + Sync + 'static {
         replace: MemberReplace,
     ) -> Result<Replacement, Status>;
 
+    /// Compares the data of all masters at one revision.
+    async fn check_members(&self) -> Result<Vec<MemberCheck>, Status>;
+
     /// Lets in whoever proves that it may; 401 when the proof is wrong.
     async fn join(&self, proof: Proof<'_>, request: JoinRequest) -> Result<JoinResponse, Status>;
 
@@ -142,6 +145,7 @@ pub async fn answer(
             let replacement = cluster.replace_member(member, read_json(body)?).await?;
             Ok(ok(&replacement))
         }
+        (&Method::POST, ["check"]) => Ok(ok(&cluster.check_members().await?)),
         (&Method::POST, ["leader", "transfer"]) => {
             cluster.transfer_leader(query.text("to")).await?;
             Ok(done("leader"))

@@ -429,6 +429,8 @@ pub enum Member {
         #[command(flatten)]
         output: OutputArg,
     },
+    /// Compare the data of all masters at one revision; one that differs is fed again by itself
+    Check(OutputArg),
     /// Take a master out for good
     Remove {
         /// Its name or id

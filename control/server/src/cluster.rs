@@ -11,8 +11,8 @@ use client::JoinToken;
 use futures::{FutureExt, StreamExt};
 use mvcc::{Store, StoreError};
 use objects::cluster::{
-    ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberList, MemberReplace,
-    Replacement,
+    ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberCheck, MemberList,
+    MemberReplace, Replacement,
 };
 use objects::identities::{NODES_GROUP, node_user};
 use objects::past::HistoryKeep;
@@ -85,6 +85,10 @@ impl Cluster for Masters {
             token: token.to_string().into(),
             replaced,
         })
+    }
+
+    async fn check_members(&self) -> Result<Vec<MemberCheck>, Status> {
+        self.store.compare_members().await.map_err(unavailable)
     }
 
     async fn join(&self, proof: Proof<'_>, request: JoinRequest) -> Result<JoinResponse, Status> {

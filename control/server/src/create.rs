@@ -64,6 +64,7 @@ fn found(dir: &DataDir, args: &Run, name: &str) -> Result<MasterIdentity> {
         member_id: 1,
         name: name.to_owned(),
         founder: true,
+        opened: false,
         settings,
     };
     establish(dir, &authority, &identity, args.address)?;
@@ -79,16 +80,11 @@ async fn join(dir: &DataDir, args: &Run, name: &str) -> Result<MasterIdentity> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the token file {}", path.display()))?;
     let token: JoinToken = text.parse()?;
-    let member = MemberAdd {
-        name: name.to_owned(),
-        peer_address: host_port(args.address, args.peer_port),
-        api_url: format!("https://{}", host_port(args.address, args.api_port)),
-    };
     let request = JoinRequest::Master {
-        member,
+        member: own_addresses(args, name),
         replaces: args.replace.clone(),
     };
-    let response = ask_to_join(&args.join, &token, &request).await?;
+    let response = ask_to_join(async || client::join(&args.join, &token, &request).await).await?;
     let JoinResponse::Master {
         cluster_id,
         member_id,
@@ -115,21 +111,29 @@ async fn join(dir: &DataDir, args: &Run, name: &str) -> Result<MasterIdentity> {
         member_id,
         name: name.to_owned(),
         founder: false,
+        opened: false,
         settings,
     };
     establish(dir, &authority, &identity, args.address)?;
     Ok(identity)
 }
 
+/// The name of this master and where it is reached.
+pub fn own_addresses(args: &Run, name: &str) -> MemberAdd {
+    MemberAdd {
+        name: name.to_owned(),
+        peer_address: host_port(args.address, args.peer_port),
+        api_url: format!("https://{}", host_port(args.address, args.api_port)),
+    }
+}
+
 /// Asks until some master can answer; a refusal is final.
-async fn ask_to_join(
-    servers: &[String],
-    token: &JoinToken,
-    request: &JoinRequest,
+pub async fn ask_to_join(
+    ask: impl AsyncFn() -> Result<JoinResponse, client::Error>,
 ) -> Result<JoinResponse> {
     let mut attempt = 1;
     loop {
-        let error = match client::join(servers, token, request).await {
+        let error = match ask().await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };

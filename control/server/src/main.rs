@@ -9,6 +9,7 @@ mod create;
 mod operator;
 mod peers;
 mod pki;
+mod rejoin;
 mod restore;
 mod run;
 mod settings;

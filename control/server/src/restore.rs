@@ -82,6 +82,7 @@ pub fn restore(args: &Restore) -> Result<()> {
         member_id: header.member_id_max + 1,
         name: args.name.clone(),
         founder: false,
+        opened: false,
         settings: keys.settings,
     };
     create::establish(&dir, &keys.authority, &identity, args.address)?;

@@ -7,7 +7,7 @@ use crate::operator::OperatorFiles;
 use crate::pki::Authority;
 use crate::settings::{self, DataDir, MasterIdentity};
 use crate::shell::MachineShell;
-use crate::{boot, peers};
+use crate::{boot, peers, rejoin};
 use anyhow::{Context, Result, anyhow, bail};
 use api::{ApiConfig, ApiServer, NodeClientTls, PemBundle, ServerTls};
 use client::Identity;
@@ -29,10 +29,21 @@ pub fn run(args: Run) -> Result<()> {
         .enable_all()
         .build()
         .context("no threads can be started")?;
-    tokio.block_on(master(args))
+    tokio.block_on(async {
+        // Opened again, a damaged store is set aside, and this master comes back as a new member.
+        while master(args.clone()).await? == Ended::Damaged {}
+        Ok(())
+    })
 }
 
-async fn master(args: Run) -> Result<()> {
+/// Why a master ended in order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Asked,
+    Damaged,
+}
+
+async fn master(args: Run) -> Result<Ended> {
     let name = match &args.name {
         Some(name) => name.clone(),
         None => host_name()?,
@@ -45,15 +56,11 @@ async fn master(args: Run) -> Result<()> {
     let authority = dir.authority()?;
     let certificate = create::master_certificate(&authority, &identity, args.address)?;
     dir.keep_certificate(&certificate)?;
-
-    let store = RaftStore::open(store_config(
-        &args,
-        &dir,
-        &identity,
-        &authority,
-        &certificate,
-    )?)
-    .await?;
+    let keys = Keys {
+        authority,
+        certificate,
+    };
+    let (identity, store) = open_store(&args, &dir, identity, &keys).await?;
     if identity.founder {
         match store.bootstrap().await {
             Ok(()) => keep_history(&store, &args).await?,
@@ -65,8 +72,8 @@ async fn master(args: Run) -> Result<()> {
         args,
         dir,
         identity,
-        authority,
-        certificate,
+        authority: keys.authority,
+        certificate: keys.certificate,
         store,
     };
     master.serve(api_listener).await
@@ -88,6 +95,45 @@ async fn keep_history(store: &RaftStore, args: &Run) -> Result<()> {
         .context("the new cluster could not be told how much history to keep")
 }
 
+/// What a master proves itself with.
+struct Keys {
+    authority: Authority,
+    certificate: Identity,
+}
+
+/// Opens the store. One that was lost or is damaged is set aside, and this master comes back as a new member.
+async fn open_store(
+    args: &Run,
+    dir: &DataDir,
+    mut identity: MasterIdentity,
+    keys: &Keys,
+) -> Result<(MasterIdentity, RaftStore)> {
+    let is_lost = identity.opened && !raft_store::identity::is_member(&dir.store());
+    let reason = match is_lost {
+        true => format!("its store in {} is gone", dir.store().display()),
+        false => match RaftStore::open(store_config(args, dir, &identity, keys)?).await {
+            Ok(store) => return keep_opened(dir, identity, store),
+            Err(error) if error.is_damage() => format!("{:#}", anyhow!(error)),
+            Err(error) => return Err(error.into()),
+        },
+    };
+    identity = rejoin::rejoin(dir, args, &identity, &reason).await?;
+    let store = RaftStore::open(store_config(args, dir, &identity, keys)?).await?;
+    keep_opened(dir, identity, store)
+}
+
+fn keep_opened(
+    dir: &DataDir,
+    mut identity: MasterIdentity,
+    store: RaftStore,
+) -> Result<(MasterIdentity, RaftStore)> {
+    if !identity.opened {
+        identity.opened = true;
+        dir.keep_identity(&identity)?;
+    }
+    Ok((identity, store))
+}
+
 struct Master {
     args: Run,
     dir: DataDir,
@@ -98,7 +144,7 @@ struct Master {
 }
 
 impl Master {
-    async fn serve(self, listener: TcpListener) -> Result<()> {
+    async fn serve(self, listener: TcpListener) -> Result<Ended> {
         let stop = CancellationToken::new();
         let mut parts = self.start(listener, &stop)?;
         tracing::info!(
@@ -109,9 +155,12 @@ impl Master {
             "this master serves"
         );
         let outcome = tokio::select! {
-            signal = wait_for_signal() => signal,
-            // After a failed write nothing is known of what is on disk: only a new start finds out.
-            reason = self.store.stopped() => bail!("the store stopped: {reason}; start this master again"),
+            signal = wait_for_signal() => signal.map(|()| Ended::Asked),
+            reason = self.store.stopped() => match self.store.is_damaged() {
+                true => Ok(Ended::Damaged),
+                // After a failed write nothing is known of what is on disk: only a new start finds out.
+                false => bail!("the store stopped: {reason}; start this master again"),
+            },
             // Without one of its parts a master only looks alive.
             Some(ended) = parts.join_next() => Err(match ended {
                 Ok(()) => anyhow!("a part of this master ended by itself; start it again"),
@@ -197,10 +246,9 @@ fn store_config(
     args: &Run,
     dir: &DataDir,
     identity: &MasterIdentity,
-    authority: &Authority,
-    certificate: &Identity,
+    keys: &Keys,
 ) -> Result<Config> {
-    let tls = peers::tls(authority, certificate)?;
+    let tls = peers::tls(&keys.authority, &keys.certificate)?;
     Ok(Config {
         data_dir: dir.store(),
         cluster_id: identity.cluster_id.clone(),

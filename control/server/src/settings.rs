@@ -97,6 +97,9 @@ pub struct MasterIdentity {
     pub name: String,
     /// Whether it made the cluster: then it begins it, also when its first start was cut short.
     pub founder: bool,
+    /// Whether its store was opened once: a store that is missing afterwards was lost, and this member with it.
+    #[serde(default)]
+    pub opened: bool,
     /// What all masters share.
     pub settings: ClusterSettings,
 }
@@ -272,6 +275,7 @@ mod tests {
             member_id: 3,
             name: "m1".into(),
             founder: true,
+            opened: false,
             settings: defaults(),
         };
         dir.keep_identity(&identity).expect("writes");

@@ -46,6 +46,36 @@ pub struct MemberStatus {
     pub db_size_bytes: Option<u64>,
     /// What is wrong with it, for people.
     pub problem: Option<String>,
+    /// What is wrong with its disk or data, for programs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<Alarm>,
+}
+
+/// What is wrong with a member's disk or data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Alarm {
+    /// The disk is full: only deletes and compactions are taken, until there is room.
+    NoSpace,
+    /// The data are damaged; the member will be fed again as a new one.
+    Corrupt,
+    /// The disk is slow.
+    SlowDisk,
+}
+
+/// How a member's data compare to the others', at one revision: an element of the answer of `POST /cluster/v1/check`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberCheck {
+    /// Who.
+    #[serde(flatten)]
+    pub member: Member,
+    /// The revision at which they were compared.
+    pub revision: u64,
+    /// Whether they are those of the majority; None when that is not known.
+    pub same: Option<bool>,
+    /// Why it is not known, or what differs.
+    pub problem: Option<String>,
 }
 
 /// Answer of `GET /cluster/v1/status`.

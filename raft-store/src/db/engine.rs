@@ -18,6 +18,17 @@ impl EngineError {
     pub fn new(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         EngineError(reason.into())
     }
+
+    /// Whether the engine found its files to be other than it wrote them. A file that it knows and the disk does not is
+    /// damage too.
+    pub fn is_corruption(&self) -> bool {
+        let Some(err) = self.0.downcast_ref::<rocksdb::Error>() else {
+            return false;
+        };
+        let is_missing = err.kind() == rocksdb::ErrorKind::IOError
+            && err.as_ref().contains("No such file or directory");
+        is_missing || err.kind() == rocksdb::ErrorKind::Corruption
+    }
 }
 
 impl From<rocksdb::Error> for EngineError {

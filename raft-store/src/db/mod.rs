@@ -10,10 +10,12 @@ mod rocks;
 pub use engine::{Change, Engine, EngineError, Family, Reads, WriteBatch};
 pub use rocks::RocksEngine;
 
+use crate::damage;
 use bytes::Bytes;
 use mvcc::{Table, Tables, TablesError, Visit, Write};
 use std::ops::{Bound, Range};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -27,6 +29,7 @@ pub struct Db {
     generation: AtomicU64,
     /// Bytes written to the state that a crash may take back.
     unpersisted: AtomicU64,
+    damage: OnceLock<String>,
     /// Dropped after `engine`, since fields are dropped in their order: then the files are closed.
     open: watch::Sender<()>,
 }
@@ -58,8 +61,36 @@ impl Db {
             engine,
             generation: AtomicU64::new(generation),
             unpersisted: AtomicU64::new(0),
+            damage: OnceLock::new(),
             open: watch::Sender::new(()),
         })
+    }
+
+    /// What damage was found in the files since they were opened.
+    pub fn damage(&self) -> Option<String> {
+        self.damage.get().cloned()
+    }
+
+    /// Notes it where an error means damage.
+    pub fn notice(&self, err: &(dyn std::error::Error + 'static)) {
+        if damage::is_corruption(err) {
+            self.damaged(err);
+        }
+    }
+
+    /// Notes that what was read is not what was written.
+    pub fn damaged(&self, err: &(dyn std::error::Error + 'static)) {
+        if self.damage.set(damage::reason(err)).is_ok() {
+            tracing::error!(
+                reason = damage::reason(err),
+                "the database's files are damaged"
+            );
+        }
+    }
+
+    fn noticed(&self, err: EngineError) -> EngineError {
+        self.notice(&err);
+        err
     }
 
     /// One of the member's own records.
@@ -71,7 +102,8 @@ impl Db {
     pub fn scan_log(&self, indexes: Range<u64>, visit: Visit<'_>) -> Result<(), EngineError> {
         let (start, end) = (indexes.start.to_be_bytes(), indexes.end.to_be_bytes());
         let (start, end) = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));
-        self.engine.scan(Family::Log, start, end, false, visit)
+        let scanned = self.engine.scan(Family::Log, start, end, false, visit);
+        scanned.map_err(|err| self.noticed(err))
     }
 
     /// The state as it is now; later writes do not show in it.
@@ -86,13 +118,14 @@ impl Db {
 
     /// Writes without waiting for the disk; the next sync of the log carries it along.
     pub fn write(&self, batch: WriteBatch) -> Result<(), EngineError> {
-        self.engine.write(batch)
+        self.engine.write(batch).map_err(|err| self.noticed(err))
     }
 
     /// Writes to the state what the log can repeat.
     pub fn write_state(&self, batch: WriteBatch) -> Result<(), EngineError> {
         let bytes = batch.bytes();
-        self.engine.write_repeatable(batch)?;
+        let written = self.engine.write_repeatable(batch);
+        written.map_err(|err| self.noticed(err))?;
         self.unpersisted.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
@@ -101,8 +134,8 @@ impl Db {
     pub fn persist(&self) -> Result<(), EngineError> {
         let bytes = self.unpersisted.load(Ordering::Relaxed);
         if bytes > 0 {
-            self.engine
-                .persist(self.generation.load(Ordering::Acquire))?;
+            let persisted = self.engine.persist(self.generation.load(Ordering::Acquire));
+            persisted.map_err(|err| self.noticed(err))?;
             self.unpersisted.fetch_sub(bytes, Ordering::Relaxed);
         }
         Ok(())
@@ -115,7 +148,7 @@ impl Db {
 
     /// Waits until everything written so far is on disk.
     pub fn sync(&self) -> Result<(), EngineError> {
-        self.engine.sync()
+        self.engine.sync().map_err(|err| self.noticed(err))
     }
 
     /// Adds changes of the state's tables to a batch.
@@ -158,7 +191,11 @@ impl Db {
         loop {
             let generation = self.generation.load(Ordering::Acquire);
             if let Some(reads) = self.engine.tables(generation, frozen) {
-                return View { reads, generation };
+                return View {
+                    db: self,
+                    reads,
+                    generation,
+                };
             }
             // The generation was switched between the two reads.
         }
@@ -191,6 +228,7 @@ impl NextGeneration<'_> {
 
 /// The state's tables, read consistently.
 pub struct View<'a> {
+    db: &'a Db,
     reads: Box<dyn Reads + 'a>,
     generation: u64,
 }
@@ -198,7 +236,7 @@ pub struct View<'a> {
 impl Tables for View<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, TablesError> {
         let value = self.reads.get(Family::State(self.generation, table), key);
-        value.map_err(|err| storage(table, err))
+        value.map_err(|err| storage(table, self.db.noticed(err)))
     }
 
     fn scan(
@@ -211,7 +249,7 @@ impl Tables for View<'_> {
     ) -> Result<(), TablesError> {
         let family = Family::State(self.generation, table);
         let scanned = self.reads.scan(family, start, end, reverse, visit);
-        scanned.map_err(|err| storage(table, err))
+        scanned.map_err(|err| storage(table, self.db.noticed(err)))
     }
 }
 

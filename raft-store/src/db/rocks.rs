@@ -335,8 +335,10 @@ fn db_options() -> Options {
     options.set_db_write_buffer_size(WRITE_BUFFERS_TOTAL_BYTES);
     options.set_max_total_wal_size(WAL_TOTAL_BYTES);
     options.set_atomic_flush(true);
-    // A torn tail is an unfinished write and is cut; damage before the tail would be the loss of acknowledged entries.
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    // What is read is the longest prefix of what was written, never a state with a hole. Whether more was acknowledged than
+    // that is told by the note beside the log.
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_track_and_verify_wals_in_manifest(true);
     options.set_keep_log_file_num(2);
     options.set_max_log_file_size(4 << 20);
     options.set_stats_dump_period_sec(0);

@@ -3,6 +3,7 @@
 //! Entries are readable as soon as `append` returns, from memory; openraft is told of them when they are on disk. At open
 //! every record is checked: a damaged or missing entry stops the member, since it may be one that was acknowledged.
 
+pub mod mark;
 mod recent;
 pub mod record;
 mod writer;
@@ -11,6 +12,7 @@ use crate::db::{Db, EngineError};
 use crate::metrics::Metrics;
 use crate::types::{Entry, LogId, TypeConfig, Vote};
 use bytes::Bytes;
+use mark::{Mark, Synced};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use recent::Recent;
@@ -63,6 +65,19 @@ pub enum LogError {
         expected: u64,
         /// What comes.
         found: LogId,
+    },
+    /// The end of the log, or the vote, is not what was synced.
+    #[error(
+        "the log ends with {found} and the vote {vote}, though {marked} was synced, so acknowledged entries are damaged \
+         and this member refuses to start; it must be fed again by the others"
+    )]
+    Lost {
+        /// What was synced.
+        marked: String,
+        /// The last entry, or the one at the place of the last that was synced.
+        found: String,
+        /// The vote.
+        vote: String,
     },
     /// Vote or purge mark cannot be read.
     #[error("the member's record {name:?} cannot be read; remove the member and let it join again")]
@@ -132,11 +147,22 @@ fn entries_between(purged: Option<LogId>, last: Option<LogId>) -> u64 {
 impl LogStore {
     /// Opens the log and checks every record of it.
     pub fn open(db: Arc<Db>, metrics: Arc<Metrics>) -> Result<Self, LogError> {
+        LogStore::open_marked(db, metrics, None)
+    }
+
+    /// Opens the log and checks every record of it, and that it holds what `mark` says.
+    pub fn open_marked(
+        db: Arc<Db>,
+        metrics: Arc<Metrics>,
+        mark: Option<Mark>,
+    ) -> Result<Self, LogError> {
         let vote = read_json(&db, VOTE_KEY, "vote")?;
         let purged: Option<LogId> = read_json(&db, PURGED_KEY, "purged")?;
         let committed: Option<LogId> = read_json(&db, COMMITTED_KEY, "committed")?;
-        let (last, bytes) = verify(&db, purged)?;
-        let last = last.or(purged);
+        let synced = mark.as_ref().map(Mark::synced).unwrap_or_default();
+        let verified = verify(&db, purged, synced.last)?;
+        check_mark(&synced, vote, purged, &verified)?;
+        let last = verified.last.or(purged);
         // A member may learn that entries are committed before its own disk has them.
         let committed = committed.map(|committed| match last {
             Some(last) if last.index < committed.index => last,
@@ -150,9 +176,9 @@ impl LogStore {
             committed,
             committed_noted: committed,
             recent: Recent::default(),
-            bytes,
+            bytes: verified.bytes,
         };
-        let writer = Writer::spawn(db.clone(), metrics.clone()).map_err(LogError::Thread)?;
+        let writer = Writer::spawn(db.clone(), metrics.clone(), mark).map_err(LogError::Thread)?;
         let writer = Arc::new(writer);
         let shared = Arc::new(Shared {
             db,
@@ -266,6 +292,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.send(Request::Append {
             records,
             committed,
+            last,
             done: Done { callback, flushed },
         })
         .await
@@ -278,7 +305,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             memory.recent.truncate(from);
             memory.last = memory.last.min(last_log_id).or(memory.purged);
         }
-        self.ask(|reply| Request::Truncate(from, reply)).await?;
+        self.ask(|reply| Request::Truncate(last_log_id, reply))
+            .await?;
         // Appends from before are told as flushed until the writer got here; the entries that replace them are not.
         self.shared.memory().recent.truncate(from);
         Ok(())
@@ -373,24 +401,38 @@ fn read_stored(
     });
     scanned.map_err(io::Error::other)?;
     match damaged {
-        Some(err) => Err(io::Error::other(err)),
+        Some(err) => {
+            db.damaged(&err);
+            Err(io::Error::other(err))
+        }
         None => Ok(is_whole),
     }
 }
 
-/// Checks that every entry after `purged` is whole and in its place; returns the last one and the bytes of all.
-fn verify(db: &Db, purged: Option<LogId>) -> Result<(Option<LogId>, u64), LogError> {
+/// What was found in the log.
+#[derive(Default)]
+struct Verified {
+    last: Option<LogId>,
+    bytes: u64,
+    /// What stands at the place of the last entry that was synced.
+    marked: Option<LogId>,
+}
+
+/// Checks that every entry after `purged` is whole and in its place.
+fn verify(db: &Db, purged: Option<LogId>, marked: Option<LogId>) -> Result<Verified, LogError> {
     let mut expected = purged.map(|purged| purged.index + 1);
-    let mut last = None;
-    let mut bytes = 0;
+    let mut verified = Verified::default();
     let mut failed = None;
     db.scan_log(
         expected.unwrap_or(0)..u64::MAX,
         &mut |key, value| match verify_record(key, value, expected) {
             Ok(log_id) => {
                 expected = Some(log_id.index + 1);
-                last = Some(log_id);
-                bytes += value.len() as u64;
+                verified.last = Some(log_id);
+                verified.bytes += value.len() as u64;
+                if marked.is_some_and(|marked| marked.index == log_id.index) {
+                    verified.marked = Some(log_id);
+                }
                 ControlFlow::Continue(())
             }
             Err(err) => {
@@ -401,8 +443,32 @@ fn verify(db: &Db, purged: Option<LogId>) -> Result<(Option<LogId>, u64), LogErr
     )?;
     match failed {
         Some(err) => Err(err),
-        None => Ok((last, bytes)),
+        None => Ok(verified),
     }
+}
+
+/// Checks that what was synced is there: the entry up to which the log was, of the same term, and the vote or a later one.
+fn check_mark(
+    synced: &Synced,
+    vote: Option<Vote>,
+    purged: Option<LogId>,
+    verified: &Verified,
+) -> Result<(), LogError> {
+    let is_there = |marked| purged >= Some(marked) || verified.marked == Some(marked);
+    if synced.last.is_none_or(is_there) && vote >= synced.vote {
+        return Ok(());
+    }
+    let found = verified.marked.or(verified.last).or(purged);
+    let text = |value: Option<String>| value.unwrap_or_else(|| "nothing".to_owned());
+    Err(LogError::Lost {
+        marked: format!(
+            "{} with the vote {}",
+            text(synced.last.map(|last| last.to_string())),
+            text(synced.vote.map(|vote| vote.to_string()))
+        ),
+        found: text(found.map(|found| found.to_string())),
+        vote: text(vote.map(|vote| vote.to_string())),
+    })
 }
 
 fn verify_record(key: &[u8], value: &[u8], expected: Option<u64>) -> Result<LogId, LogError> {

@@ -3,7 +3,8 @@
 //! It takes everything that waits, writes it as one batch, waits for the disk once, and then tells all who waited. After a
 //! failed write it refuses all further ones: what is on disk is unknown, and the member must restart to find out.
 
-use crate::db::{Db, EngineError, Family, WriteBatch};
+use crate::db::{Db, Family, WriteBatch};
+use crate::log::mark::Mark;
 use crate::log::{COMMITTED_KEY, PURGED_KEY, VOTE_KEY};
 use crate::metrics::Metrics;
 use crate::runtime;
@@ -28,6 +29,8 @@ pub enum Request {
         records: Vec<(u64, Bytes)>,
         /// What is committed, when that is news.
         committed: Option<LogId>,
+        /// The last of them.
+        last: Option<LogId>,
         /// Whom to tell when they are on disk.
         done: Done,
     },
@@ -35,8 +38,8 @@ pub enum Request {
     Committed(LogId),
     /// Write the vote.
     Vote(Vote, oneshot::Sender<io::Result<()>>),
-    /// Remove the entries from this index on.
-    Truncate(u64, oneshot::Sender<io::Result<()>>),
+    /// Remove the entries after this one.
+    Truncate(Option<LogId>, oneshot::Sender<io::Result<()>>),
     /// Remove the entries up to and with this one.
     Purge(LogId, oneshot::Sender<io::Result<()>>),
 }
@@ -58,9 +61,9 @@ pub struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub fn spawn(db: Arc<Db>, metrics: Arc<Metrics>) -> io::Result<Self> {
+    pub fn spawn(db: Arc<Db>, metrics: Arc<Metrics>, mark: Option<Mark>) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let turn = Turn::new(db, metrics);
+        let turn = Turn::new(db, metrics, mark);
         let thread = match runtime::is_simulated() {
             true => {
                 tokio::spawn(run_simulated(turn, receiver));
@@ -124,15 +127,17 @@ async fn run_simulated(mut turn: Turn, mut requests: mpsc::Receiver<Request>) {
 struct Turn {
     db: Arc<Db>,
     metrics: Arc<Metrics>,
+    mark: Option<Mark>,
     waiting: Vec<Request>,
     failure: Option<String>,
 }
 
 impl Turn {
-    fn new(db: Arc<Db>, metrics: Arc<Metrics>) -> Self {
+    fn new(db: Arc<Db>, metrics: Arc<Metrics>, mark: Option<Mark>) -> Self {
         Turn {
             db,
             metrics,
+            mark,
             waiting: Vec::new(),
             failure: None,
         }
@@ -157,9 +162,12 @@ impl Turn {
             return false;
         }
         self.metrics.write_begins();
-        match self.db.write(batch_of(&self.waiting)) {
-            Ok(()) => {}
-            Err(err) => self.fail(&err),
+        if let Err(err) = self.lower_mark() {
+            self.fail(&err);
+            return false;
+        }
+        if let Err(err) = self.db.write(batch_of(&self.waiting)) {
+            self.fail(&err);
         }
         let must_sync =
             |request: &Request| !matches!(request, Request::Purge(..) | Request::Committed(_));
@@ -174,11 +182,44 @@ impl Turn {
     fn sync(&mut self) {
         match self.db.sync() {
             Ok(()) => self.metrics.write_ended(),
-            Err(err) => self.fail(&err),
+            Err(err) => return self.fail(&err),
+        }
+        if let Err(err) = self.note_synced() {
+            self.fail(&err);
         }
     }
 
-    fn fail(&mut self, err: &EngineError) {
+    /// Entries that are about to be cut are no longer noted as being on disk.
+    fn lower_mark(&mut self) -> io::Result<()> {
+        let Some(mark) = &mut self.mark else {
+            return Ok(());
+        };
+        for request in &self.waiting {
+            if let Request::Truncate(last, _) = request {
+                mark.lower(*last)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was just synced is noted. What is purged may not be on disk yet, nor the snapshot that holds it.
+    fn note_synced(&mut self) -> io::Result<()> {
+        let Some(mark) = &mut self.mark else {
+            return Ok(());
+        };
+        let mut synced = mark.synced();
+        for request in &self.waiting {
+            match request {
+                Request::Append { last, .. } => synced.last = last.or(synced.last),
+                Request::Vote(vote, _) => synced.vote = Some(*vote),
+                Request::Truncate(last, _) => synced.last = synced.last.min(*last),
+                Request::Purge(..) | Request::Committed(_) => {}
+            }
+        }
+        mark.note(synced)
+    }
+
+    fn fail(&mut self, err: &dyn std::error::Error) {
         tracing::error!(error = %err, "the log cannot be written; this member stops");
         self.failure = Some(err.to_string());
     }
@@ -213,8 +254,9 @@ fn batch_of(requests: &[Request]) -> WriteBatch {
                 batch.put(Family::Own, COMMITTED_KEY, encode_json(committed));
             }
             Request::Vote(vote, _) => batch.put(Family::Own, VOTE_KEY, encode_json(vote)),
-            Request::Truncate(from, _) => {
-                batch.delete_range(Family::Log, index_key(*from), index_key(u64::MAX));
+            Request::Truncate(last, _) => {
+                let from = last.map_or(0, |last| last.index + 1);
+                batch.delete_range(Family::Log, index_key(from), index_key(u64::MAX));
             }
             Request::Purge(upto, _) => {
                 batch.put(Family::Own, PURGED_KEY, encode_json(upto));

@@ -9,6 +9,7 @@
 //!             └─ replaces X ──(caught up)──> voter, and X is gone, in one joint step
 //! ```
 
+mod ask;
 mod change;
 mod moved;
 mod promote;
@@ -16,10 +17,11 @@ mod quorum;
 mod status;
 mod transfer;
 
+pub(crate) use ask::{Question, Reply, answer, ask, condemn};
 pub(crate) use change::change_from;
 pub(crate) use moved::tell_own_address;
 pub(crate) use promote::finish_changes;
-pub(crate) use status::own_status;
+pub(crate) use status::{OwnStatus, ask_all, own_status};
 pub(crate) use transfer::transfer_here;
 
 use crate::store::RaftStore;
@@ -228,7 +230,7 @@ impl RaftStore {
     }
 }
 
-fn members(raft: &Raft) -> Vec<Member> {
+pub(crate) fn members(raft: &Raft) -> Vec<Member> {
     let metrics = raft.server_metrics();
     let membership = metrics.borrow_watched().membership_config.clone();
     let voters: BTreeSet<MemberId> = membership.voter_ids().collect();

@@ -2,9 +2,10 @@
 
 use super::members;
 use crate::net::Purpose;
-use crate::store::{Inner, RaftStore};
+use crate::store::{Inner, RaftStore, compare, is_slow};
 use crate::types::MemberId;
-use objects::cluster::{ClusterStatus, Member, MemberStatus};
+use mvcc::StoreError;
+use objects::cluster::{Alarm, ClusterStatus, Member, MemberCheck, MemberStatus};
 use openraft::ServerState;
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use rpc::raft as proto;
@@ -19,11 +20,13 @@ const STATUS_MAX: Duration = Duration::from_millis(800);
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct OwnStatus {
     term: u64,
-    last_log_index: Option<u64>,
+    pub last_log_index: Option<u64>,
     applied_index: Option<u64>,
     revision: u64,
     db_size_bytes: u64,
     problem: Option<String>,
+    #[serde(default)]
+    pub alarms: Vec<Alarm>,
 }
 
 impl RaftStore {
@@ -43,6 +46,22 @@ impl RaftStore {
             members,
         }
     }
+
+    /// What is wrong with the disks and data of the members, as far as they answer.
+    pub async fn alarms(&self) -> Vec<(MemberId, Alarm)> {
+        let statuses = ask_all(&self.inner).await;
+        let raised = statuses.into_iter().flat_map(|(member, status)| {
+            let alarms = status.map(|status| status.alarms).unwrap_or_default();
+            alarms.into_iter().map(move |alarm| (member.id, alarm))
+        });
+        raised.collect()
+    }
+
+    /// Compares the data of all members now, as is also done now and then. A member that differs from the majority is fed
+    /// again when this one leads.
+    pub async fn compare_members(&self) -> Result<Vec<MemberCheck>, StoreError> {
+        compare(&self.inner).await
+    }
 }
 
 /// What this member tells of itself.
@@ -57,8 +76,7 @@ pub(crate) fn own_status(inner: &Inner) -> OwnStatus {
         (Err(fatal), ..) => Some(format!("the consensus stopped: {fatal}")),
         (_, ServerState::Shutdown, _) => Some("the member is shutting down".to_owned()),
         (_, _, None) => Some("the member knows no leader".to_owned()),
-        _ if inner.space.is_full() => Some("the disk is full".to_owned()),
-        _ => None,
+        _ => own_trouble(inner),
     };
     let applied = *inner.applied.borrow();
     OwnStatus {
@@ -68,15 +86,50 @@ pub(crate) fn own_status(inner: &Inner) -> OwnStatus {
         revision: applied.revision.0,
         db_size_bytes: inner.db.size_bytes(),
         problem,
+        alarms: own_alarms(inner),
+    }
+}
+
+fn own_alarms(inner: &Inner) -> Vec<Alarm> {
+    let alarms = [
+        (Alarm::NoSpace, inner.space.is_full()),
+        (Alarm::Corrupt, inner.damage().is_some()),
+        (Alarm::SlowDisk, is_slow(inner)),
+    ];
+    let raised = alarms.into_iter().filter(|(_, is_raised)| *is_raised);
+    raised.map(|(alarm, _)| alarm).collect()
+}
+
+fn own_trouble(inner: &Inner) -> Option<String> {
+    if let Some(reason) = inner.damage() {
+        return Some(format!("its data are damaged: {reason}"));
+    }
+    if inner.space.is_full() {
+        return Some("the disk is full: puts are refused, deletes are taken".to_owned());
+    }
+    is_slow(inner).then(|| "the disk is slow".to_owned())
+}
+
+/// Asks all members how they are, each itself; Err tells why one does not answer.
+pub(crate) async fn ask_all(inner: &Inner) -> Vec<(Member, Result<OwnStatus, String>)> {
+    let asked = members(&inner.raft).into_iter().map(async |member| {
+        let status = ask_one(inner, &member).await;
+        (member, status)
+    });
+    futures::future::join_all(asked).await
+}
+
+async fn ask_one(inner: &Inner, member: &Member) -> Result<OwnStatus, String> {
+    match member.id == inner.identity.member_id {
+        true => Ok(own_status(inner)),
+        false => ask_other(inner, member).await,
     }
 }
 
 async fn ask_status(inner: &Inner, member: Member, leader: Option<MemberId>) -> MemberStatus {
-    let own = match member.id == inner.identity.member_id {
-        true => Ok(own_status(inner)),
-        false => ask_other(inner, &member).await,
-    };
+    let own = ask_one(inner, &member).await;
     let leader = leader == Some(member.id);
+    let known_corrupt = inner.health.corrupt(member.id);
     match own {
         Ok(own) => MemberStatus {
             member,
@@ -86,7 +139,8 @@ async fn ask_status(inner: &Inner, member: Member, leader: Option<MemberId>) -> 
             applied_index: own.applied_index,
             revision: Some(own.revision),
             db_size_bytes: Some(own.db_size_bytes),
-            problem: own.problem,
+            problem: own.problem.or(known_corrupt),
+            alarms: own.alarms,
         },
         Err(problem) => MemberStatus {
             member,
@@ -96,7 +150,8 @@ async fn ask_status(inner: &Inner, member: Member, leader: Option<MemberId>) -> 
             applied_index: None,
             revision: None,
             db_size_bytes: None,
-            problem: Some(problem),
+            problem: Some(known_corrupt.clone().unwrap_or(problem)),
+            alarms: known_corrupt.map(|_| Alarm::Corrupt).into_iter().collect(),
         },
     }
 }

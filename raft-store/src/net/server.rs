@@ -266,6 +266,15 @@ impl Raft for Service {
         let json = membership::change_from(&inner, &request.into_inner().json).await;
         Ok(Response::new(proto::ChangeResponse { json: json.into() }))
     }
+
+    async fn ask(
+        &self,
+        request: Request<proto::AskRequest>,
+    ) -> Result<Response<proto::AskResponse>, Status> {
+        let inner = self.inner()?;
+        let json = membership::answer(&inner, &request.into_inner().json).await;
+        Ok(Response::new(proto::AskResponse { json: json.into() }))
+    }
 }
 
 impl Service {

@@ -12,6 +12,7 @@ pub use install::InstallError;
 pub use own::OwnRecords;
 pub use snapshot::{Builder, SnapshotData};
 
+use crate::damage;
 use crate::db::{Db, WriteBatch};
 use crate::metrics::Metrics;
 use crate::runtime;
@@ -112,6 +113,29 @@ impl StateMachine {
         Ok(is_done)
     }
 
+    async fn apply_all<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut some = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            if let EntryPayload::Normal(payload) = &entry.payload {
+                bytes += payload.0.len();
+            }
+            some.push((entry, responder));
+            if some.len() >= BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX {
+                self.apply_some(std::mem::take(&mut some))?;
+                bytes = 0;
+            }
+        }
+        match some.is_empty() {
+            true => Ok(()),
+            false => self.apply_some(some),
+        }
+    }
+
     /// Applies some entries as one write.
     fn apply_some(&mut self, entries: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
         let began = Instant::now();
@@ -192,27 +216,20 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok((self.own.applied, self.own.membership.clone()))
     }
 
-    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
-        let mut some = Vec::new();
-        let mut bytes = 0;
-        while let Some(next) = entries.next().await {
-            let (entry, responder) = next?;
-            if let EntryPayload::Normal(payload) = &entry.payload {
-                bytes += payload.0.len();
-            }
-            some.push((entry, responder));
-            if some.len() >= BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX {
-                self.apply_some(std::mem::take(&mut some))?;
-                bytes = 0;
-            }
+        let applied = self.apply_all(entries).await;
+        if let Err(err) = &applied
+            && let Some(err) = err
+                .get_ref()
+                .and_then(|err| err.downcast_ref::<TablesError>())
+            && damage::is_damaged_state(err)
+        {
+            self.db.damaged(err);
         }
-        match some.is_empty() {
-            true => Ok(()),
-            false => self.apply_some(some),
-        }
+        applied
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {

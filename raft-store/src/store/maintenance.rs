@@ -2,15 +2,13 @@
 //! tells watchers their progress; and as leader ends leases and makes voters of learners that caught up. What it does about the
 //! past is said by `history`.
 
-use super::{Inner, leases, space};
+use super::{Inner, leases, slow, space};
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 const TICK: Duration = Duration::from_millis(500);
-/// Ticks between two looks at the size of the disk.
-const SPACE_TICKS: u64 = 10;
 /// Ticks between two progress notices to watchers.
 const PROGRESS_TICKS: u64 = 10;
 /// How much of the state may be in memory and the log alone: a restart applies it again, at tens of megabytes a second.
@@ -18,32 +16,19 @@ const UNPERSISTED_BYTES_MAX: u64 = 24 << 20;
 
 /// Runs as long as the member does.
 pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut leave = slow::Leave::default();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for tick in 0u64.. {
         ticks.tick().await;
-        leave_to_a_faster_disk(&inner).await;
+        leave.look(&inner).await;
+        space::look(&inner);
         crate::membership::finish_changes(&inner).await;
         leases::expire(&inner).await;
         persist(&inner).await;
-        if tick % SPACE_TICKS == 0 {
-            space::look(&inner);
-        }
         if tick % PROGRESS_TICKS == 0 {
             inner.hub.progress();
         }
-    }
-}
-
-/// A leader whose disk hangs would slow everybody down.
-async fn leave_to_a_faster_disk(inner: &Inner) {
-    let writing_for = inner.metrics.writing_for();
-    if writing_for < inner.config.timings.slow_disk || !inner.leader.borrow().is_leader {
-        return;
-    }
-    tracing::warn!(?writing_for, "the disk is slow; handing leadership over");
-    if let Err(err) = crate::membership::transfer_here(inner, None).await {
-        tracing::warn!(error = %err, "leadership stays on a member with a slow disk");
     }
 }
 

@@ -3,6 +3,8 @@
 //! Reads and watches are answered by the local replica; a linearizable read first learns from the leader how far that must
 //! be. Writes go to the leader, wherever it is.
 
+mod compare;
+mod health;
 mod history;
 mod leader;
 mod leader_leases;
@@ -12,14 +14,17 @@ mod open;
 mod propose;
 mod read;
 mod service;
+mod slow;
 mod space;
 mod succession;
 
+pub(crate) use compare::{compare, hash_here};
 pub(crate) use maintenance::matched;
 pub(crate) use open::Inner;
 pub use open::Parts;
 pub(crate) use propose::Forwarded;
 pub use service::{LeaseLife, LocalStatus};
+pub(crate) use slow::{SlowWrites, is_slow};
 
 use crate::archive;
 use crate::metrics::Snapshot;
@@ -107,11 +112,15 @@ impl RaftStore {
     pub async fn stopped(&self) -> String {
         loop {
             if let Some(reason) = self.inner.why_stopped() {
+                self.inner.note_damage_found();
                 return reason;
             }
             tokio::select! {
                 biased;
-                () = self.inner.stop.cancelled() => return "the member was stopped".to_owned(),
+                () = self.inner.stop.cancelled() => {
+                    let condemned = self.inner.condemnation.get();
+                    return condemned.cloned().unwrap_or_else(|| "the member was stopped".to_owned());
+                }
                 () = tokio::time::sleep(STOPPED_LOOK) => {}
             }
         }
@@ -120,6 +129,11 @@ impl RaftStore {
     /// Why the member failed, if it did; see [`stopped`](Self::stopped).
     pub fn failed(&self) -> Option<String> {
         self.inner.why_stopped()
+    }
+
+    /// Whether the member stopped because its data are damaged: its folder is marked, and no member opens it again.
+    pub fn is_damaged(&self) -> bool {
+        self.inner.condemnation.get().is_some()
     }
 
     /// Light counters of this member.

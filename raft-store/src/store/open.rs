@@ -1,12 +1,15 @@
 //! Brings a member up: checks whose folder it is, opens log and state, starts the consensus, the port and the tasks.
 
+use super::health::Health;
 use super::leases::LeaseClock;
 use super::space::Space;
-use super::{RaftStore, history, leader, maintenance, propose, read, succession};
+use super::{RaftStore, compare, health, history, leader, maintenance, propose, read, succession};
 use crate::config::{Config, OpenError};
+use crate::damage;
 use crate::db::{Db, Engine, EngineError};
 use crate::identity::{self, Identity};
 use crate::log::LogStore;
+use crate::log::mark::Mark;
 use crate::membership;
 use crate::metrics::Metrics;
 use crate::net::{self, Answers, Incoming, Peers, Transport};
@@ -15,7 +18,7 @@ use crate::types::{Node, Plan, Raft};
 use mvcc::{Hub, LeaderState, Meta};
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +35,11 @@ pub(crate) struct Inner {
     pub peers: Arc<Peers>,
     pub metrics: Arc<Metrics>,
     pub space: Space,
+    pub health: Health,
+    /// Why the member's data must not be used any more.
+    pub condemnation: OnceLock<String>,
+    /// Hashing reads everything, so one is done after the other.
+    pub hashing: Mutex<()>,
     /// Runs while this member leads.
     pub lease_clock: std::sync::Mutex<Option<LeaseClock>>,
     pub applied: watch::Receiver<Applied>,
@@ -62,22 +70,16 @@ impl RaftStore {
     ///
     /// A new cluster is then begun with [`bootstrap`](Self::bootstrap); a member that was added waits to be fed.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
-        config.raft()?;
-        check_header(&config.cluster_id)?;
         let data_dir = config.data_dir.clone();
-        let identity = claim(&config)?;
-        let db = open_db(&data_dir)?;
-        identity.store(&data_dir)?;
-        let listener =
-            TcpListener::bind(config.listen)
-                .await
-                .map_err(|source| OpenError::Listen {
-                    address: config.listen,
-                    source,
-                })?;
-        let (store, incoming) = start(config, identity, db, None).await?;
-        store.inner.serve(listener, incoming);
-        Ok(store)
+        let opened = open_real(config).await;
+        if let Err(err) = &opened
+            && err.is_damage()
+            && damage::noted(&data_dir).is_none()
+            && let Err(err) = damage::note(&data_dir, &damage::reason(err))
+        {
+            tracing::error!(error = %err, "the folder cannot be marked as damaged");
+        }
+        opened
     }
 
     /// Opens a member over simulated parts; what it answers the others is returned with it. Its data folder holds nothing but
@@ -88,23 +90,72 @@ impl RaftStore {
             path: config.data_dir.display().to_string(),
             source,
         })?;
-        let (store, incoming) = start(config, identity, db, Some(parts.transport)).await?;
+        let own = Own {
+            identity,
+            db,
+            space: Space::default(),
+            mark: None,
+        };
+        let (store, incoming) = start(config, own, Some(parts.transport)).await?;
         let answers = net::server::answers(&store.inner, incoming);
         Ok((store, answers))
     }
 }
 
+/// Opens a member over files and sockets.
+async fn open_real(config: Config) -> Result<RaftStore, OpenError> {
+    config.raft()?;
+    check_header(&config.cluster_id)?;
+    let data_dir = config.data_dir.clone();
+    let identity = claim(&config)?;
+    let space = Space::open(&data_dir, config.limits.disk_reserve_bytes);
+    let db = open_db(&data_dir)?;
+    let mark = Mark::open(&identity::mark_path(&data_dir)).map_err(|source| OpenError::Folder {
+        path: data_dir.display().to_string(),
+        source,
+    })?;
+    identity.store(&data_dir)?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| OpenError::Listen {
+            address: config.listen,
+            source,
+        })?;
+    let own = Own {
+        identity,
+        db,
+        space,
+        mark: Some(mark),
+    };
+    let (store, incoming) = start(config, own, None).await?;
+    store.inner.serve(listener, incoming);
+    Ok(store)
+}
+
+/// What a member has on its disk.
+struct Own {
+    identity: Identity,
+    db: Db,
+    space: Space,
+    mark: Option<Mark>,
+}
+
 /// Starts consensus and tasks over an open database.
 async fn start(
     config: Config,
-    identity: Identity,
-    db: Db,
+    own: Own,
     transport: Option<Arc<dyn Transport>>,
 ) -> Result<(RaftStore, Incoming), OpenError> {
+    let Own {
+        identity,
+        db,
+        space,
+        mark,
+    } = own;
     let raft_config = Arc::new(config.raft()?);
     let db = Arc::new(db);
     let metrics = Arc::new(Metrics::default());
-    let log = LogStore::open(db.clone(), metrics.clone())?;
+    let log = LogStore::open_marked(db.clone(), metrics.clone(), mark)?;
     let meta = Meta::load(&db.live())?;
     let hub = Hub::new(config.limits.hub, meta.revision, meta.compacted);
     let state = StateMachine::open(
@@ -142,7 +193,10 @@ async fn start(
         hub,
         peers,
         metrics,
-        space: Space::default(),
+        space,
+        health: Health::default(),
+        condemnation: OnceLock::new(),
+        hashing: Mutex::new(()),
         lease_clock: std::sync::Mutex::default(),
         applied,
         leader,
@@ -163,6 +217,8 @@ async fn start(
     inner.spawn(maintenance::run(inner.clone()));
     inner.spawn(history::run(inner.clone()));
     inner.spawn(history::sweep(inner.clone()));
+    inner.spawn(health::run(inner.clone()));
+    inner.spawn(compare::run(inner.clone()));
     inner.spawn(membership::tell_own_address(inner.clone()));
     inner.elect_if_alone().await;
     inner.spawn_stopper();
@@ -192,6 +248,36 @@ impl Inner {
         self.tasks.spawn(async move {
             stop.run_until_cancelled_owned(task).await;
         });
+    }
+
+    /// What damage this member found in its own files.
+    pub fn damage(&self) -> Option<String> {
+        self.condemnation
+            .get()
+            .cloned()
+            .or_else(|| self.db.damage())
+    }
+
+    /// The member's data must not be used any more: marks the folder and stops.
+    pub fn condemned(&self, reason: &str) {
+        if self.condemnation.set(reason.to_owned()).is_err() {
+            return;
+        }
+        tracing::error!(
+            reason,
+            "this member's data are damaged: it stops, and comes back as a new one"
+        );
+        if let Err(err) = damage::note(&self.config.data_dir, reason) {
+            tracing::error!(error = %err, "the folder cannot be marked as damaged");
+        }
+        self.stop.cancel();
+    }
+
+    /// After the consensus stopped: whether it did so because the member's files are damaged.
+    pub fn note_damage_found(&self) {
+        if let Some(reason) = self.db.damage() {
+            self.condemned(&reason);
+        }
     }
 
     /// Why the consensus ended, if it did.
@@ -248,6 +334,9 @@ fn claim(config: &Config) -> Result<Identity, OpenError> {
         source,
     };
     let wanted = Identity::new(&config.cluster_id, config.member_id, &config.name);
+    if let Some(reason) = damage::noted(&config.data_dir) {
+        return Err(OpenError::Damaged { path, reason });
+    }
     if let Some(found) = Identity::load(&config.data_dir)?
         && (found.cluster_id != wanted.cluster_id || found.member_id != wanted.member_id)
     {

@@ -49,7 +49,10 @@ pub(crate) enum Forwarded {
 impl Inner {
     /// Proposes a command and waits until it is applied.
     pub async fn propose(&self, command: Command) -> Reply {
-        if !self.space.admits(&command) {
+        if !self
+            .space
+            .admits(&command, || self.leader.borrow().is_leader)
+        {
             return Err(StoreError::NoSpace);
         }
         let since = Instant::now();
@@ -137,7 +140,10 @@ impl Inner {
                 match timeout_at(deadline, attempt).await {
                     Ok(Forwarded::Replies(replies)) => return Ok(replies),
                     Ok(Forwarded::Unknown(reason)) => return Err(StoreError::Unavailable(reason)),
-                    Ok(Forwarded::NoSpace) => return Err(StoreError::NoSpace),
+                    Ok(Forwarded::NoSpace) => {
+                        self.space.told_full(Instant::now());
+                        return Err(StoreError::NoSpace);
+                    }
                     Ok(Forwarded::NotLeader) => {}
                     Err(_) => {
                         return Err(StoreError::Unavailable(

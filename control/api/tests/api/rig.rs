@@ -13,8 +13,8 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mvcc::{Command, HistoryLimits, MemStore};
 use objects::cluster::{
-    ClusterSettings, ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberList,
-    MemberReplace, Replacement,
+    ClusterSettings, ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberCheck,
+    MemberList, MemberReplace, Replacement,
 };
 use objects::past::HistoryKeep;
 use objects::{Status, Timestamp, Uid};
@@ -323,6 +323,15 @@ impl Cluster for FakeCluster {
             servers: vec![],
             token: TOKEN.to_owned().into(),
         })
+    }
+
+    async fn check_members(&self) -> Result<Vec<MemberCheck>, Status> {
+        Ok(vec![MemberCheck {
+            member: member(),
+            revision: 7,
+            same: Some(true),
+            problem: None,
+        }])
     }
 
     async fn join(&self, proof: Proof<'_>, request: JoinRequest) -> Result<JoinResponse, Status> {

@@ -345,6 +345,11 @@ async fn the_cluster_answers_whom_it_should() {
         (&noted["replaced"]["id"], &noted["token"]),
         (&1.into(), &TOKEN.into())
     );
+    let checks = admin.post("/cluster/v1/check", "").await.json();
+    assert_eq!(
+        (&checks[0]["name"], &checks[0]["same"]),
+        (&"m1".into(), &true.into())
+    );
     assert_code(
         &node.post(replace, r#"{"by":"m4"}"#).await,
         StatusCode::FORBIDDEN,

@@ -1,5 +1,6 @@
 //! `ctl member`: the masters of the Raft group.
 
+mod check;
 mod replace;
 
 use crate::cli::{Member, Output};
@@ -59,6 +60,7 @@ pub async fn run(context: &Context, command: Member) -> Result<()> {
             timeout,
             output,
         } => replace::run(context, &dead, new, timeout, output).await,
+        Member::Check(args) => check::run(context, args).await,
         Member::Remove { member } => {
             let path = format!("/cluster/v1/members/{}", encode_segment(&member));
             let _done: Value = context

@@ -146,6 +146,7 @@ mod tests {
             revision: None,
             db_size_bytes: None,
             problem: None,
+            alarms: vec![],
         }
     }
 
