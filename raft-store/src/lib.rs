@@ -18,6 +18,7 @@ pub mod log;
 mod membership;
 pub mod metrics;
 mod net;
+mod planted;
 pub mod runtime;
 pub mod stages;
 pub mod state;

@@ -20,6 +20,7 @@ mod queue;
 mod ring;
 mod watchers;
 
+use crate::planted::{self, Bug};
 use crate::read::HistoryPage;
 use crate::store::{Event, KeyRange, StoreError, WatchBatch, WatchRequest, WatchStream};
 use futures::future::BoxFuture;
@@ -113,6 +114,9 @@ impl Hub {
         state.revision = revision;
         let mut due: BTreeMap<WatcherId, Vec<Arc<Event>>> = BTreeMap::new();
         for event in &events {
+            if planted::strikes(Bug::WatchSkips) {
+                continue;
+            }
             state.watchers.matching(event.key(), |id| {
                 due.entry(id).or_default().push(event.clone())
             });
@@ -138,8 +142,12 @@ impl Hub {
     pub fn progress(&self) {
         let mut wakers = vec![];
         let state = self.shared.lock();
+        let revision = match planted::is(Bug::ProgressEarly) {
+            true => state.revision.next(),
+            false => state.revision,
+        };
         for queue in state.watchers.queues() {
-            queue.push_progress(state.revision, &mut wakers);
+            queue.push_progress(revision, &mut wakers);
         }
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
@@ -206,9 +214,11 @@ impl Hub {
         source: Arc<dyn HistorySource>,
     ) -> Result<(WatchStream, Probe), StoreError> {
         let probe = Probe::new(&self.shared);
-        let phase = Phase::Catching {
-            next: request.start,
+        let next = match planted::is(Bug::WatchRepeats) {
+            true => Revision(request.start.0.saturating_sub(1).max(1)),
+            false => request.start,
         };
+        let phase = Phase::Catching { next };
         let watcher = Watcher {
             shared: self.shared.clone(),
             source,

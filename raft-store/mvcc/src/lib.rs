@@ -19,6 +19,7 @@ mod meta;
 mod notes;
 mod overlay;
 mod past;
+pub mod planted;
 mod read;
 mod record;
 mod store;

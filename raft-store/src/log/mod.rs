@@ -8,11 +8,12 @@ mod recent;
 pub mod record;
 mod writer;
 
-use crate::db::{Db, EngineError};
+use crate::db::{Db, EngineError, Family, WriteBatch};
 use crate::metrics::Metrics;
 use crate::types::{Entry, LogId, TypeConfig, Vote};
 use bytes::Bytes;
 use mark::{Mark, Synced};
+use mvcc::planted::{self, Bug};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use recent::Recent;
@@ -159,8 +160,15 @@ impl LogStore {
         let vote = read_json(&db, VOTE_KEY, "vote")?;
         let purged: Option<LogId> = read_json(&db, PURGED_KEY, "purged")?;
         let committed: Option<LogId> = read_json(&db, COMMITTED_KEY, "committed")?;
+        let mark = mark.filter(|_| !planted::is(Bug::TornCommitted));
         let synced = mark.as_ref().map(Mark::synced).unwrap_or_default();
-        let verified = verify(&db, purged, synced.last)?;
+        let verified = match verify(&db, purged, synced.last) {
+            Err(LogError::Damaged { index, .. }) if planted::is(Bug::TornCommitted) => {
+                cut_from(&db, index)?;
+                verify(&db, purged, synced.last)?
+            }
+            verified => verified?,
+        };
         check_mark(&synced, vote, purged, &verified)?;
         let last = verified.last.or(purged);
         // A member may learn that entries are committed before its own disk has them.
@@ -471,6 +479,14 @@ fn check_mark(
     })
 }
 
+/// Removes the entries from `index` on.
+fn cut_from(db: &Db, index: u64) -> Result<(), EngineError> {
+    let mut batch = WriteBatch::default();
+    let key = |index: u64| Bytes::copy_from_slice(&index.to_be_bytes());
+    batch.delete_range(Family::Log, key(index), key(u64::MAX));
+    db.write(batch)
+}
+
 fn verify_record(key: &[u8], value: &[u8], expected: Option<u64>) -> Result<LogId, LogError> {
     let index = key.try_into().map_or(u64::MAX, u64::from_be_bytes);
     let entry = record::decode(&Bytes::copy_from_slice(value))
@@ -521,7 +537,6 @@ fn writer_gone() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::{Family, WriteBatch};
     use crate::types::{Payload, log_id};
     use openraft::EntryPayload;
 

@@ -19,6 +19,7 @@ use crate::runtime;
 use crate::stages::Stage;
 use crate::types::{LogId, Replies, SnapshotMeta, StoredMembership, TypeConfig, term_of};
 use futures::{Stream, StreamExt};
+use mvcc::planted::{self, Bug};
 use mvcc::{Batch, Event, Hub, Meta, Overlay, TablesError};
 use objects::{Revision, Term};
 use openraft::EntryPayload;
@@ -156,6 +157,9 @@ impl StateMachine {
                 }
                 EntryPayload::Normal(payload) => {
                     let batch = Batch::decode(&payload.0).map_err(io::Error::other)?;
+                    if planted::strikes(Bug::DoubleApply) {
+                        apply_batch(&mut overlay, &entry.log_id, &batch, &mut events)?;
+                    }
                     apply_batch(&mut overlay, &entry.log_id, &batch, &mut events)?
                 }
             };

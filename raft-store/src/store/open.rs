@@ -153,6 +153,8 @@ async fn start(
         mark,
     } = own;
     let raft_config = Arc::new(config.raft()?);
+    #[cfg(feature = "planted-bugs")]
+    crate::planted::begin(&db)?;
     let db = Arc::new(db);
     let metrics = Arc::new(Metrics::default());
     let log = LogStore::open_marked(db.clone(), metrics.clone(), mark)?;

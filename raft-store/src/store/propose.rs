@@ -90,6 +90,10 @@ impl Inner {
         if !self.space.admits_batch(&batch) {
             return Forwarded::NoSpace;
         }
+        #[cfg(feature = "planted-bugs")]
+        if let Some(replies) = crate::planted::answer_early(self, &batch) {
+            return Forwarded::Replies(replies);
+        }
         match self.raft.client_write(Payload(batch)).await {
             Ok(response) => Forwarded::Replies(response.data),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Forwarded::NotLeader,

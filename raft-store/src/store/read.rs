@@ -11,6 +11,7 @@ use crate::runtime;
 use crate::types::{LogId, MemberId};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use mvcc::planted::{self, Bug};
 use mvcc::{
     HistoryPage, HistorySource, KeyRange, KeyRangeEnd, RangeRequest, RangeResponse, ReadError,
     StoreError,
@@ -37,6 +38,9 @@ pub(crate) type Waiting = oneshot::Sender<Result<(), StoreError>>;
 impl Inner {
     /// Waits until the local replica has everything that was acknowledged before this call.
     pub async fn barrier(&self) -> Result<(), StoreError> {
+        if planted::is(Bug::ReadIndexOff) {
+            return Ok(());
+        }
         let deadline = Instant::now() + self.config.timings.request;
         let (reply, answer) = oneshot::channel();
         match timeout_at(deadline, self.reads.send(reply)).await {

@@ -1,5 +1,6 @@
 //! What waits for one live watcher: filled by the hub, emptied by the watcher's stream, bounded in events.
 
+use crate::planted::{self, Bug};
 use crate::store::{Event, WatchBatch};
 use objects::Revision;
 use std::collections::VecDeque;
@@ -64,6 +65,11 @@ impl Queue {
         if state.events > 0 && state.events + events.len() > events_max {
             state.has_fallen_back = true;
         } else {
+            if planted::is(Bug::TxnSplit) && is_one_revision(&events) {
+                let rest = events.split_off(1);
+                state.push(WatchBatch { revision, events });
+                events = rest;
+            }
             state.push(WatchBatch { revision, events });
         }
         wakers.extend(state.waker.take());
@@ -114,10 +120,22 @@ impl Queue {
 impl State {
     /// Adds a batch; it takes the place of progress that nobody has read.
     fn push(&mut self, batch: WatchBatch) {
-        self.next = self.next.max(batch.revision.next());
+        // Progress that was told too early must not hide the changes that it was told before.
+        if !planted::is(Bug::ProgressEarly) || !batch.events.is_empty() {
+            self.next = self.next.max(batch.revision.next());
+        }
         self.told = self.told.max(batch.revision);
         self.events += batch.events.len();
         self.batches.pop_back_if(|last| last.events.is_empty());
         self.batches.push_back(batch);
     }
+}
+
+/// Whether these are several changes of one revision.
+fn is_one_revision(events: &[Arc<Event>]) -> bool {
+    let revision = events.first().map(|event| event.revision());
+    events.len() > 1
+        && events
+            .iter()
+            .all(|event| Some(event.revision()) == revision)
 }
