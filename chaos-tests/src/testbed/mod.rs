@@ -412,12 +412,13 @@ impl Testbed {
     async fn problem(&self, goal: &mut Option<u64>) -> Result<()> {
         let probe = self.probe()?;
         let statuses = probe.statuses().await;
-        let committed = statuses
+        // A member that led before may tell of entries that nobody will ever have.
+        let leader = statuses
             .iter()
             .filter_map(|(_, status)| status.as_ref())
-            .map(|status| status.committed)
-            .max();
-        let wanted = *goal.get_or_insert(committed.context("no member answers")?);
+            .filter(|status| status.leader == status.id)
+            .max_by_key(|status| status.term);
+        let wanted = *goal.get_or_insert(leader.context("no member leads")?.committed);
         let mut leaders = Vec::new();
         for (name, status) in &statuses {
             let status = status
