@@ -33,18 +33,8 @@ pub enum Command {
         #[arg(short, long, default_value = "table")]
         output: Output,
     },
-    /// Show that the checkers catch planted faults and pass right histories
-    Selftest {
-        /// The first seed
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// Histories of each kind
-        #[arg(long, default_value_t = 100)]
-        histories: u32,
-        /// How to print
-        #[arg(short, long, default_value = "table")]
-        output: Output,
-    },
+    /// Show that the checkers catch planted faults and pass right histories; with --planted, that runs do on real masters
+    Selftest(Selftest),
     /// Tell what this machine lets the harness do, and which faults can be had; exit code 2 where something is missing
     Doctor {
         /// How to print
@@ -167,6 +157,32 @@ fn parse_kinds(text: &str) -> Result<Kinds, String> {
 pub enum Plant {
     /// Clients read whatever the asked member has, yet are judged as if they had asked for the newest
     StaleReads,
+}
+
+/// `chaos selftest`.
+#[derive(Args)]
+pub struct Selftest {
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Histories of each kind
+    #[arg(long, default_value_t = 100)]
+    pub histories: u32,
+    /// Run masters of this folder, built with the feature planted-bugs, with each bug that real processes can show; needs root
+    #[arg(long, value_name = "DIR")]
+    pub planted: Option<PathBuf>,
+    /// Where the masters without bugs lie; default: $TRIREME_BIN, or beside this program
+    #[arg(long, value_name = "DIR", requires = "planted")]
+    pub clean: Option<PathBuf>,
+    /// Only these bugs
+    #[arg(long, value_delimiter = ',', requires = "planted")]
+    pub bugs: Vec<String>,
+    /// The folder for the runs of --planted
+    #[arg(long, default_value = "chaos-selftest", requires = "planted")]
+    pub out: PathBuf,
+    /// How to print
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
 }
 
 /// `chaos bench`.

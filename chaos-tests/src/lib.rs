@@ -15,6 +15,7 @@ pub mod history;
 pub mod injector;
 pub mod kernel;
 pub mod nemesis;
+pub mod planted;
 pub mod report;
 pub mod results;
 pub mod run;

@@ -8,10 +8,10 @@ use chaos::cluster::Binaries;
 use chaos::results::{Results, RunConfig};
 use chaos::run::Store;
 use chaos::testbed::{Endpoint, TlsMaterial};
-use chaos::{bench, clock, doctor, run, selftest};
+use chaos::{bench, clock, doctor, planted, run, selftest};
 use clap::{CommandFactory, Parser};
 use cli::{Bench, Cli, Command, Output, Plant};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Unknown, or a fault of the harness.
@@ -23,11 +23,10 @@ fn main() -> ExitCode {
         Command::Check { dir, output } => {
             run::check(&dir).and_then(|results| conclude(&results, &dir, output))
         }
-        Command::Selftest {
-            seed,
-            histories,
-            output,
-        } => self_test(seed, histories, output),
+        Command::Selftest(args) => match &args.planted {
+            Some(folder) => until_interrupted(planted_bugs(folder.clone(), &args)),
+            None => self_test(args.seed, args.histories, args.output),
+        },
         Command::Doctor { output } => examine(output),
         Command::Bench(Bench::Failover { rounds, output }) => {
             until_interrupted(failover(rounds, output))
@@ -204,6 +203,54 @@ fn self_test(seed: u64, histories: u32, output: Output) -> Result<u8> {
     }
     println!("every planted fault was found and named rightly, and every right history passed");
     Ok(0)
+}
+
+async fn planted_bugs(folder: PathBuf, args: &cli::Selftest) -> Result<u8> {
+    let plan = planted::Plan {
+        planted: folder,
+        clean: args.clean.clone(),
+        bugs: args.bugs.clone(),
+        out: args.out.clone(),
+        seed: args.seed,
+    };
+    let is_table = args.output == Output::Table;
+    if is_table {
+        println!(
+            "{:<20}{:<22}{:>8}{:>6}{:>9}  {:<7}{:<22}FAULTS",
+            "PLANTED", "FOUND AS", "AFTER", "RUNS", "TOOK", "CLEAN", "WORKLOADS"
+        );
+    }
+    let shown = planted::run(&plan, &|shown| {
+        if !is_table {
+            return;
+        }
+        let found = shown.found.as_deref().unwrap_or("NOT FOUND");
+        let after = shown
+            .after_s
+            .map_or(String::new(), |after| format!("{after:.1} s"));
+        println!(
+            "{:<20}{found:<22}{after:>8}{:>6}{:>7.0} s  {:<7}{:<22}{}",
+            shown.bug,
+            shown.runs,
+            shown.took_s,
+            if shown.clean { "yes" } else { "NO" },
+            shown.workloads,
+            shown.nemesis
+        );
+        if let Some(problem) = &shown.problem {
+            println!("  {problem}");
+        }
+    })
+    .await?;
+    if !is_table {
+        println!("{}", serde_json::to_string_pretty(&shown)?);
+    }
+    let is_shown = |shown: &planted::Shown| shown.found.is_some() && shown.clean;
+    Ok(if shown.iter().all(is_shown) {
+        0
+    } else {
+        HARNESS_FAULT
+    })
 }
 
 fn examine(output: Output) -> Result<u8> {

@@ -1,6 +1,7 @@
 //! What a run came to: the verdict and the figures, computed from the history alone, so that a saved history can be judged again.
 //! Pure but for the checkers' threads.
 
+use crate::check::anomaly::Anomaly;
 use crate::check::wgl::Limits;
 use crate::check::{self, Findings};
 use crate::history::{Attempt, FaultSpan, Outcome, Record, Timeline, timeline};
@@ -183,13 +184,7 @@ fn verdict(
     coverage: &BTreeMap<String, usize>,
     harness_problem: Option<String>,
 ) -> (Verdict, Vec<String>) {
-    let mut reasons: Vec<(Verdict, String)> = findings
-        .anomalies()
-        .map(|(_, anomaly)| {
-            let text = format!("{} of {}: {}", anomaly.class, anomaly.key, anomaly.why);
-            (Verdict::Violated, text)
-        })
-        .collect();
+    let mut reasons = violations(findings);
     for (checker, (key, why)) in findings.unknown() {
         reasons.push((
             Verdict::Unknown,
@@ -210,6 +205,30 @@ fn verdict(
     let worst = reasons.iter().map(|(verdict, _)| *verdict).min();
     let texts = reasons.into_iter().map(|(_, text)| text).collect();
     (worst.unwrap_or(Verdict::Ok), texts)
+}
+
+/// A line a kind of anomaly, with the first of it.
+fn violations(findings: &Findings) -> Vec<(Verdict, String)> {
+    let mut kinds: Vec<(&Anomaly, usize)> = Vec::new();
+    for (_, anomaly) in findings.anomalies() {
+        match kinds
+            .iter_mut()
+            .find(|(first, _)| first.class == anomaly.class)
+        {
+            Some((_, count)) => *count += 1,
+            None => kinds.push((anomaly, 1)),
+        }
+    }
+    let told = kinds.into_iter().map(|(first, count)| {
+        let times = if count > 1 {
+            format!(" ({count}×; the first)")
+        } else {
+            String::new()
+        };
+        let text = format!("{}{times} of {}: {}", first.class, first.key, first.why);
+        (Verdict::Violated, text)
+    });
+    told.collect()
 }
 
 /// The longest time without an acknowledged write that touches each installed fault; up to a second after it was healed.

@@ -1,6 +1,6 @@
 //! What a checker found: a contradiction, named as the field names it, with the few operations that show it. Pure.
 
-use crate::history::{Attempt, Outcome};
+use crate::history::{Attempt, Outcome, Request, Told};
 use serde::{Deserialize, Serialize};
 
 /// The kind of an anomaly.
@@ -151,7 +151,12 @@ pub struct Moment {
 impl From<&Attempt> for Moment {
     fn from(attempt: &Attempt) -> Self {
         let outcome = match &attempt.outcome {
-            Outcome::Ok(reply) => reply.to_string(),
+            Outcome::Ok(reply) => match (&attempt.request, &reply.told) {
+                (Request::IsAttached { .. }, Told::Held { held }) => {
+                    if *held { "yes" } else { "no" }.to_owned()
+                }
+                _ => reply.to_string(),
+            },
             Outcome::Fail(error) => format!("refused: {}", error.text),
             Outcome::Info(error) => format!("outcome unknown: {}", error.text),
         };

@@ -41,6 +41,11 @@ impl Binaries {
         })
     }
 
+    /// Where they lie.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// A program.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)

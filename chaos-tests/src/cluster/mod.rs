@@ -17,7 +17,7 @@ mod net;
 mod probe;
 mod process;
 
-pub use binaries::Binaries;
+pub use binaries::{Binaries, VARIABLE as BINARIES_VARIABLE};
 pub use net::run_with_input;
 pub(crate) use net::{free_network, is_gone, sweep};
 pub use probe::{Leader, Probe};

@@ -13,6 +13,9 @@ pub use watch::{Notice, Wanted, WatchPart};
 
 use serde::{Deserialize, Serialize};
 
+/// The class of a failure that is a transaction's condition, which did not hold.
+pub const CONDITION: &str = "condition";
+
 /// Why something failed, for grouping.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {

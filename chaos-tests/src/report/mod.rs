@@ -3,9 +3,10 @@
 mod plot;
 
 use crate::check::Findings;
-use crate::check::anomaly::Anomaly;
+use crate::check::anomaly::{Anomaly, Class};
 use crate::history::Timeline;
 use crate::results::{Results, RunConfig, Verdict};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 const STYLE: &str = include_str!("style.css");
@@ -70,8 +71,10 @@ fn anomalies(page: &mut String, results: &Results) {
     if found == 0 {
         page.push_str("<p>None: nothing that clients saw contradicts what the store promises.</p>");
     }
+    let mut known: BTreeSet<Class> = BTreeSet::new();
     for (checker, anomaly) in findings.anomalies().take(ANOMALIES_TOLD) {
-        tell(page, checker, anomaly, results);
+        // The first of a kind is what a reader wants; the others are a click away.
+        tell(page, checker, anomaly, results, known.insert(anomaly.class));
     }
     if found > ANOMALIES_TOLD {
         let _ = write!(
@@ -111,7 +114,7 @@ fn checkers(page: &mut String, findings: &Findings) {
     }
 }
 
-fn tell(page: &mut String, checker: &str, anomaly: &Anomaly, results: &Results) {
+fn tell(page: &mut String, checker: &str, anomaly: &Anomaly, results: &Results, is_open: bool) {
     let offending = &anomaly.offending;
     let is_active = |fault: &&crate::history::FaultSpan| {
         fault.skipped.is_none()
@@ -140,8 +143,9 @@ fn tell(page: &mut String, checker: &str, anomaly: &Anomaly, results: &Results) 
     };
     let _ = write!(
         page,
-        "<details open class=anomaly><summary><b>{}</b> of {} <small>found by: {checker}</small></summary><p>{}</p>\
+        "<details{} class=anomaly><summary><b>{}</b> of {} <small>found by: {checker}</small></summary><p>{}</p>\
          <p>Fault in force: {}</p><ol>",
+        if is_open { " open" } else { "" },
         anomaly.class,
         escape(&anomaly.key),
         escape(&anomaly.why),
@@ -173,10 +177,12 @@ fn coverage(page: &mut String, results: &Results) {
         let lasted = fault.until_ns.map_or("not healed".to_owned(), |until| {
             format!("{:.2} s", (until - fault.from_ns) as f64 / 1e9)
         });
-        let outcome = match &fault.skipped {
-            Some(reason) => format!("skipped: {reason}"),
-            None if fault.until_ns.is_some() => "installed, healed".to_owned(),
-            None => "installed".to_owned(),
+        let outcome = match (&fault.skipped, &fault.indeterminate) {
+            (Some(reason), _) => format!("skipped: {reason}"),
+            (None, Some(reason)) => format!("indeterminate: {reason}"),
+            (None, None) if fault.until_ns.is_none() => "installed".to_owned(),
+            (None, None) if fault.effect.is_empty() => "installed, healed".to_owned(),
+            (None, None) => format!("installed, healed: {}", fault.effect),
         };
         let _ = write!(
             page,

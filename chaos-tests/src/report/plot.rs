@@ -1,6 +1,6 @@
 //! Plots as inline SVG: time runs to the right, faults are bands behind the data. Pure.
 
-use crate::history::{Attempt, Outcome, Timeline};
+use crate::history::{Attempt, CONDITION, Outcome, Timeline};
 use std::fmt::Write;
 
 const WIDTH: f64 = 1000.0;
@@ -27,14 +27,12 @@ impl Time {
     }
 }
 
-/// Colours of the kinds of fault.
-pub fn fault_colour(kind: &str) -> &'static str {
-    match kind {
-        "kill" => "#e4572e",
-        "pause" => "#f2a541",
-        "partition" => "#8a5cd0",
-        _ => "#4f9dc4",
-    }
+/// Colours of the kinds of fault: a hue by the name, so that a kind looks the same in every report.
+pub fn fault_colour(kind: &str) -> String {
+    let hue = kind.bytes().fold(7_u32, |sum, byte| {
+        sum.wrapping_mul(131).wrapping_add(u32::from(byte))
+    }) % 360;
+    format!("hsl({hue} 65% 52%)")
 }
 
 fn open(height: f64) -> String {
@@ -125,6 +123,8 @@ pub fn latency(timeline: &Timeline) -> String {
 
 fn point(svg: &mut String, attempt: &Attempt, x: f64, y: f64) {
     let class = match (&attempt.outcome, attempt.request.is_write()) {
+        // A condition that does not hold is an answer like any other.
+        (Outcome::Fail(failure), _) if failure.class == CONDITION => "write",
         (Outcome::Ok(_), false) => "read",
         (Outcome::Ok(_), true) => "write",
         (Outcome::Fail(_), _) => "fail",
@@ -151,7 +151,8 @@ pub fn rate(timeline: &Timeline) -> String {
     let steps = (timeline.end_ns / RATE_STEP_NS + 1) as usize;
     let mut series = [vec![0_u32; steps], vec![0; steps], vec![0; steps]];
     for attempt in &timeline.attempts {
-        let which = match attempt.outcome {
+        let which = match &attempt.outcome {
+            Outcome::Fail(failure) if failure.class == CONDITION => 0,
             Outcome::Ok(_) => 0,
             Outcome::Fail(_) => 1,
             Outcome::Info(_) => 2,

@@ -1,7 +1,7 @@
 //! What each request is in the etcd v3 API. Values are decimal numbers; a list is numbers with spaces between them.
 
 use super::client::{Client, Refused};
-use crate::history::{Change, Failure, Outcome, Reply, Request, Seen, Step, Told};
+use crate::history::{CONDITION, Change, Failure, Outcome, Reply, Request, Seen, Step, Told};
 use rpc::etcd::etcdserverpb as pb;
 use rpc::etcd::mvccpb::KeyValue;
 use sha2::{Digest, Sha256};
@@ -233,7 +233,7 @@ impl Client {
             .collect();
         let done = self.txn(compare, puts).await?;
         if !done.succeeded {
-            return Err(Refused::surely("compare", "what was read had changed"));
+            return Err(Refused::surely(CONDITION, "what was read had changed"));
         }
         Ok(at(done.header, Told::Read { seen }))
     }
