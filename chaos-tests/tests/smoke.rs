@@ -55,6 +55,26 @@ async fn run(config: &RunConfig, target: &Choice, out: &Path) -> Results {
     results
 }
 
+/// About 90 seconds of the faults that a cluster must survive every day.
+#[tokio::test]
+async fn clients_of_broken_masters_see_what_the_store_promises() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let target = Choice::parse("control").expect("a target");
+    let kinds = [
+        Kind::Kill,
+        Kind::Pause,
+        Kind::Partition,
+        Kind::OneWay,
+        Kind::Loss,
+        Kind::PowerLossMajority,
+        Kind::Compaction,
+    ];
+    let results = run(&config(&target, 90, &kinds), &target, folder.path()).await;
+    assert_eq!(results.verdict, Verdict::Ok, "{:#?}", results.reasons);
+    let ops = results.findings.ops;
+    assert!(ops >= 10_000, "{ops} operations show too little");
+}
+
 #[tokio::test]
 async fn clients_of_broken_etcd_members_see_what_etcd_promises() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -84,8 +104,9 @@ async fn clients_of_broken_etcd_members_see_what_etcd_promises() {
     assert_eq!(again.verdict, Verdict::Ok);
 
     // The same members, asked for less than the newest: that this is caught shows that the verdict above says something.
+    // A lock's lease alone does not keep others from writing, as etcd documents; that is caught too.
     let config = RunConfig {
-        workloads: vec![workload::Kind::Register],
+        workloads: vec![workload::Kind::Register, workload::Kind::LockUnfenced],
         plant: Some("stale-reads".to_owned()),
         ..config(12, &[Kind::Partition])
     };
@@ -97,4 +118,5 @@ async fn clients_of_broken_etcd_members_see_what_etcd_promises() {
         .map(|(_, anomaly)| anomaly.class)
         .collect();
     assert!(classes.contains(&Class::StaleRead), "{classes:?}");
+    assert!(classes.contains(&Class::LockBroken), "{classes:?}");
 }
