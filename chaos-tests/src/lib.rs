@@ -1,9 +1,8 @@
 //! Faults on real clusters, histories and the checkers that judge them.
 //!
-//! A run starts real masters in network namespaces of their own, lets processes read and write registers (a ConfigMap each)
-//! through the API, breaks masters meanwhile, and writes all of it into a history. Only afterwards the checkers read the
-//! history and say whether it could have come from one register a key. The harness never repairs an answer and never repeats a
-//! request; what it could not do it says.
+//! A run starts real members in network namespaces of their own, lets processes use them through the etcd v3 API, breaks members
+//! meanwhile, and writes all of it into a history. Only afterwards the checkers read the history and say whether the store kept
+//! what it promises. The harness never repairs an answer and never repeats a request; what it could not do it says.
 
 pub mod bench;
 pub mod check;

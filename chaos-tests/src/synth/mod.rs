@@ -1,6 +1,7 @@
 //! Histories of a store that never ran: right ones, and right ones with one planted fault, to show what the checkers catch.
 //! Pure: all of it follows from the seed.
 
+mod bank;
 mod layout;
 mod locks;
 pub mod register;
@@ -103,24 +104,19 @@ pub const CASES: &[Case] = &[
         Class::GSingleRealtime,
         transactions::stale,
     ),
-    right("bank", transactions::right_bank),
+    right("bank", bank::right),
     planted(
         "half a transfer",
         &["bank"],
         Class::WrongSum,
-        transactions::half_transfer,
+        bank::half_transfer,
     ),
-    planted(
-        "two pasts",
-        &["bank"],
-        Class::Divergent,
-        transactions::two_pasts,
-    ),
+    planted("two pasts", &["bank"], Class::Divergent, bank::two_pasts),
     planted(
         "two hashes",
         &["hashes"],
         Class::Divergent,
-        transactions::two_hashes,
+        bank::two_hashes,
     ),
     right("watches", watches::right),
     planted("event skipped", WATCH, Class::WatchMissed, watches::skipped),
