@@ -66,7 +66,8 @@ pub struct Run {
     /// What to start and break: control (our masters), etcd (Debian's), etcd=PATH
     #[arg(long, default_value = "control", conflicts_with = "endpoints")]
     pub target: Choice,
-    /// Ask members that run already, by their URLs, and break nothing; needs --nemesis none
+    /// Ask members that run already, by their URLs, and break nothing; needs --nemesis none, and a store that does not compact
+    /// by itself meanwhile
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub endpoints: Vec<String>,
     /// The authorities that the members of --endpoints are signed by
