@@ -65,22 +65,26 @@ pub(super) fn check(timeline: &Timeline) -> Checked {
     };
     for (key, versions) in &keys {
         checked.anomalies.extend(versions.contradictions(key, &txs));
-        checked.anomalies.extend(lost_update(key, &txs));
     }
+    checked.anomalies.extend(lost_updates(&txs));
     checked.anomalies.extend(circles(&txs, &keys));
     checked
 }
 
 /// Two acknowledged transactions that read one version of a key and both overwrote it.
-fn lost_update(key: &str, txs: &[Tx]) -> Vec<Anomaly> {
-    let mut overwrote: HashMap<u64, &Tx> = HashMap::new();
+fn lost_updates(txs: &[Tx]) -> Vec<Anomaly> {
+    let mut overwrote: HashMap<(&str, u64), &Tx> = HashMap::new();
     let mut found = Vec::new();
     for tx in txs.iter().filter(|tx| tx.attempt.reply().is_some()) {
-        let writes = tx.makes().contains_key(key);
-        let Some(seen) = tx.seen.iter().find(|seen| writes && seen.key == key) else {
-            continue;
-        };
-        if let Some(other) = overwrote.insert(seen.revision, tx) {
+        let makes = tx.makes();
+        for seen in tx.seen {
+            let key = seen.key.as_str();
+            if !makes.contains_key(key) {
+                continue;
+            }
+            let Some(other) = overwrote.insert((key, seen.revision), tx) else {
+                continue;
+            };
             let why = format!(
                 "both read the version of revision {} and both overwrote it",
                 seen.revision

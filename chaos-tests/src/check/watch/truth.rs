@@ -41,12 +41,6 @@ impl<'a> Truth<'a> {
         for attempt in &timeline.attempts {
             truth.attempted(attempt);
         }
-        // A fault that compacts again and again does not tell to which revisions.
-        let compacting = timeline.faults.iter();
-        let compacting = compacting.filter(|fault| fault.kind == "compaction");
-        truth
-            .compactions
-            .extend(compacting.map(|fault| (u64::MAX, fault.from_ns)));
         for watch in &timeline.watches {
             for (_, part) in &watch.parts {
                 if let WatchPart::Events { events, .. } = part {
