@@ -1,13 +1,12 @@
 //! The Cluster service over the store's own membership: a member that is added learns first and votes when it has caught up,
-//! by itself; a change that would lose the quorum is refused.
+//! by itself, unless it was added as a learner; a change that would lose the quorum is refused.
 
 use crate::error::{
-    BAD_MEMBER_URLS, LEARNER_NOT_READY, MEMBER_NOT_FOUND, MEMBER_NOT_LEARNER, membership_status,
-    status_of,
+    BAD_MEMBER_URLS, MEMBER_NOT_FOUND, MEMBER_NOT_LEARNER, membership_status, status_of,
 };
 use crate::header::Headers;
 use objects::cluster::{Member, MemberAdd};
-use raft_store::RaftStore;
+use raft_store::{MembershipError, RaftStore};
 use rpc::etcd::etcdserverpb as pb;
 use rpc::etcd::etcdserverpb::cluster_server::Cluster;
 use std::time::Duration;
@@ -82,7 +81,10 @@ impl Cluster for ClusterService {
             peer_address,
             api_url: String::new(),
         };
-        let added = self.store.add_member(member).await;
+        let added = match request.is_learner {
+            true => self.store.add_learner(member).await,
+            false => self.store.add_member(member).await,
+        };
         let added = added.map_err(|error| membership_status(&error))?;
         Ok(Response::new(pb::MemberAddResponse {
             header: self.headers.now(),
@@ -106,11 +108,16 @@ impl Cluster for ClusterService {
 
     async fn member_update(
         &self,
-        _: Request<pb::MemberUpdateRequest>,
+        request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        Err(Status::unimplemented(
-            "a member says its address itself when it starts",
-        ))
+        let request = request.into_inner();
+        let peer_address = peer_address(&request.peer_ur_ls)?;
+        let updated = self.store.update_member(request.id, &peer_address).await;
+        updated.map_err(|error| membership_status(&error))?;
+        Ok(Response::new(pb::MemberUpdateResponse {
+            header: self.headers.now(),
+            members: self.members(),
+        }))
     }
 
     async fn member_list(
@@ -126,7 +133,7 @@ impl Cluster for ClusterService {
         }))
     }
 
-    /// A learner is promoted by the leader as soon as it has caught up; this waits for it, for a while.
+    /// Waits a while for a learner that is about to have caught up.
     async fn member_promote(
         &self,
         request: Request<pb::MemberPromoteRequest>,
@@ -136,9 +143,12 @@ impl Cluster for ClusterService {
             return Err(MEMBER_NOT_LEARNER.into());
         }
         let deadline = Instant::now() + PROMOTE_MAX;
-        while !self.find(id)?.voter {
-            if Instant::now() >= deadline {
-                return Err(LEARNER_NOT_READY.into());
+        loop {
+            match self.store.promote_member(id).await {
+                // It was promoted meanwhile, by itself.
+                Ok(_) | Err(MembershipError::VotesAlready(_)) => break,
+                Err(MembershipError::NotCaughtUp(_)) if Instant::now() < deadline => {}
+                Err(error) => return Err(membership_status(&error)),
             }
             sleep(PROMOTE_LOOK).await;
         }

@@ -90,13 +90,17 @@ pub fn status_of(error: StoreError) -> Status {
 /// Why the members were not changed, as etcd tells it.
 pub fn membership_status(error: &MembershipError) -> Status {
     let known = match error {
-        MembershipError::NameTaken(_) | MembershipError::AlreadyBegun => MEMBER_EXISTS,
+        MembershipError::NameTaken(_)
+        | MembershipError::AlreadyBegun
+        | MembershipError::Alive(_) => MEMBER_EXISTS,
         MembershipError::AddressTaken(..) => PEER_URL_EXISTS,
         MembershipError::Unknown(_) => MEMBER_NOT_FOUND,
         MembershipError::WouldLoseQuorum { .. } | MembershipError::LastVoter(_) => {
             NOT_ENOUGH_STARTED
         }
         MembershipError::InProgress => UNHEALTHY,
+        MembershipError::NotCaughtUp(_) => LEARNER_NOT_READY,
+        MembershipError::VotesAlready(_) => MEMBER_NOT_LEARNER,
         MembershipError::NotTransferred(_) | MembershipError::Unavailable(_) => TIMEOUT,
     };
     tracing::warn!(%error, "an etcd client's change of the members was not done");

@@ -9,6 +9,7 @@ use crate::header::{Headers, signed};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use objects::Revision;
+use objects::cluster::Alarm;
 use raft_store::RaftStore;
 use rpc::etcd::etcdserverpb as pb;
 use rpc::etcd::etcdserverpb::maintenance_server::Maintenance;
@@ -25,14 +26,28 @@ pub struct MaintenanceService {
 }
 
 impl MaintenanceService {
-    /// The alarms that are raised now.
-    fn alarms(&self) -> Vec<pb::AlarmMember> {
+    /// Whether this member's disk is full, without asking the others.
+    fn own_alarms(&self) -> Vec<pb::AlarmMember> {
         let is_full = self.store.local_status().is_full;
         let alarm = pb::AlarmMember {
             member_id: self.headers.member_id(),
             alarm: pb::AlarmType::Nospace.into(),
         };
         is_full.then_some(alarm).into_iter().collect()
+    }
+
+    /// The alarms of all members that are raised now; etcd has none for a slow disk.
+    async fn alarms(&self) -> Vec<pb::AlarmMember> {
+        let raised = self.store.alarms().await;
+        let known = raised.into_iter().filter_map(|(member_id, alarm)| {
+            let alarm = match alarm {
+                Alarm::NoSpace => pb::AlarmType::Nospace.into(),
+                Alarm::Corrupt => pb::AlarmType::Corrupt.into(),
+                Alarm::SlowDisk => return None,
+            };
+            Some(pb::AlarmMember { member_id, alarm })
+        });
+        known.collect()
     }
 
     fn is_learner(&self) -> bool {
@@ -58,7 +73,10 @@ impl Maintenance for MaintenanceService {
                 && (request.alarm() == pb::AlarmType::None || request.alarm == alarm.alarm)
         };
         let alarms = match request.action() {
-            AlarmAction::Get => self.alarms().into_iter().filter(is_asked).collect(),
+            AlarmAction::Get => {
+                let raised = self.alarms().await;
+                raised.into_iter().filter(is_asked).collect()
+            }
             AlarmAction::Deactivate => {
                 tracing::info!(
                     "an etcd client disarmed alarms: they end by themselves with their cause"
@@ -83,7 +101,7 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<pb::StatusResponse>, Status> {
         let status = self.store.local_status();
         let mut errors: Vec<String> = self
-            .alarms()
+            .own_alarms()
             .iter()
             .map(|alarm| {
                 format!(
