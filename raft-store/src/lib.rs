@@ -19,6 +19,7 @@ mod membership;
 pub mod metrics;
 mod net;
 mod planted;
+pub mod recover;
 pub mod runtime;
 pub mod stages;
 pub mod state;

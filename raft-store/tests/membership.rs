@@ -9,7 +9,7 @@ use mvcc::{KeyRange, RangeRequest, Store, StoreError, WatchRequest};
 use objects::Revision;
 use objects::cluster::MemberAdd;
 use raft_store::archive::{self, ArchiveError, RestoreError};
-use raft_store::types::Node;
+use raft_store::types::{Node, term_of};
 use raft_store::{Limits, MembershipError, RaftStore};
 
 /// So few entries are kept that a member which was away needs a snapshot.
@@ -165,6 +165,11 @@ async fn an_archive_taken_while_writing_becomes_a_new_cluster() {
     for number in 0..300 {
         put(cluster.any(), &format!("k{number:04}"), &"v".repeat(1000)).await;
     }
+    while cluster.any().leader_state().term.0 < 4 {
+        // A busy machine may be too slow for one; what counts is the term.
+        let _ = cluster.any().transfer_leadership(None).await;
+    }
+    put(cluster.any(), "in-a-later-term", "v").await;
     let writer = cluster.any().clone();
     let writing = tokio::spawn(async move {
         for number in 300..400 {
@@ -192,14 +197,16 @@ async fn an_archive_taken_while_writing_becomes_a_new_cluster() {
         node.clone(),
     );
     assert!(matches!(same, Err(RestoreError::SameCluster(_))));
-    let (header, extra) = archive::restore(
+    let restored = archive::restore(
         &archive[..],
         &config.data_dir,
         &config.cluster_id,
         node.clone(),
     )
     .expect("it is restored");
-    assert_eq!(extra.as_deref(), Some(&b"sealed keys"[..]));
+    assert_eq!(restored.extra.as_deref(), Some(&b"sealed keys"[..]));
+    assert!(restored.compared, "what was read back is what was saved");
+    let header = restored.header;
     let again = archive::restore(&archive[..], &config.data_dir, &config.cluster_id, node);
     assert!(matches!(again, Err(RestoreError::NotEmpty(_))));
 
@@ -215,6 +222,14 @@ async fn an_archive_taken_while_writing_becomes_a_new_cluster() {
         Some(1000)
     );
     assert!(count(&restored).await >= 300);
+    let (term, was) = (
+        restored.leader_state().term.0,
+        header.applied.map_or(0, |applied| term_of(&applied)),
+    );
+    assert!(
+        was >= 4 && term > was,
+        "terms only grow: {term} after {was}"
+    );
     let revision = put(&restored, "new", "1").await;
     assert!(revision.0 > header.revision.0 + 1_000_000);
     let old = RangeRequest {

@@ -21,12 +21,19 @@ use objects::cluster::{
 };
 use objects::identities::MASTER_USER;
 use objects::past::HistoryKeep;
+use objects::snapshots::{
+    SnapshotList, SnapshotRequested, SnapshotScheduleList, SnapshotSchedulePut,
+    SnapshotScheduleStatus,
+};
 use objects::{Reason, Status, StatusDetails};
 use registry::Caller;
 use serde::de::DeserializeOwned;
 
 /// The header that carries a snapshot's passphrase, base64.
 pub const PASSPHRASE_HEADER: &str = "x-trireme-passphrase";
+
+/// The header that carries the public key of a snapshot's key file, hexadecimal.
+pub const PUBLIC_KEY_HEADER: &str = "x-trireme-snapshot-key";
 
 /// The most that a body may hold here: who joins is not known yet.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -39,6 +46,8 @@ pub type Archive = BoxStream<'static, Result<Bytes, std::io::Error>>;
 pub enum SnapshotKeys {
     /// They are within, sealed under this passphrase.
     Sealed(Vec<u8>),
+    /// They are within, sealed for the holder of the key file with this public key.
+    SealedFor(String),
     /// They are left out, as the caller said explicitly.
     LeftOut,
 }
@@ -91,6 +100,28 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// An archive of the store from which a cluster can be restored.
     async fn snapshot(&self, keys: SnapshotKeys) -> Result<Archive, Status>;
+
+    /// The schedules of snapshots and how they go.
+    async fn snapshot_schedules(&self) -> Result<SnapshotScheduleList, Status>;
+
+    /// One schedule.
+    async fn snapshot_schedule(&self, name: &str) -> Result<SnapshotScheduleStatus, Status>;
+
+    /// Makes or changes a schedule.
+    async fn put_snapshot_schedule(
+        &self,
+        name: &str,
+        schedule: SnapshotSchedulePut,
+    ) -> Result<SnapshotScheduleStatus, Status>;
+
+    /// Forgets a schedule.
+    async fn remove_snapshot_schedule(&self, name: &str) -> Result<(), Status>;
+
+    /// Asks for a run of a schedule now.
+    async fn run_snapshot_schedule(&self, name: &str) -> Result<SnapshotRequested, Status>;
+
+    /// The snapshots that schedules made.
+    async fn snapshots(&self) -> Result<SnapshotList, Status>;
 
     /// Hands leadership to `to`, or to whoever is furthest.
     async fn transfer_leader(&self, to: Option<&str>) -> Result<(), Status>;
@@ -154,6 +185,7 @@ pub async fn answer(
             let keys = snapshot_keys(&parts.headers, query)?;
             Ok(archive(cluster.snapshot(keys).await?))
         }
+        (method, ["snapshots", rest @ ..]) => snapshots(cluster, method, rest, body).await,
         (&Method::GET, ["explain"]) => {
             let (Some(resource), Some(name)) = (query.text("resource"), query.text("name")) else {
                 return Err(Status::bad_request(
@@ -164,6 +196,32 @@ pub async fn answer(
                 .explain(resource, query.text("namespace"), name)
                 .await?;
             Ok(ok(&serde_json::json!({ "lines": lines })))
+        }
+        _ => Err(not_found()),
+    }
+}
+
+/// Answers a request below `/cluster/v1/snapshots/`.
+async fn snapshots(
+    cluster: &dyn Cluster,
+    method: &Method,
+    words: &[&str],
+    body: &Bytes,
+) -> Result<Answer, Status> {
+    match (method, words) {
+        (&Method::GET, []) => Ok(ok(&cluster.snapshots().await?)),
+        (&Method::GET, ["schedules"]) => Ok(ok(&cluster.snapshot_schedules().await?)),
+        (&Method::GET, ["schedules", name]) => Ok(ok(&cluster.snapshot_schedule(name).await?)),
+        (&Method::PUT, ["schedules", name]) => {
+            let put = read_json(body)?;
+            Ok(ok(&cluster.put_snapshot_schedule(name, put).await?))
+        }
+        (&Method::DELETE, ["schedules", name]) => {
+            cluster.remove_snapshot_schedule(name).await?;
+            Ok(done(name))
+        }
+        (&Method::POST, ["schedules", name, "run"]) => {
+            Ok(ok(&cluster.run_snapshot_schedule(name).await?))
         }
         _ => Err(not_found()),
     }
@@ -207,11 +265,17 @@ pub fn forbidden(caller: &Caller, parts: &Parts) -> Status {
 }
 
 fn snapshot_keys(headers: &HeaderMap, query: &Query) -> Result<SnapshotKeys, Status> {
+    if let Some(key) = headers.get(PUBLIC_KEY_HEADER) {
+        let key = key.to_str().map_err(|_| {
+            Status::bad_request(format!("the header {PUBLIC_KEY_HEADER} is no text"))
+        })?;
+        return Ok(SnapshotKeys::SealedFor(key.to_owned()));
+    }
     let Some(passphrase) = headers.get(PASSPHRASE_HEADER) else {
         return match query.get("keys") {
             Some("none") => Ok(SnapshotKeys::LeftOut),
             _ => Err(Status::bad_request(format!(
-                "a snapshot holds the cluster's keys: give a passphrase in the header {PASSPHRASE_HEADER} (base64), or ask for one without keys by ?keys=none"
+                "a snapshot holds the cluster's keys: give a passphrase in the header {PASSPHRASE_HEADER} (base64), a key file's public key in {PUBLIC_KEY_HEADER}, or ask for one without keys by ?keys=none"
             ))),
         };
     };

@@ -1,5 +1,9 @@
 //! What can be typed.
 
+mod snapshot;
+
+pub use snapshot::{Recover, Schedule, Seal, Set, Snapshot};
+
 use crate::past::{At, parse_at};
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -89,6 +93,8 @@ pub enum Command {
     /// Save the cluster's state, look at a saved one, restore it
     #[command(subcommand)]
     Snapshot(Snapshot),
+    /// Make a cluster of one surviving master, after the majority is gone for good; on that master, stopped
+    Recover(Recover),
     /// Images on the nodes
     #[command(subcommand)]
     Image(Image),
@@ -435,48 +441,6 @@ pub enum Member {
     Remove {
         /// Its name or id
         member: String,
-    },
-}
-
-/// `ctl snapshot`.
-#[derive(Subcommand)]
-pub enum Snapshot {
-    /// Save the whole state in a file, while the cluster works on
-    Save {
-        /// The file
-        file: PathBuf,
-        /// A file with the passphrase under which the cluster's keys are sealed
-        #[arg(long, required_unless_present = "no_keys", conflicts_with = "no_keys")]
-        passphrase_file: Option<PathBuf>,
-        /// Without the cluster's keys: a restore then needs them from elsewhere
-        #[arg(long)]
-        no_keys: bool,
-        #[command(flatten)]
-        output: OutputArg,
-    },
-    /// Check a saved state and tell what it holds
-    Status {
-        /// The file
-        file: PathBuf,
-        #[command(flatten)]
-        output: OutputArg,
-    },
-    /// Make a new cluster of a saved state, on a master whose data directory is empty
-    Restore {
-        /// The file
-        file: PathBuf,
-        /// The master's data directory
-        #[arg(long)]
-        data_dir: PathBuf,
-        /// The master's name
-        #[arg(long)]
-        name: String,
-        /// The master's address
-        #[arg(long)]
-        address: String,
-        /// A file with the passphrase that seals the keys
-        #[arg(long)]
-        passphrase_file: PathBuf,
     },
 }
 

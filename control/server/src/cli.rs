@@ -39,8 +39,16 @@ pub enum Command {
     Run(Run),
     /// Make a new cluster of a snapshot, in an empty data directory; then `control run` it
     Restore(Restore),
-    /// Check a snapshot and tell what it holds
+    /// Make a cluster of this one master, whose majority is gone for good; the others then join it anew
+    Recover(Recover),
+    /// Check a snapshot's checksums and tell what it holds
     SnapshotStatus(SnapshotStatus),
+    /// Restore a snapshot into a scratch folder, compare it with what its source held, and tell what it holds
+    SnapshotVerify(SnapshotVerify),
+    /// Store what comes on standard input as an object of S3-compatible storage
+    SnapshotPut(SnapshotPut),
+    /// Make a key file for snapshots: it opens what is sealed with its public key
+    SnapshotKeygen(SnapshotKeygen),
     /// Print a completion script for a shell
     Completion {
         /// Which shell
@@ -77,6 +85,10 @@ pub struct Run {
     /// A file with the join token; a master keeps one in its data directory, as `join-token`
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Should the data directory be that of a master of a former cluster (before a restore or recovery), set what it holds aside in a
+    /// folder `former-...` within it, and join anew; nothing is deleted
+    #[arg(long, requires = "join")]
+    pub rejoin: bool,
     /// The port of the API
     #[arg(long, default_value_t = 6443)]
     pub api_port: u16,
@@ -133,8 +145,8 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 /// `control restore`.
 #[derive(Args)]
 pub struct Restore {
-    /// The snapshot
-    pub file: PathBuf,
+    /// The snapshot: a file, or s3://bucket/name
+    pub file: String,
     /// The master's data directory; it must be empty or absent
     #[arg(long, value_name = "DIR", default_value = "/var/lib/trireme/control")]
     pub data_dir: PathBuf,
@@ -150,19 +162,110 @@ pub struct Restore {
     /// The port for the other masters
     #[arg(long, default_value_t = 2380)]
     pub peer_port: u16,
+    /// How the snapshot's keys are opened
+    #[command(flatten)]
+    pub opener: OpenerArgs,
+    /// How the storage is reached
+    #[command(flatten)]
+    pub s3: S3Args,
+}
+
+/// What opens the keys in a snapshot.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub struct OpenerArgs {
     /// A file with the passphrase that seals the snapshot's keys
     #[arg(long, value_name = "FILE")]
-    pub passphrase_file: PathBuf,
+    pub passphrase_file: Option<PathBuf>,
+    /// The key file for which the snapshot's keys are sealed
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// How S3-compatible storage is reached; keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the machine's role.
+#[derive(Args, Clone, Default)]
+pub struct S3Args {
+    /// The service's URL, where it is not AWS
+    #[arg(long, value_name = "URL", env = "AWS_ENDPOINT_URL")]
+    pub s3_endpoint: Option<String>,
+    /// The region
+    #[arg(long, value_name = "NAME", env = "AWS_REGION")]
+    pub s3_region: Option<String>,
+    /// A file with the CA of the service, where this machine does not know it
+    #[arg(long, value_name = "FILE", env = "AWS_CA_BUNDLE")]
+    pub s3_ca_file: Option<PathBuf>,
+    /// Tell the bucket by the host's name rather than in the path
+    #[arg(long)]
+    pub s3_virtual_hosted: bool,
+}
+
+/// `control recover`.
+#[derive(Args)]
+pub struct Recover {
+    /// The stopped master's data directory
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/trireme/control")]
+    pub data_dir: PathBuf,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Only tell what there is and what may be lost
+    #[arg(long, conflicts_with = "yes")]
+    pub dry_run: bool,
+    /// How to print
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+}
+
+/// `control snapshot-verify`.
+#[derive(Args)]
+pub struct SnapshotVerify {
+    /// The snapshot: a file, or s3://bucket/name
+    pub file: String,
+    /// Where the scratch folder is made; it needs room for the whole state. Default: the folder of temporary files
+    #[arg(long, value_name = "DIR")]
+    pub scratch_dir: Option<PathBuf>,
+    /// Also open the keys with this passphrase
+    #[arg(long, value_name = "FILE", conflicts_with = "key_file")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Also open the keys with this key file
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// How to print
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+    /// How the storage is reached
+    #[command(flatten)]
+    pub s3: S3Args,
+}
+
+/// `control snapshot-put`.
+#[derive(Args)]
+pub struct SnapshotPut {
+    /// The object: s3://bucket/name
+    pub url: String,
+    /// How the storage is reached
+    #[command(flatten)]
+    pub s3: S3Args,
+}
+
+/// `control snapshot-keygen`.
+#[derive(Args)]
+pub struct SnapshotKeygen {
+    /// The file; it must not exist
+    pub file: PathBuf,
 }
 
 /// `control snapshot-status`.
 #[derive(Args)]
 pub struct SnapshotStatus {
-    /// The snapshot
-    pub file: PathBuf,
+    /// The snapshot: a file, or s3://bucket/name
+    pub file: String,
     /// How to print
     #[arg(short, long, default_value = "table")]
     pub output: Output,
+    /// How the storage is reached
+    #[command(flatten)]
+    pub s3: S3Args,
 }
 
 /// How to print.

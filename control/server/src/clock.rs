@@ -28,6 +28,18 @@ pub fn name_suffix() -> String {
         .collect()
 }
 
+/// Randomness for cryptography.
+pub fn rng() -> rand::rngs::ThreadRng {
+    rand::rng()
+}
+
+/// So many random bytes.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rng().fill(&mut bytes[..]);
+    bytes
+}
+
 /// So many random bytes, as hexadecimal digits.
 pub fn secret(bytes: usize) -> String {
     let mut secret = vec![0; bytes];

@@ -2,8 +2,8 @@
 
 use crate::pki::{Authority, Subject};
 use crate::settings::{self, MasterIdentity};
-use crate::vault::{self, Keys};
-use crate::{clock, tokens};
+use crate::vault::{self, Holder, Keys};
+use crate::{clock, snapshots, tokens};
 use api::{Archive, Check, Cluster, Proof, SnapshotKeys};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,6 +16,10 @@ use objects::cluster::{
 };
 use objects::identities::{NODES_GROUP, node_user};
 use objects::past::HistoryKeep;
+use objects::snapshots::{
+    SnapshotList, SnapshotRequested, SnapshotScheduleList, SnapshotSchedulePut,
+    SnapshotScheduleStatus,
+};
 use objects::{ObjectKey, Reason, Status, names};
 use raft_store::{MembershipError, RaftStore};
 use runtime::Runtime;
@@ -23,6 +27,8 @@ use std::net::IpAddr;
 
 /// The cluster as this master knows it.
 pub struct Masters {
+    /// The schedules of snapshots.
+    pub snapshots: snapshots::Settings,
     /// The store.
     pub store: RaftStore,
     /// Who this master is.
@@ -113,9 +119,41 @@ impl Cluster for Masters {
         let extra = match keys {
             SnapshotKeys::LeftOut => None,
             SnapshotKeys::Sealed(passphrase) => Some(self.sealed_keys(passphrase).await?),
+            SnapshotKeys::SealedFor(key) => {
+                let holder = Holder::of_public_key(&key).map_err(wrong)?;
+                Some(self.locked(&holder).map_err(wrong)?)
+            }
         };
         let archive = self.store.archive(extra).await.map_err(unavailable)?;
         Ok(archive.boxed())
+    }
+
+    async fn snapshot_schedules(&self) -> Result<SnapshotScheduleList, Status> {
+        self.snapshots.list().await
+    }
+
+    async fn snapshot_schedule(&self, name: &str) -> Result<SnapshotScheduleStatus, Status> {
+        self.snapshots.get(name).await
+    }
+
+    async fn put_snapshot_schedule(
+        &self,
+        name: &str,
+        schedule: SnapshotSchedulePut,
+    ) -> Result<SnapshotScheduleStatus, Status> {
+        self.snapshots.put(name, schedule).await
+    }
+
+    async fn remove_snapshot_schedule(&self, name: &str) -> Result<(), Status> {
+        self.snapshots.remove(name).await
+    }
+
+    async fn run_snapshot_schedule(&self, name: &str) -> Result<SnapshotRequested, Status> {
+        self.snapshots.request(name).await
+    }
+
+    async fn snapshots(&self) -> Result<SnapshotList, Status> {
+        self.snapshots.saved().await
     }
 
     async fn transfer_leader(&self, to: Option<&str>) -> Result<(), Status> {
@@ -243,15 +281,17 @@ impl Masters {
     async fn sealed_keys(&self, passphrase: Vec<u8>) -> Result<Bytes, Status> {
         let passphrase = String::from_utf8(passphrase)
             .map_err(|_| Status::bad_request("the passphrase is not UTF-8"))?;
+        let holder = tokio::task::spawn_blocking(move || Holder::of_passphrase(&passphrase)).await;
+        let holder = holder.map_err(Status::internal)?.map_err(wrong)?;
+        self.locked(&holder).map_err(wrong)
+    }
+
+    fn locked(&self, holder: &Holder) -> anyhow::Result<Bytes> {
         let keys = Keys {
             authority: self.authority.clone(),
             settings: self.identity.settings.clone(),
         };
-        let sealed = tokio::task::spawn_blocking(move || vault::lock(&keys, &passphrase)).await;
-        let sealed = sealed
-            .map_err(Status::internal)?
-            .map_err(|error| Status::bad_request(error.to_string()))?;
-        Ok(Bytes::from(sealed))
+        vault::lock(&keys, holder).map(Bytes::from)
     }
 }
 
@@ -262,6 +302,10 @@ fn check_name(what: &str, name: &str) -> Result<(), Status> {
             "{what} {name:?} is not valid: {fault}"
         ))),
     }
+}
+
+fn wrong(error: anyhow::Error) -> Status {
+    Status::bad_request(format!("{error:#}"))
 }
 
 fn refused(error: MembershipError) -> Status {

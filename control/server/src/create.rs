@@ -2,9 +2,9 @@
 //! last, so that a directory without it holds nothing of worth and may be filled again.
 
 use crate::cli::Run;
-use crate::clock;
 use crate::pki::{Authority, Subject};
 use crate::settings::{self, DataDir, MasterIdentity};
+use crate::{clock, former};
 use anyhow::{Context, Result, bail, ensure};
 use client::{Identity, JoinToken};
 use objects::Reason;
@@ -29,6 +29,9 @@ const JOIN_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// The master that the directory holds, made first when it holds none.
 pub async fn identity(dir: &DataDir, args: &Run, name: &str) -> Result<MasterIdentity> {
+    if args.rejoin {
+        former::set_aside(dir, args).await?;
+    }
     if let Some(identity) = dir.identity()? {
         ensure!(
             identity.name == name,
@@ -36,6 +39,7 @@ pub async fn identity(dir: &DataDir, args: &Run, name: &str) -> Result<MasterIde
             dir.root().display(),
             identity.name
         );
+        former::refuse(dir, &identity, args).await?;
         return Ok(identity);
     }
     if args.init {
@@ -66,6 +70,7 @@ fn found(dir: &DataDir, args: &Run, name: &str) -> Result<MasterIdentity> {
         founder: true,
         opened: false,
         settings,
+        store: None,
     };
     establish(dir, &authority, &identity, args.address)?;
     Ok(identity)
@@ -73,13 +78,7 @@ fn found(dir: &DataDir, args: &Run, name: &str) -> Result<MasterIdentity> {
 
 /// A member of a cluster that runs.
 async fn join(dir: &DataDir, args: &Run, name: &str) -> Result<MasterIdentity> {
-    let path = args
-        .token_file
-        .as_deref()
-        .context("--join needs --token-file")?;
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the token file {}", path.display()))?;
-    let token: JoinToken = text.parse()?;
+    let token = token(args)?;
     let request = JoinRequest::Master {
         member: own_addresses(args, name),
         replaces: args.replace.clone(),
@@ -113,6 +112,7 @@ async fn join(dir: &DataDir, args: &Run, name: &str) -> Result<MasterIdentity> {
         founder: false,
         opened: false,
         settings,
+        store: None,
     };
     establish(dir, &authority, &identity, args.address)?;
     Ok(identity)
@@ -125,6 +125,17 @@ pub fn own_addresses(args: &Run, name: &str) -> MemberAdd {
         peer_address: host_port(args.address, args.peer_port),
         api_url: format!("https://{}", host_port(args.address, args.api_port)),
     }
+}
+
+/// The join token that the command line names.
+pub fn token(args: &Run) -> Result<JoinToken> {
+    let path = args
+        .token_file
+        .as_deref()
+        .context("--join needs --token-file")?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the token file {}", path.display()))?;
+    Ok(text.parse()?)
 }
 
 /// Asks until some master can answer; a refusal is final.

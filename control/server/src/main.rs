@@ -6,16 +6,21 @@ mod cli;
 mod clock;
 mod cluster;
 mod create;
+mod former;
 mod operator;
 mod peers;
 mod pki;
+mod recover;
 mod rejoin;
 mod restore;
 mod run;
 mod settings;
 mod shell;
+mod snapshots;
+mod source;
 mod tokens;
 mod vault;
+mod verify;
 
 use clap::{CommandFactory, Parser};
 use cli::{Cli, Command, LogFormat};
@@ -25,6 +30,12 @@ use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Says which library of cryptography those use that leave it open: the one that the whole project uses.
+fn use_ring() {
+    // Only the first choice counts, and it is the same each time.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -39,10 +50,15 @@ fn main() -> ExitCode {
         LogFormat::Text => log.with_ansi(colours).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
+    use_ring();
     let done = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Restore(args) => restore::restore(&args),
-        Command::SnapshotStatus(args) => restore::status(&args),
+        Command::Recover(args) => recover::recover(&args),
+        Command::SnapshotStatus(args) => verify::status(&args),
+        Command::SnapshotVerify(args) => verify::verify(&args),
+        Command::SnapshotPut(args) => source::put(&args),
+        Command::SnapshotKeygen(args) => source::keygen(&args),
         Command::Completion { shell } => {
             clap_complete::generate(
                 shell,

@@ -27,7 +27,8 @@ pub async fn rejoin(
     let member_id = ask_for_new_id(dir, args, identity)
         .await
         .with_context(|| format!("{reason}; and the other masters do not take this one back"))?;
-    let aside = damage::set_aside(&dir.store()).context("the damaged store cannot be set aside")?;
+    let aside =
+        damage::set_aside(&dir.store(identity)).context("the damaged store cannot be set aside")?;
     if let Some(aside) = aside {
         tracing::warn!(folder = %aside.display(), "the damaged store was set aside; it may be deleted");
     }

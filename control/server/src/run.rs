@@ -7,6 +7,7 @@ use crate::operator::OperatorFiles;
 use crate::pki::Authority;
 use crate::settings::{self, DataDir, MasterIdentity};
 use crate::shell::MachineShell;
+use crate::snapshots::{Scheduler, Settings, SnapshotRunner};
 use crate::{boot, peers, rejoin};
 use anyhow::{Context, Result, anyhow, bail};
 use api::{ApiConfig, ApiServer, NodeClientTls, PemBundle, ServerTls};
@@ -108,9 +109,9 @@ async fn open_store(
     mut identity: MasterIdentity,
     keys: &Keys,
 ) -> Result<(MasterIdentity, RaftStore)> {
-    let is_lost = identity.opened && !raft_store::identity::is_member(&dir.store());
+    let is_lost = identity.opened && !raft_store::identity::is_member(&dir.store(&identity));
     let reason = match is_lost {
-        true => format!("its store in {} is gone", dir.store().display()),
+        true => format!("its store in {} is gone", dir.store(&identity).display()),
         false => match RaftStore::open(store_config(args, dir, &identity, keys)?).await {
             Ok(store) => return keep_opened(dir, identity, store),
             Err(error) if error.is_damage() => format!("{:#}", anyhow!(error)),
@@ -202,7 +203,21 @@ impl Master {
             shell,
             controllers: reconcile::controller::all(&self.identity.settings),
         };
+        let snapshots = Settings {
+            store: self.store.clone(),
+            authority: self.authority.clone(),
+        };
+        let scheduler = Scheduler {
+            runner: SnapshotRunner {
+                store: self.store.clone(),
+                identity: self.identity.clone(),
+                authority: self.authority.clone(),
+                scratch: self.dir.scratch(),
+            },
+            counters: Arc::default(),
+        };
         let masters = Masters {
+            snapshots,
             store: self.store.clone(),
             identity: self.identity.clone(),
             authority: self.authority.clone(),
@@ -238,6 +253,7 @@ impl Master {
             stop.clone(),
         ));
         parts.spawn(files.keep(stop.clone()));
+        parts.spawn(scheduler.run(stop.clone()));
         Ok(parts)
     }
 }
@@ -250,7 +266,7 @@ fn store_config(
 ) -> Result<Config> {
     let tls = peers::tls(&keys.authority, &keys.certificate)?;
     Ok(Config {
-        data_dir: dir.store(),
+        data_dir: dir.store(identity),
         cluster_id: identity.cluster_id.clone(),
         member_id: identity.member_id,
         name: identity.name.clone(),

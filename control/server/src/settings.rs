@@ -1,8 +1,8 @@
 //! What a master is told on its command line, and what it keeps in its data directory between starts.
 //!
 //! Layout of the directory: `identity.json` (who this master is in which cluster), `pki/` (the CA and this master's
-//! certificate), `store/` (the store), `admin.kubeconfig` and `join-token` for the person who runs it. Everything is readable by
-//! root alone.
+//! certificate), `store/` (the store; after a recovery, a folder that the identity names), `admin.kubeconfig` and `join-token` for
+//! the person who runs it, `former-…/` (what was set aside). Everything is readable by root alone.
 
 use crate::pki::Authority;
 use anyhow::{Context, Result};
@@ -16,6 +16,11 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+/// The store's folder, where the identity names no other.
+pub const STORE: &str = "store";
+/// Folders of what was set aside begin so.
+const FORMER: &str = "former-";
 
 /// The tenth address of the services' network answers DNS, as in most Kubernetes clusters.
 const DNS_HOST: u32 = 10;
@@ -102,6 +107,17 @@ pub struct MasterIdentity {
     pub opened: bool,
     /// What all masters share.
     pub settings: ClusterSettings,
+    /// The store's folder within the data directory, where it is not `store`. A recovery fills a new one, and switches to it with
+    /// the one write of this record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+}
+
+impl MasterIdentity {
+    /// The name of the store's folder.
+    pub fn store(&self) -> &str {
+        self.store.as_deref().unwrap_or(STORE)
+    }
 }
 
 /// The data directory of a master.
@@ -141,9 +157,57 @@ impl DataDir {
         &self.root
     }
 
-    /// Where the store lies.
-    pub fn store(&self) -> PathBuf {
-        self.root.join("store")
+    /// Where the store of this master lies.
+    pub fn store(&self, identity: &MasterIdentity) -> PathBuf {
+        self.root.join(identity.store())
+    }
+
+    /// Where snapshots are restored to be verified.
+    pub fn scratch(&self) -> PathBuf {
+        self.root.join("scratch")
+    }
+
+    /// Moves everything into a folder of its own within the directory, which can then be filled anew; tells its path. Nothing is
+    /// deleted. The identity goes first: without it the directory holds no master, so that an interruption leaves either the former
+    /// master, or none and what another try sets aside.
+    pub fn set_aside(&self) -> Result<PathBuf> {
+        let label = match self.identity()? {
+            Some(identity) => format!("{}-m{}", &identity.cluster_id, identity.member_id),
+            None => "rest".to_owned(),
+        };
+        let names = (1..).map(|number| match number {
+            1 => format!("{FORMER}{label}"),
+            _ => format!("{FORMER}{label}-{number}"),
+        });
+        let folder = names
+            .map(|name| self.root.join(name))
+            .find(|folder| !folder.exists())
+            .expect("the numbers do not end");
+        let failed = || {
+            format!(
+                "cannot set {} aside in {}",
+                self.root.display(),
+                folder.display()
+            )
+        };
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .with_context(failed)?;
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.root).with_context(failed)? {
+            names.push(entry.with_context(failed)?.file_name());
+        }
+        names.retain(|name| name != "lost+found" && !name.to_string_lossy().starts_with(FORMER));
+        names.sort_by_key(|name| name != "identity.json");
+        for name in names {
+            fs::rename(self.root.join(&name), folder.join(&name)).with_context(failed)?;
+            fs::File::open(&self.root)
+                .and_then(|root| root.sync_all())
+                .with_context(failed)?;
+        }
+        DataDir::open(&self.root)?;
+        Ok(folder)
     }
 
     /// The identity; None when this master was never made.
@@ -277,9 +341,26 @@ mod tests {
             founder: true,
             opened: false,
             settings: defaults(),
+            store: None,
         };
         dir.keep_identity(&identity).expect("writes");
-        assert_eq!(dir.identity().expect("reads"), Some(identity));
+        assert_eq!(dir.identity().expect("reads").as_ref(), Some(&identity));
+        fs::create_dir(dir.store(&identity)).expect("makes");
+        fs::create_dir(dir.root().join("lost+found")).expect("makes");
+        let former = dir.set_aside().expect("moves");
+        assert!(former.ends_with("former-c-m3") && former.join("store").is_dir());
+        assert_eq!(dir.identity().expect("reads"), None);
+        assert!(dir.root().join("lost+found").is_dir() && !dir.root().join("store").exists());
+        dir.keep_identity(&identity).expect("writes");
+        assert!(
+            dir.set_aside().expect("moves").ends_with("former-c-m3-2"),
+            "what was set aside before stays"
+        );
+        assert_eq!(
+            fs::read_dir(&former).expect("reads").count(),
+            3,
+            "identity, pki, store"
+        );
         fs::write(dir.root().join("identity.json"), "{").expect("writes");
         assert!(
             dir.identity()

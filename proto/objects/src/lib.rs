@@ -17,6 +17,7 @@ pub mod patch;
 pub mod quantity;
 mod secret;
 pub mod selector;
+pub mod snapshots;
 mod status;
 mod time;
 

@@ -1,20 +1,25 @@
 //! The bytes of an archive: a magic, then sections, each with its length and CRC-32C, the last one the SHA-256 of all before.
 //!
 //! ```text
-//! "trireme archive 1\n"
+//! "trireme archive 2\n"
 //! section := kind: u8, length: u32 LE, body, crc32c(kind, length, body): u32 LE
 //! 1 header   JSON
 //! 2 block    zstd of: table name (length u8), then key (length u32 LE) and value (length u32 LE) again and again
 //! 3 extra    bytes of the caller
 //! 4 end      SHA-256 of everything before this section
+//! 5 sums     JSON: records, bytes and SHA-256 of each table as it was read from the source; from format 2 on
 //! ```
+//!
+//! Format 1, which has no sums, is read too.
 
 use super::ArchiveError;
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 
-pub const MAGIC: &[u8; 18] = b"trireme archive 1\n";
+pub const MAGIC: &[u8; 18] = b"trireme archive 2\n";
 const MAGIC_VERSION_AT: usize = 16;
+/// The formats that are read.
+const FORMATS: [u8; 2] = [b'1', b'2'];
 
 /// The largest section that is accepted.
 const SECTION_BYTES_MAX: u32 = 128 << 20;
@@ -25,6 +30,7 @@ pub enum Kind {
     Block = 2,
     Extra = 3,
     End = 4,
+    Sums = 5,
 }
 
 /// Writes sections.
@@ -87,14 +93,13 @@ impl<R: Read> SectionReader<R> {
         };
         let magic: [u8; MAGIC.len()] = reader.take("its first line")?;
         reader.hash.update(magic);
-        if magic == *MAGIC {
-            return Ok(reader);
-        }
-        match magic[..MAGIC_VERSION_AT] == MAGIC[..MAGIC_VERSION_AT] {
-            true => Err(ArchiveError::UnknownFormat(char::from(
-                magic[MAGIC_VERSION_AT],
-            ))),
-            false => Err(ArchiveError::NotAnArchive),
+        let format = magic[MAGIC_VERSION_AT];
+        let mut as_ours = magic;
+        as_ours[MAGIC_VERSION_AT] = MAGIC[MAGIC_VERSION_AT];
+        match (as_ours == *MAGIC, FORMATS.contains(&format)) {
+            (true, true) => Ok(reader),
+            (true, false) => Err(ArchiveError::UnknownFormat(char::from(format))),
+            (false, _) => Err(ArchiveError::NotAnArchive),
         }
     }
 
@@ -118,6 +123,7 @@ impl<R: Read> SectionReader<R> {
             2 => Kind::Block,
             3 => Kind::Extra,
             4 => Kind::End,
+            5 => Kind::Sums,
             _ => return Err(ArchiveError::Damaged { offset: at }),
         };
         if kind == Kind::End {

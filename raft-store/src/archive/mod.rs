@@ -5,10 +5,17 @@
 
 mod chunks;
 mod format;
+mod rehearse;
 mod restore;
+mod sums;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use chunks::ChunkWriter;
-pub use restore::{RestoreError, restore};
+pub use rehearse::{Rehearsal, rehearse};
+pub(crate) use restore::begin_anew;
+pub use restore::{RestoreError, Restored, restore};
+pub use sums::{TableSum, sums_of};
 
 use crate::types::{LogId, StoredMembership};
 use bytes::Bytes;
@@ -18,6 +25,7 @@ use objects::Revision;
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 use std::ops::{Bound, ControlFlow};
+use sums::Summing;
 
 /// Keys and values of one block before compression.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -41,7 +49,7 @@ pub enum ArchiveError {
     NotAnArchive,
     /// Written by a later version.
     #[error(
-        "the archive has format {0}, this program reads format 1; use the version that wrote it, or a later one"
+        "the archive has format {0}, this program reads formats 1 and 2; use the version that wrote it, or a later one"
     )]
     UnknownFormat(char),
     /// The end is missing.
@@ -85,6 +93,37 @@ pub struct Header {
     pub membership: StoredMembership,
     /// The largest id that any member ever had.
     pub member_id_max: u64,
+    /// The program that wrote it, with its version; absent in format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+    /// The format of the records in the tables; absent in format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record_format: Option<u8>,
+    /// When it was saved, in milliseconds since 1970; absent where it only feeds another member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved_ms: Option<u64>,
+}
+
+/// What goes into an archive beside the tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// The cluster.
+    pub cluster_id: &'a str,
+    /// The time, where the archive is kept.
+    pub saved_ms: Option<u64>,
+    /// Bytes of the caller, such as the cluster's CA under a passphrase.
+    pub extra: Option<&'a [u8]>,
+}
+
+impl<'a> Origin<'a> {
+    /// An archive that only brings the state to another member.
+    pub(crate) fn transfer(cluster_id: &'a str) -> Self {
+        Origin {
+            cluster_id,
+            saved_ms: None,
+            extra: None,
+        }
+    }
 }
 
 /// What a check of an archive found.
@@ -98,6 +137,8 @@ pub struct Summary {
     pub bytes: u64,
     /// The caller's own bytes.
     pub extra: Option<Bytes>,
+    /// What each table held at the source; None in an archive of format 1.
+    pub sums: Option<Vec<TableSum>>,
 }
 
 /// One part of an archive, in the order in which they come.
@@ -106,34 +147,37 @@ pub enum Part {
     Block(Table, Vec<(Bytes, Bytes)>),
     /// The caller's own bytes.
     Extra(Bytes),
+    /// What each table held at the source.
+    Sums(Vec<TableSum>),
 }
 
-/// Writes the state of `view`. `extra` are bytes of the caller, such as the cluster's CA under a passphrase.
-pub fn write<T, W>(
-    view: &T,
-    cluster_id: &str,
-    extra: Option<&[u8]>,
-    out: W,
-) -> Result<Header, ArchiveError>
+/// Writes the state of `view`.
+pub fn write<T, W>(view: &T, origin: Origin<'_>, out: W) -> Result<Header, ArchiveError>
 where
     T: Tables,
     W: Write,
 {
     let own = crate::state::OwnRecords::load(view)?;
     let header = Header {
-        cluster_id: cluster_id.to_owned(),
+        cluster_id: origin.cluster_id.to_owned(),
         revision: Meta::load(view)?.revision,
         applied: own.applied,
         membership: own.membership,
         member_id_max: own.member_id_max,
+        program: Some(format!("trireme {}", env!("CARGO_PKG_VERSION"))),
+        record_format: Some(mvcc::codec::FORMAT),
+        saved_ms: origin.saved_ms,
     };
     let mut sections = SectionWriter::new(out)?;
     let json = serde_json::to_vec(&header).expect("a header is plain data with string keys");
     sections.section(Kind::Header, &json)?;
+    let mut sums = Vec::new();
     for table in Table::ALL {
-        write_table(view, table, &mut sections)?;
+        sums.push(write_table(view, table, &mut sections)?);
     }
-    if let Some(extra) = extra {
+    let json = serde_json::to_vec(&sums).expect("sums are plain data");
+    sections.section(Kind::Sums, &json)?;
+    if let Some(extra) = origin.extra {
         sections.section(Kind::Extra, extra)?;
     }
     sections.finish()?;
@@ -144,9 +188,10 @@ fn write_table<T: Tables, W: Write>(
     view: &T,
     table: Table,
     sections: &mut SectionWriter<W>,
-) -> Result<(), ArchiveError> {
+) -> Result<TableSum, ArchiveError> {
     let start = block_of(table);
     let mut block = start.clone();
+    let mut summing = Summing::new(table);
     let mut result = Ok(());
     view.scan(
         table,
@@ -154,6 +199,7 @@ fn write_table<T: Tables, W: Write>(
         Bound::Unbounded,
         false,
         &mut |key, value| {
+            summing.add(key, value);
             put_bytes(&mut block, key);
             put_bytes(&mut block, value);
             if block.len() < BLOCK_BYTES {
@@ -168,10 +214,10 @@ fn write_table<T: Tables, W: Write>(
         },
     )?;
     result?;
-    match block.len() > start.len() {
-        true => write_block(&block, sections),
-        false => Ok(()),
+    if block.len() > start.len() {
+        write_block(&block, sections)?;
     }
+    Ok(summing.finish())
 }
 
 fn write_block<W: Write>(
@@ -191,10 +237,12 @@ fn block_of(table: Table) -> Vec<u8> {
 }
 
 fn put_bytes(block: &mut Vec<u8>, bytes: &[u8]) {
-    let length =
-        u32::try_from(bytes.len()).expect("a record is smaller than a request, which is bounded");
-    block.extend_from_slice(&length.to_le_bytes());
+    block.extend_from_slice(&length_of(bytes).to_le_bytes());
     block.extend_from_slice(bytes);
+}
+
+fn length_of(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("a record is smaller than a request, which is bounded")
 }
 
 /// Reads an archive part by part. Nothing may be put to use before `next_part` returned None: only then is the whole known to be
@@ -227,6 +275,9 @@ impl<R: Read> Reader<R> {
             None => Ok(None),
             Some((Kind::Extra, bytes)) => Ok(Some(Part::Extra(bytes.into()))),
             Some((Kind::Block, packed)) => read_block(&packed).map(Some),
+            Some((Kind::Sums, json)) => serde_json::from_slice(&json)
+                .map(|sums| Some(Part::Sums(sums)))
+                .map_err(|_| ArchiveError::Malformed("list of sums")),
             Some((Kind::Header | Kind::End, _)) => {
                 Err(ArchiveError::Malformed("order of sections"))
             }
@@ -275,10 +326,12 @@ pub fn verify<R: Read>(input: R) -> Result<Summary, ArchiveError> {
         records: 0,
         bytes: 0,
         extra: None,
+        sums: None,
     };
     while let Some(part) = reader.next_part()? {
         match part {
             Part::Extra(bytes) => summary.extra = Some(bytes),
+            Part::Sums(sums) => summary.sums = Some(sums),
             Part::Block(_, records) => {
                 summary.records += records.len() as u64;
                 summary.bytes += records

@@ -501,6 +501,15 @@ fn verify_record(key: &[u8], value: &[u8], expected: Option<u64>) -> Result<LogI
     }
 }
 
+/// Adds to `batch` that the log is empty and nobody was voted for.
+pub(crate) fn clear(batch: &mut WriteBatch) {
+    let (start, end) = (0u64.to_be_bytes().to_vec(), u64::MAX.to_be_bytes().to_vec());
+    batch.delete_range(Family::Log, start, end);
+    batch.delete(Family::Own, PURGED_KEY);
+    batch.delete(Family::Own, VOTE_KEY);
+    batch.delete(Family::Own, COMMITTED_KEY);
+}
+
 fn read_json<T: serde::de::DeserializeOwned>(
     db: &Db,
     key: &[u8],

@@ -120,6 +120,9 @@ impl Link {
     }
 
     fn failed(&self, status: &tonic::Status) -> RPCError<TypeConfig> {
+        if status.code() == tonic::Code::PermissionDenied {
+            self.peers.refused(self.target, status.message());
+        }
         RPCError::Unreachable(Unreachable::from_string(format!(
             "{} at {}: {status}",
             self.target, self.address
@@ -217,8 +220,7 @@ impl Link {
         let writing = runtime::spawn_blocking(move || {
             archive::write(
                 &db.view(),
-                &cluster_id,
-                None,
+                archive::Origin::transfer(&cluster_id),
                 archive::ChunkWriter::new(sender),
             )
         });

@@ -77,7 +77,7 @@ impl Incoming {
         if cluster != &*self.cluster_id {
             return Err(format!(
                 "member {from} belongs to cluster {cluster}, this is cluster {}; \
-                 check the peer addresses and that no member of a cluster from before a restore still runs",
+                 check the peer addresses; a member of a cluster from before a restore or recovery must join anew",
                 self.cluster_id
             ));
         }

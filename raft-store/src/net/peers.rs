@@ -9,12 +9,15 @@ use hyper_util::rt::TokioIo;
 use rpc::raft::raft_client::RaftClient;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 /// The largest message that is sent or accepted.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// A refusal is logged once in so long.
+const REFUSAL_TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// A typed client of one member.
 pub type Client = RaftClient<InterceptedService<Wire, Outgoing>>;
@@ -27,6 +30,8 @@ pub struct Peers {
     connect_limit: Duration,
     /// Takes the place of the network in a simulation.
     transport: Option<Arc<dyn Transport>>,
+    /// When it was last told that another member refuses this one.
+    refusal_told: Mutex<Option<Instant>>,
     channels: Mutex<BTreeMap<(MemberId, Purpose), (String, Wire)>>,
     /// Where the members are according to the newest membership; whoever asks for a client may know an older address.
     addresses: Mutex<BTreeMap<MemberId, String>>,
@@ -47,6 +52,7 @@ impl Peers {
             tls,
             connect_limit,
             transport,
+            refusal_told: Mutex::default(),
             channels: Mutex::default(),
             addresses: Mutex::default(),
         }
@@ -55,6 +61,18 @@ impl Peers {
     /// Takes over where the members are.
     pub fn know(&self, addresses: BTreeMap<MemberId, String>) {
         *self.addresses.lock().expect("no holder of the lock panics") = addresses;
+    }
+
+    /// Tells, now and then, that another member will have nothing to do with this one: a person must act.
+    pub fn refused(&self, by: MemberId, reason: &str) {
+        let mut told = self
+            .refusal_told
+            .lock()
+            .expect("no holder of the lock panics");
+        if told.is_none_or(|told| told.elapsed() >= REFUSAL_TOLD_EVERY) {
+            *told = Some(Instant::now());
+            tracing::error!(by, reason, "another member refuses this one");
+        }
     }
 
     /// Who calls.

@@ -130,6 +130,9 @@ impl Raft for Service {
             .await
             .map_err(unavailable)?;
         let result = response.into_stream_result(previous, last.or(previous));
+        if result.is_ok() {
+            inner.contact.heard();
+        }
         Ok(Response::new(wire::from_append_result(&result)))
     }
 

@@ -47,8 +47,7 @@ pub fn install(
             let file = tempfile::NamedTempFile::new_in(tmp_dir).map_err(InstallError::Open)?;
             archive::write(
                 &source.view(),
-                cluster_id,
-                None,
+                archive::Origin::transfer(cluster_id),
                 BufWriter::new(file.as_file()),
             )?;
             file.into_temp_path()

@@ -2,7 +2,7 @@
 //! tells watchers their progress; and as leader ends leases and makes voters of learners that caught up. What it does about the
 //! past is said by `history`.
 
-use super::{Inner, leases, slow, space};
+use super::{Inner, contact, leases, slow, space};
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         persist(&inner).await;
         if tick % PROGRESS_TICKS == 0 {
             inner.hub.progress();
+            contact::keep(&inner);
         }
     }
 }

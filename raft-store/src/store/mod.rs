@@ -4,6 +4,7 @@
 //! be. Writes go to the leader, wherever it is.
 
 mod compare;
+mod contact;
 mod health;
 mod history;
 mod leader;
@@ -19,9 +20,10 @@ mod space;
 mod succession;
 
 pub(crate) use compare::{compare, hash_here};
+pub(crate) use contact::last_contact_ms;
 pub(crate) use maintenance::matched;
-pub(crate) use open::Inner;
 pub use open::Parts;
+pub(crate) use open::{Inner, is_lock};
 pub(crate) use propose::Forwarded;
 pub use service::{LeaseLife, LocalStatus};
 pub(crate) use slow::{SlowWrites, is_slow};
@@ -96,9 +98,15 @@ impl RaftStore {
             self.inner.db.clone(),
             self.inner.identity.cluster_id.clone(),
         );
+        let saved_ms = crate::clock::now_ms();
         runtime::spawn_blocking(move || {
             let out = archive::ChunkWriter::new(sender.clone());
-            if let Err(err) = archive::write(&db.view(), &cluster_id, extra.as_deref(), out) {
+            let origin = archive::Origin {
+                cluster_id: &cluster_id,
+                saved_ms: Some(saved_ms),
+                extra: extra.as_deref(),
+            };
+            if let Err(err) = archive::write(&db.view(), origin, out) {
                 tracing::warn!(error = %err, "an archive was not finished");
                 // A receiver that is gone does not want to know.
                 let _ = sender.blocking_send(Err(io::Error::other(err)));

@@ -1,5 +1,6 @@
 //! Brings a member up: checks whose folder it is, opens log and state, starts the consensus, the port and the tasks.
 
+use super::contact::Contact;
 use super::health::Health;
 use super::leases::LeaseClock;
 use super::space::Space;
@@ -40,6 +41,7 @@ pub(crate) struct Inner {
     pub condemnation: OnceLock<String>,
     /// Hashing reads everything, so one is done after the other.
     pub hashing: Mutex<()>,
+    pub contact: Contact,
     /// Runs while this member leads.
     pub lease_clock: std::sync::Mutex<Option<LeaseClock>>,
     pub applied: watch::Receiver<Applied>,
@@ -197,6 +199,7 @@ async fn start(
         metrics,
         space,
         health: Health::default(),
+        contact: Contact::default(),
         condemnation: OnceLock::new(),
         hashing: Mutex::new(()),
         lease_clock: std::sync::Mutex::default(),
@@ -377,7 +380,8 @@ fn open_db(data_dir: &Path) -> Result<Db, OpenError> {
     Ok(db)
 }
 
-fn is_lock(err: &EngineError) -> bool {
+/// Whether another process uses the database.
+pub(crate) fn is_lock(err: &EngineError) -> bool {
     let text = err.to_string();
     text.contains("/LOCK") || text.contains("lock hold by current process")
 }

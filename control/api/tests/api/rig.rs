@@ -17,7 +17,11 @@ use objects::cluster::{
     MemberList, MemberReplace, Replacement,
 };
 use objects::past::HistoryKeep;
-use objects::{Status, Timestamp, Uid};
+use objects::snapshots::{
+    SnapshotList, SnapshotRequested, SnapshotSchedule, SnapshotScheduleList, SnapshotSchedulePut,
+    SnapshotScheduleStatus,
+};
+use objects::{Reason, Status, Timestamp, Uid};
 use registry::{Pipeline, Registry, Shell};
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -354,9 +358,56 @@ impl Cluster for FakeCluster {
     async fn snapshot(&self, keys: SnapshotKeys) -> Result<Archive, Status> {
         let text = match keys {
             SnapshotKeys::Sealed(passphrase) => [b"sealed ", &passphrase[..]].concat(),
+            SnapshotKeys::SealedFor(key) => format!("sealed for {key}").into_bytes(),
             SnapshotKeys::LeftOut => b"bare".to_vec(),
         };
         Ok(Box::pin(futures::stream::iter([Ok(Bytes::from(text))])))
+    }
+
+    async fn snapshot_schedules(&self) -> Result<SnapshotScheduleList, Status> {
+        Ok(SnapshotScheduleList::default())
+    }
+
+    async fn snapshot_schedule(&self, name: &str) -> Result<SnapshotScheduleStatus, Status> {
+        Err(Status::failure(
+            404,
+            Reason::NotFound,
+            format!("no schedule {name}"),
+        ))
+    }
+
+    async fn put_snapshot_schedule(
+        &self,
+        name: &str,
+        put: SnapshotSchedulePut,
+    ) -> Result<SnapshotScheduleStatus, Status> {
+        Ok(SnapshotScheduleStatus {
+            schedule: SnapshotSchedule {
+                name: name.to_owned(),
+                ..put.schedule
+            },
+            next: None,
+            running: None,
+            last: None,
+            last_success: None,
+            failures: 0,
+        })
+    }
+
+    async fn remove_snapshot_schedule(&self, name: &str) -> Result<(), Status> {
+        assert_eq!(name, "nightly");
+        Ok(())
+    }
+
+    async fn run_snapshot_schedule(&self, name: &str) -> Result<SnapshotRequested, Status> {
+        assert_eq!(name, "nightly");
+        Ok(SnapshotRequested {
+            due: Timestamp::from_unix(0),
+        })
+    }
+
+    async fn snapshots(&self) -> Result<SnapshotList, Status> {
+        Ok(SnapshotList::default())
     }
 
     async fn transfer_leader(&self, _to: Option<&str>) -> Result<(), Status> {

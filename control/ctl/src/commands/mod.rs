@@ -1,6 +1,7 @@
 //! The subcommands, a file each.
 
 mod apply;
+mod control;
 mod delete;
 mod describe;
 mod diff;
@@ -11,9 +12,11 @@ mod history;
 mod image;
 mod logs;
 mod member;
+mod recover;
 mod restore;
 mod rollout;
 mod scale;
+mod schedule;
 mod snapshot;
 mod status;
 mod wait;
@@ -35,6 +38,9 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     {
         return snapshot::run_local(command).await;
     }
+    if let Command::Recover(args) = &cli.command {
+        return recover::run(args);
+    }
     let context = Context::new(&cli)?;
     match cli.command {
         Command::Get(args) => get::run(&context, args).await?,
@@ -54,7 +60,9 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Member(command) => member::run(&context, command).await?,
         Command::Snapshot(command) => snapshot::run(&context, command).await?,
         Command::Image(command) => image::run(&context, command).await?,
-        Command::Completion { .. } => unreachable!("handled above, since it needs no cluster"),
+        Command::Recover(_) | Command::Completion { .. } => {
+            unreachable!("handled above, since they need no cluster")
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
