@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A member that takes its damaged data does so within this.
-const TAKE_DEADLINE: Duration = Duration::from_secs(15);
+const TAKE_DEADLINE: Duration = Duration::from_secs(30);
 /// The longest tail that is cut off.
 const TAIL_MAX: u64 = 4096;
 
@@ -43,6 +43,7 @@ impl Fault<'_> {
             if self.bed.is_whole().await {
                 return Ok("came back by itself".to_owned());
             }
+            self.look_after()?;
             let refused = self.ended(name);
             let why = match refused {
                 Some(how) => format!("refused its data ({how})"),

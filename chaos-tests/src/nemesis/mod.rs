@@ -33,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 const LEADER_POLL: Duration = Duration::from_millis(100);
 /// A leader must be known within this, or the fault is skipped.
 const LEADER_DEADLINE: Duration = Duration::from_secs(10);
+/// How often a member is started again that ends because of a fault that is over.
+const STARTS_MAX: u32 = 3;
 /// How often a fault in force is looked after.
 const HOLD_POLL: Duration = Duration::from_millis(100);
 
@@ -62,11 +64,14 @@ impl Nemesis<'_> {
             number += 1;
             let kind = planned.kind.name();
             (self.progress)(kind);
-            self.with_beside(&mut number, planned)
+            let targets = self
+                .with_beside(&mut number, planned)
                 .await
                 .with_context(|| format!("fault {number} ({kind})"))?;
-            self.bed
-                .wait_until_whole()
+            let mut fault = self.fault(number, planned);
+            fault.targets = targets;
+            fault
+                .bring_back()
                 .await
                 .with_context(|| format!("after fault {number} ({kind}) was healed"))?;
             (self.progress)("");
@@ -78,13 +83,15 @@ impl Nemesis<'_> {
         Ok(())
     }
 
-    /// One fault, and the bad links beside it, which have a number of their own.
-    async fn with_beside(&mut self, number: &mut u32, planned: Planned) -> Result<()> {
+    /// One fault, and the bad links beside it, which have a number of their own. Returns the fault's targets.
+    async fn with_beside(&mut self, number: &mut u32, planned: Planned) -> Result<Vec<String>> {
         let Some(kind) = planned.beside else {
             return self.one(*number, planned).await;
         };
         let mut beside = self.fault(*number, Planned { kind, ..planned });
-        beside.find_leader().await?;
+        if beside.find_leader().await.is_err() {
+            return self.one(*number, planned).await;
+        }
         let links = beside.spoil_links()?;
         let targets = std::mem::take(&mut beside.targets);
         let beside = *number;
@@ -110,8 +117,8 @@ impl Nemesis<'_> {
         }
     }
 
-    /// One fault, from its beginning until everything is restored.
-    async fn one(&mut self, number: u32, planned: Planned) -> Result<()> {
+    /// One fault, from its beginning until everything is restored. Returns its targets.
+    async fn one(&mut self, number: u32, planned: Planned) -> Result<Vec<String>> {
         let mut fault = self.fault(number, planned);
         let outcome = fault.run().await;
         let restored = fault.bed.restore().await;
@@ -128,7 +135,8 @@ impl Nemesis<'_> {
         };
         fault.record(phase);
         match (error, restored) {
-            (None, restored) => restored,
+            (None, Ok(())) => Ok(fault.targets),
+            (None, Err(error)) => Err(error),
             (Some(error), Ok(())) => Err(error),
             (Some(error), Err(also)) => {
                 Err(error.context(format!("the members cannot be restored ({also:#})")))
@@ -276,6 +284,23 @@ impl Fault<'_> {
             ensure!(may_end, "{name} ended by itself ({how})");
         }
         Ok(())
+    }
+
+    /// Waits until the members are whole. A member that had to end because of the fault may do so a moment after it was healed,
+    /// and is started again.
+    async fn bring_back(&mut self) -> Result<()> {
+        let mut starts = 0;
+        loop {
+            let Err(error) = self.bed.wait_until_whole().await else {
+                return Ok(());
+            };
+            starts += 1;
+            if self.bed.ended().is_empty() || starts > STARTS_MAX {
+                return Err(error);
+            }
+            self.look_after()?;
+            self.bed.restore().await?;
+        }
     }
 
     /// How a member ended by itself, if it did.

@@ -218,20 +218,28 @@ impl Probe {
     where
         F: Future<Output = Result<T>>,
     {
-        let mut last = anyhow::anyhow!("there are no members");
+        let mut answers = Vec::new();
         for (name, channel) in &self.members {
             match ask(channel.clone()).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => last = error.context(format!("{name} answered")),
+                Err(error) => answers.push(format!("{name}: {}", told(&error))),
             }
         }
-        Err(last)
+        bail!("no member did it: {}", answers.join("; "))
     }
 
     fn channel(&self, name: &str) -> Result<Channel> {
         let found = self.members.iter().find(|(member, _)| member == name);
         let (_, channel) = found.with_context(|| format!("there is no member {name}"))?;
         Ok(channel.clone())
+    }
+}
+
+/// The text of a refusal; tonic's own tells its parts in all their forms.
+fn told(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<tonic::Status>() {
+        Some(status) => format!("{} ({:?})", status.message(), status.code()),
+        None => format!("{error:#}"),
     }
 }
 
