@@ -25,7 +25,7 @@ pub(super) async fn run(shared: Arc<Shared>, per_second: f64) -> Vec<String> {
         run_process(process, opened)
     })
     .await;
-    let all = Request::Balances { at: None };
+    let all = || Request::Balances { at: None };
     let word = last.insist(all, LAST_WORD_DEADLINE).await;
     let unread = word.is_none().then(|| "the bank".to_owned());
     unread.into_iter().collect()

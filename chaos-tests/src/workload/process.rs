@@ -181,11 +181,16 @@ impl Process {
         self.clients.clear();
     }
 
-    /// Asks until there is an answer; false where there is none within the time.
-    pub async fn insist(&mut self, request: Request, within: Duration) -> Option<Outcome> {
+    /// Asks again and again until there is an answer; None where there is none within the time. Each try is a request of its
+    /// own: what changes something has to change it to something else each time.
+    pub async fn insist(
+        &mut self,
+        mut request: impl FnMut() -> Request,
+        within: Duration,
+    ) -> Option<Outcome> {
         let until = Instant::now() + within;
         while Instant::now() < until {
-            let outcome = self.ask(request.clone()).await;
+            let outcome = self.ask(request()).await;
             if let Outcome::Ok(_) = outcome {
                 return Some(outcome);
             }

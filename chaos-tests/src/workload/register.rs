@@ -85,7 +85,7 @@ async fn run_lane(
         })
         .await;
         // The last word, after which nothing is concurrent but what is of unknown outcome.
-        let last = maker.insist(key.read(false), LAST_WORD_DEADLINE).await;
+        let last = maker.insist(|| key.read(false), LAST_WORD_DEADLINE).await;
         if last.is_none() {
             unread.push(name);
         }

@@ -37,7 +37,11 @@ pub(super) async fn run(shared: Arc<Shared>, per_second: f64) -> Vec<String> {
         })
         .await;
         let mut last = Process::new(&shared, numbers(PROCESSES), per_second);
-        if last.insist(set.list(), LAST_WORD_DEADLINE).await.is_none() {
+        if last
+            .insist(|| set.list(), LAST_WORD_DEADLINE)
+            .await
+            .is_none()
+        {
             unread.push(set.name.clone());
         }
     }

@@ -33,15 +33,15 @@ pub(super) async fn run(shared: Arc<Shared>, per_second: f64, lists: bool) -> Ve
     .await;
     let mut last = Process::new(&shared, number(kind, 0, PROCESSES), per_second);
     let numbers: Vec<u64> = keys.in_use().iter().map(|(key, _)| *key).collect();
-    let steps = numbers
-        .into_iter()
-        .map(|key| Step::Read {
-            key: keys.name(key),
-        })
-        .collect();
-    let word = last
-        .insist(Request::Txn { steps }, LAST_WORD_DEADLINE)
-        .await;
+    let read = || {
+        let steps = numbers.iter().map(|key| Step::Read {
+            key: keys.name(*key),
+        });
+        Request::Txn {
+            steps: steps.collect(),
+        }
+    };
+    let word = last.insist(read, LAST_WORD_DEADLINE).await;
     let unread = word.is_none().then(|| format!("{} keys", kind.name()));
     unread.into_iter().collect()
 }

@@ -63,7 +63,7 @@ pub(super) async fn run(shared: Arc<Shared>, per_second: f64) -> Vec<String> {
         write(Process::new(&shared, process, per_second / WRITERS as f64))
     })
     .await;
-    let end = Request::Change {
+    let end = || Request::Change {
         changes: (0..KEYS)
             .map(|key| Change {
                 key: name(key),
