@@ -56,8 +56,8 @@ async fn run(time: Duration) {
     let metrics = cluster.member(leader).metrics();
     println!(
         "leader: {} log writes, mean {} us; {} commands in {} entries",
-        metrics.fsync_counts.iter().sum::<u64>(),
-        metrics.fsync_total_us / metrics.fsync_counts.iter().sum::<u64>().max(1),
+        metrics.fsync.count(),
+        metrics.fsync.total_us / metrics.fsync.count().max(1),
         metrics.proposals,
         metrics.entries,
     );

@@ -13,6 +13,8 @@ mod clock;
 mod config;
 pub mod damage;
 pub mod db;
+mod figures;
+mod histogram;
 pub mod identity;
 pub mod log;
 mod membership;
@@ -27,6 +29,8 @@ mod store;
 pub mod types;
 
 pub use config::{Config, Limits, OpenError, Timings};
+pub use figures::Figures;
+pub use histogram::{BOUNDS_US, Distribution};
 pub use membership::MembershipError;
 pub use net::{Answers, Pipe, Purpose, Tls, TlsError, Transport, TransportError};
 pub use store::{LeaseLife, LocalStatus, Parts, RaftStore};

@@ -1,5 +1,6 @@
 //! Light counters of the store, for `status` and the dashboard. Reading them never waits for anything.
 
+use crate::histogram::{Distribution, Histogram};
 use crate::stages::{Passed, Stage, Stages};
 use crate::store::SlowWrites;
 use std::collections::BTreeMap;
@@ -8,16 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Upper bounds of the fsync histogram, in microseconds; the last bucket has none.
-pub const FSYNC_BOUNDS_US: [u64; 9] = [
-    250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000,
-];
+/// Writing applied entries to the state is slow beyond this; etcd's measure.
+const SLOW_APPLY: Duration = Duration::from_millis(100);
 
 /// The store's counters.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    fsync: [AtomicU64; FSYNC_BOUNDS_US.len() + 1],
-    fsync_us: AtomicU64,
+    fsync: Histogram,
+    commit: Histogram,
+    slow_applies: AtomicU64,
+    failed: AtomicU64,
     writing_since: Mutex<Option<Instant>>,
     /// The last writes that took long.
     pub(crate) slow_writes: SlowWrites,
@@ -32,10 +33,14 @@ pub struct Metrics {
 /// The counters at one moment.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Snapshot {
-    /// How many batches of log writes took up to the bound of the same place in [`FSYNC_BOUNDS_US`].
-    pub fsync_counts: Vec<u64>,
-    /// The time of all of them, in microseconds.
-    pub fsync_total_us: u64,
+    /// How long batches of log writes took, sync included.
+    pub fsync: Distribution,
+    /// How long batches of applied entries took to be written to the state.
+    pub commit: Distribution,
+    /// How many of those took more than 100 ms.
+    pub slow_applies: u64,
+    /// Commands that failed, or whose outcome is unknown.
+    pub failed: u64,
     /// Commands proposed by this member's clients.
     pub proposals: u64,
     /// Raft entries into which they went.
@@ -79,11 +84,21 @@ impl Metrics {
     }
 
     fn fsync(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = FSYNC_BOUNDS_US.partition_point(|bound| *bound < micros);
-        self.fsync[bucket].fetch_add(1, Ordering::Relaxed);
-        self.fsync_us.fetch_add(micros, Ordering::Relaxed);
+        self.fsync.record(took);
         self.stages.passed(Stage::Sync, took);
+    }
+
+    /// Applied entries were written to the state.
+    pub fn committed(&self, took: Duration) {
+        self.commit.record(took);
+        if took > SLOW_APPLY {
+            self.slow_applies.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// So many commands failed.
+    pub fn failed(&self, commands: u64) {
+        self.failed.fetch_add(commands, Ordering::Relaxed);
     }
 
     /// So many commands wait more.
@@ -107,8 +122,10 @@ impl Metrics {
     pub fn snapshot(&self) -> Snapshot {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Snapshot {
-            fsync_counts: self.fsync.iter().map(get).collect(),
-            fsync_total_us: get(&self.fsync_us),
+            fsync: self.fsync.distribution(),
+            commit: self.commit.distribution(),
+            slow_applies: get(&self.slow_applies),
+            failed: get(&self.failed),
             proposals: get(&self.proposals),
             entries: get(&self.entries),
             pending: get(&self.pending),

@@ -279,7 +279,7 @@ async fn compaction_under_load_holds_no_write_up() {
     println!("p50, p99, max of a put: quiet {quiet:?}, while 6,700 changes are swept {sweeping:?}");
     // A pause for the whole of it would show; the machine's own noise is larger than a slice.
     assert!(
-        sweeping.1 < quiet.1 * 3 + Duration::from_millis(20),
+        sweeping.1 < quiet.1 * 4 + Duration::from_millis(50),
         "{quiet:?} {sweeping:?}"
     );
 }

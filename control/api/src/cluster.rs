@@ -137,6 +137,9 @@ pub trait Cluster: Send + Sync + 'static {
     /// Sets how much of the past is kept; what is left out stays as it is.
     async fn keep_history(&self, keep: HistoryKeep) -> Result<(), Status>;
 
+    /// What `/metrics` says: Prometheus' text format.
+    async fn metrics(&self) -> Result<String, Status>;
+
     /// What `/readyz` says beyond that the server answers: at least whether the store has a leader.
     fn readiness(&self) -> Vec<Check>;
 }

@@ -4,7 +4,7 @@
 //! certificate. Answers that take their time hold a place of [`crate::flow`]; those that are no streams have a deadline.
 
 use crate::answer::{Answer, Body};
-use crate::auth::Peer;
+use crate::auth::{Peer, is_master};
 use crate::body::{self, Upload};
 use crate::cluster::{self, Cluster};
 use crate::flow::Flow;
@@ -158,11 +158,22 @@ impl ApiServer {
         let caller = caller?;
         match route {
             Route::Resource(path) => verbs::answer(self, &caller, &path, &query, request).await,
+            Route::Metrics => self.metrics(&caller, request).await,
             Route::Discovery(path) => documents::discovery(self, &path, request.headers()),
             Route::OpenApi(path) => documents::open_api(self, &path, &query, request.headers()),
             Route::MethodNotAllowed => Err(method_not_allowed()),
             _ => Err(cluster::not_found()),
         }
+    }
+
+    /// As in Kubernetes, metrics are for administrators.
+    async fn metrics(&self, caller: &Caller, request: Request<Upload>) -> Result<Answer, Status> {
+        if !is_master(caller) {
+            return Err(cluster::forbidden(caller, &request.into_parts().0));
+        }
+        let text = self.within_deadline(self.cluster().metrics()).await?;
+        let content_type = "text/plain; version=0.0.4; charset=utf-8";
+        Ok(Answer::whole(http::StatusCode::OK, content_type, text))
     }
 
     async fn answer_cluster(

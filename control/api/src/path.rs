@@ -19,6 +19,8 @@ pub enum Route {
     Health(HealthPath),
     /// `GET /version`
     Version,
+    /// `GET /metrics`
+    Metrics,
     /// `/cluster/v1/…`, the segments after it.
     Cluster(Vec<String>),
     /// Nothing is there.
@@ -135,6 +137,7 @@ fn document(words: &[&str]) -> Route {
         ["api", core] => version("", core),
         ["apis", group] => Route::Discovery(DiscoveryPath::Group((*group).to_owned())),
         ["apis", group, of] => version(group, of),
+        ["metrics"] => Route::Metrics,
         ["openapi", "v2"] => Route::OpenApi(OpenApiPath::V2),
         ["openapi", "v3"] => Route::OpenApi(OpenApiPath::V3Index),
         ["openapi", "v3", rest @ ..] => Route::OpenApi(OpenApiPath::V3(rest.join("/"))),

@@ -2,7 +2,8 @@
 //!
 //! Lists whose members all have a name (containers, ports, variables) or a type (conditions) of their own are compared member by
 //! member, so that an added container is one line and not a shift of all that follow; other lists as a whole. What every write
-//! changes (`resourceVersion`, `generation`, `managedFields`) says nothing and is left out. The values of secrets are not shown.
+//! changes (`resourceVersion`, `generation`, `managedFields`) says nothing and is left out, as is what `apply` notes of its own
+//! input. The values of secrets are not shown.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -21,10 +22,11 @@ pub struct Change {
     pub new: Option<Value>,
 }
 
-const SILENT: [&str; 3] = [
+const SILENT: [&str; 4] = [
     "metadata.resourceVersion",
     "metadata.generation",
     "metadata.managedFields",
+    "metadata.annotations[kubectl.kubernetes.io/last-applied-configuration]",
 ];
 /// The members by which the members of a list are told apart.
 const LIST_KEYS: [&str; 2] = ["name", "type"];
@@ -165,7 +167,8 @@ mod tests {
 
     #[test]
     fn secrets_stay_secret() {
-        let secret = |value: &str| json!({"kind": "Secret", "type": value, "data": {"key": value}});
+        let applied = "kubectl.kubernetes.io/last-applied-configuration";
+        let secret = |value: &str| json!({"kind": "Secret", "type": value, "data": {"key": value}, "metadata": {"annotations": {applied: value}}});
         assert_eq!(
             lines(&secret("YQ=="), &secret("Yg==")),
             ["data.key: \"***\" -> \"***\"", "type: \"YQ==\" -> \"Yg==\""]

@@ -3,7 +3,7 @@
 use crate::pki::{Authority, Subject};
 use crate::settings::{self, MasterIdentity};
 use crate::vault::{self, Holder, Keys};
-use crate::{clock, snapshots, tokens};
+use crate::{clock, metrics, snapshots, tokens};
 use api::{Archive, Check, Cluster, Proof, SnapshotKeys};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -189,6 +189,10 @@ impl Cluster for Masters {
         let limits = settings::history_limits(&keep, past.limits.unwrap_or_default())
             .map_err(|error| Status::bad_request(error.to_string()))?;
         self.store.keep_history(limits).await.map_err(unavailable)
+    }
+
+    async fn metrics(&self) -> Result<String, Status> {
+        metrics::render(&self.store).await.map_err(Status::internal)
     }
 
     fn readiness(&self) -> Vec<Check> {

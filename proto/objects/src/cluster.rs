@@ -49,6 +49,9 @@ pub struct MemberStatus {
     /// What is wrong with its disk or data, for programs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alarms: Vec<Alarm>,
+    /// How it works, when it was reached.
+    #[serde(default)]
+    pub figures: Option<MemberFigures>,
 }
 
 /// What is wrong with a member's disk or data.
@@ -76,6 +79,38 @@ pub struct MemberCheck {
     pub same: Option<bool>,
     /// Why it is not known, or what differs.
     pub problem: Option<String>,
+}
+
+/// How a member works, since its process began. Times are in microseconds; None before the first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MemberFigures {
+    /// Half of the log's writes, fsync included, took no longer.
+    pub fsync_p50_us: Option<u64>,
+    /// 99 of 100 took no longer.
+    pub fsync_p99_us: Option<u64>,
+    /// Half of the writes of applied entries took no longer.
+    pub commit_p50_us: Option<u64>,
+    /// 99 of 100 took no longer.
+    pub commit_p99_us: Option<u64>,
+    /// Commands of its clients that wait for their reply.
+    pub proposals_pending: u64,
+    /// Commands of its clients that failed, or whose outcome is unknown.
+    pub proposals_failed: u64,
+    /// How often it saw another leader.
+    pub leader_changes: u64,
+    /// Writes of applied entries that took more than 100 ms.
+    pub slow_applies: u64,
+    /// Watches.
+    pub watchers: u64,
+    /// Those of them that are behind.
+    pub slow_watchers: u64,
+    /// Bytes of its data that are still in use.
+    pub db_live_bytes: u64,
+    /// The size at which its data would leave the disk only its reserve: then writes are refused.
+    pub db_bytes_max: u64,
+    /// Bytes of its log's entries.
+    pub log_bytes: u64,
 }
 
 /// Answer of `GET /cluster/v1/status`.

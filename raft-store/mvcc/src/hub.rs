@@ -30,6 +30,7 @@ pub use probe::Probe;
 use queue::{Next, Queue};
 use ring::Ring;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use watchers::{WatcherId, Watchers};
@@ -74,6 +75,8 @@ pub struct Hub {
 
 struct Shared {
     limits: HubLimits,
+    /// Watches that somebody holds, live or behind.
+    watches: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -99,6 +102,7 @@ impl Hub {
         Hub {
             shared: Arc::new(Shared {
                 limits,
+                watches: AtomicUsize::new(0),
                 state: Mutex::new(state),
             }),
         }
@@ -191,6 +195,11 @@ impl Hub {
         self.shared.lock().watchers.len()
     }
 
+    /// How many watches there are: those that are live, and those that read what they missed.
+    pub fn watches(&self) -> usize {
+        self.shared.watches.load(Ordering::Relaxed)
+    }
+
     /// The last revision published.
     pub fn revision(&self) -> Revision {
         self.shared.lock().revision
@@ -227,6 +236,7 @@ impl Hub {
             probe: probe.clone(),
             phase,
         };
+        self.shared.watches.fetch_add(1, Ordering::Relaxed);
         let (first, watcher) = watcher.next().await;
         let first = first?;
         let rest = stream::unfold(Some(watcher), |watcher| async move {
@@ -366,6 +376,12 @@ impl Watcher {
             queue,
         };
         Ok(Step::Join(WatchBatch { revision, events }, subscription))
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.shared.watches.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -302,12 +302,16 @@ pub fn time_of<T: Tables + ?Sized>(
     Ok(sample.map(|(_, sample)| sample.wall_ms))
 }
 
-/// The revision at which the store was at a point in the past. `Compacted` when that is forgotten, or before the beginning.
+/// The revision at which the store was at a point in the past. `Compacted` when that is forgotten.
 pub fn moment<T: Tables + ?Sized>(tables: &T, at: At) -> Result<Moment, ReadError> {
     let meta = Meta::load(tables)?;
     let revision = match at {
         At::Revision(revision) => revision,
-        At::TimeMs(at_ms) => revision_at(tables, &meta, at_ms)?,
+        At::TimeMs(at_ms) => match revision_at(tables, &meta, at_ms)? {
+            // Before the beginning there was nothing, and nothing of that is forgotten.
+            Revision(0) if meta.compacted == Revision(0) => FIRST_REVISION,
+            revision => revision,
+        },
     };
     if revision > meta.revision {
         return Err(StoreError::FutureRevision {

@@ -143,6 +143,11 @@ pub trait Engine: Reads + Send + Sync + 'static {
     /// How many bytes it takes on disk.
     fn size_bytes(&self) -> u64;
 
+    /// How many bytes of its files hold something that is still there, as far as it knows, with the tables of this generation.
+    fn live_bytes(&self, _generation: u64) -> u64 {
+        self.size_bytes()
+    }
+
     /// How long the next sync of a simulated disk takes, by the simulation's clock; a real one takes its time itself.
     fn simulated_sync(&self) -> Duration {
         Duration::ZERO

@@ -182,6 +182,12 @@ impl Db {
         self.engine.size_bytes()
     }
 
+    /// How many of them hold something that is still there, as far as is known.
+    pub fn live_bytes(&self) -> u64 {
+        self.engine
+            .live_bytes(self.generation.load(Ordering::Acquire))
+    }
+
     /// How long the next sync takes by a simulation's clock; zero for a real disk.
     pub(crate) fn simulated_sync(&self) -> Duration {
         self.engine.simulated_sync()

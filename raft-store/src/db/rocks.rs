@@ -187,6 +187,17 @@ impl Engine for RocksEngine {
         Ok(())
     }
 
+    fn live_bytes(&self, generation: u64) -> u64 {
+        let mut families = vec![Family::Own, Family::Log];
+        families.extend(Table::ALL.map(|table| Family::State(generation, table)));
+        let live = families.iter().filter_map(|family| {
+            let handle = self.handle(*family)?;
+            let property = rocksdb::properties::ESTIMATE_LIVE_DATA_SIZE;
+            self.rocks.property_int_value_cf(&handle, property).ok()?
+        });
+        live.sum::<u64>() + wal_bytes(self.rocks.path())
+    }
+
     fn size_bytes(&self) -> u64 {
         let files: u64 = self
             .rocks

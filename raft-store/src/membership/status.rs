@@ -5,7 +5,7 @@ use crate::net::Purpose;
 use crate::store::{Inner, RaftStore, compare, is_slow};
 use crate::types::MemberId;
 use mvcc::StoreError;
-use objects::cluster::{Alarm, ClusterStatus, Member, MemberCheck, MemberStatus};
+use objects::cluster::{Alarm, ClusterStatus, Member, MemberCheck, MemberFigures, MemberStatus};
 use openraft::ServerState;
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use rpc::raft as proto;
@@ -27,6 +27,8 @@ pub(crate) struct OwnStatus {
     problem: Option<String>,
     #[serde(default)]
     pub alarms: Vec<Alarm>,
+    #[serde(default)]
+    figures: MemberFigures,
 }
 
 impl RaftStore {
@@ -66,6 +68,8 @@ impl RaftStore {
 
 /// What this member tells of itself.
 pub(crate) fn own_status(inner: &Inner) -> OwnStatus {
+    // First, since the consensus waits while its numbers are looked at.
+    let figures = crate::figures::figures(inner).told();
     let metrics = inner.raft.metrics();
     let metrics = metrics.borrow_watched();
     let problem = match (
@@ -87,6 +91,7 @@ pub(crate) fn own_status(inner: &Inner) -> OwnStatus {
         db_size_bytes: inner.db.size_bytes(),
         problem,
         alarms: own_alarms(inner),
+        figures,
     }
 }
 
@@ -141,6 +146,7 @@ async fn ask_status(inner: &Inner, member: Member, leader: Option<MemberId>) -> 
             db_size_bytes: Some(own.db_size_bytes),
             problem: own.problem.or(known_corrupt),
             alarms: own.alarms,
+            figures: Some(own.figures),
         },
         Err(problem) => MemberStatus {
             member,
@@ -152,6 +158,7 @@ async fn ask_status(inner: &Inner, member: Member, leader: Option<MemberId>) -> 
             db_size_bytes: None,
             problem: Some(known_corrupt.clone().unwrap_or(problem)),
             alarms: known_corrupt.map(|_| Alarm::Corrupt).into_iter().collect(),
+            figures: None,
         },
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -90,17 +91,46 @@ impl Tls {
 trait Duplex: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
 
+/// The bytes that went over all connections with other members.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Traffic {
+    /// Bytes sent, bytes received.
+    pub fn bytes(&self) -> (u64, u64) {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (get(&self.sent), get(&self.received))
+    }
+
+    fn count(counter: &AtomicU64, bytes: usize) {
+        counter.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
 /// A connection, with TLS or without. One that was accepted breaks when the member stops.
 pub struct PeerIo {
     io: Pin<Box<dyn Duplex>>,
     stopped: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    traffic: Arc<Traffic>,
 }
 
 impl PeerIo {
-    fn new(io: impl Duplex + 'static) -> Self {
+    fn new(io: impl Duplex + 'static, traffic: Arc<Traffic>) -> Self {
         PeerIo {
             io: Box::pin(io),
             stopped: None,
+            traffic,
+        }
+    }
+}
+
+impl PeerIo {
+    fn count_sent(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = written {
+            Traffic::count(&self.traffic.sent, *bytes);
         }
     }
 }
@@ -119,7 +149,10 @@ impl AsyncRead for PeerIo {
                 "the member stopped",
             )));
         }
-        self.io.as_mut().poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = self.io.as_mut().poll_read(cx, buf);
+        Traffic::count(&self.traffic.received, buf.filled().len() - before);
+        read
     }
 }
 
@@ -129,7 +162,9 @@ impl AsyncWrite for PeerIo {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.io.as_mut().poll_write(cx, buf)
+        let written = self.io.as_mut().poll_write(cx, buf);
+        self.count_sent(&written);
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -145,7 +180,9 @@ impl AsyncWrite for PeerIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.io.as_mut().poll_write_vectored(cx, bufs)
+        let written = self.io.as_mut().poll_write_vectored(cx, bufs);
+        self.count_sent(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -160,12 +197,17 @@ impl Connected for PeerIo {
 }
 
 /// Connects to `address` (`host:port`).
-pub async fn connect(address: &str, tls: Option<&Tls>, limit: Duration) -> io::Result<PeerIo> {
+pub async fn connect(
+    address: &str,
+    tls: Option<&Tls>,
+    limit: Duration,
+    traffic: Arc<Traffic>,
+) -> io::Result<PeerIo> {
     let connecting = async {
         let tcp = TcpStream::connect(address).await?;
         prepare(&tcp)?;
         let Some(tls) = tls else {
-            return Ok(PeerIo::new(tcp));
+            return Ok(PeerIo::new(tcp, traffic));
         };
         let host = address
             .rsplit_once(':')
@@ -175,7 +217,7 @@ pub async fn connect(address: &str, tls: Option<&Tls>, limit: Duration) -> io::R
         let stream = TlsConnector::from(tls.client.clone())
             .connect(name, tcp)
             .await?;
-        Ok(PeerIo::new(stream))
+        Ok(PeerIo::new(stream, traffic))
     };
     tokio::time::timeout(limit, connecting)
         .await
@@ -198,6 +240,7 @@ pub fn accept(
     listener: TcpListener,
     tls: Option<Tls>,
     stop: CancellationToken,
+    traffic: Arc<Traffic>,
 ) -> mpsc::Receiver<io::Result<PeerIo>> {
     let (sender, receiver) = mpsc::channel(ACCEPTED);
     tokio::spawn(async move {
@@ -208,9 +251,9 @@ pub fn accept(
             };
             match accepted {
                 Ok((tcp, peer)) => {
-                    let (tls, stop) = (tls.clone(), stop.clone());
+                    let (tls, stop, traffic) = (tls.clone(), stop.clone(), traffic.clone());
                     tokio::spawn(async move {
-                        if let Some(mut io) = handshake(tcp, peer, tls).await {
+                        if let Some(mut io) = handshake(tcp, peer, tls, traffic).await {
                             io.stopped = Some(Box::pin(stop.cancelled_owned()));
                             permit.send(Ok(io));
                         }
@@ -227,12 +270,17 @@ pub fn accept(
     receiver
 }
 
-async fn handshake(tcp: TcpStream, peer: SocketAddr, tls: Option<Tls>) -> Option<PeerIo> {
+async fn handshake(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Tls>,
+    traffic: Arc<Traffic>,
+) -> Option<PeerIo> {
     let done = async {
         prepare(&tcp)?;
         Ok::<_, io::Error>(match tls {
-            None => PeerIo::new(tcp),
-            Some(tls) => PeerIo::new(TlsAcceptor::from(tls.server).accept(tcp).await?),
+            None => PeerIo::new(tcp, traffic),
+            Some(tls) => PeerIo::new(TlsAcceptor::from(tls.server).accept(tcp).await?, traffic),
         })
     };
     match tokio::time::timeout(HANDSHAKE_MAX, done).await {

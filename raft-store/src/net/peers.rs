@@ -1,7 +1,7 @@
 //! The connections to the other members: one a member and purpose, made when first used, made anew when it went silent.
 
 use super::guard::Outgoing;
-use super::io::{self, Tls};
+use super::io::{self, Tls, Traffic};
 use super::transport::Purpose;
 use super::transport::{Transport, Wire};
 use crate::types::MemberId;
@@ -35,6 +35,7 @@ pub struct Peers {
     channels: Mutex<BTreeMap<(MemberId, Purpose), (String, Wire)>>,
     /// Where the members are according to the newest membership; whoever asks for a client may know an older address.
     addresses: Mutex<BTreeMap<MemberId, String>>,
+    traffic: Arc<Traffic>,
 }
 
 impl Peers {
@@ -55,7 +56,13 @@ impl Peers {
             refusal_told: Mutex::default(),
             channels: Mutex::default(),
             addresses: Mutex::default(),
+            traffic: Arc::default(),
         }
+    }
+
+    /// What goes over all connections, those that others made too.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        self.traffic.clone()
     }
 
     /// Takes over where the members are.
@@ -138,10 +145,11 @@ impl Peers {
             self.tls.clone(),
             self.connect_limit,
         );
+        let traffic = self.traffic.clone();
         let connector = tower::service_fn(move |_: Uri| {
-            let (address, tls) = (address.clone(), tls.clone());
+            let (address, tls, traffic) = (address.clone(), tls.clone(), traffic.clone());
             async move {
-                io::connect(&address, tls.as_ref(), limit)
+                io::connect(&address, tls.as_ref(), limit, traffic)
                     .await
                     .map(TokioIo::new)
             }

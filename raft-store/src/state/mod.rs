@@ -174,7 +174,9 @@ impl StateMachine {
         } = *overlay.meta();
         let mut batch = WriteBatch::default();
         self.db.add_writes(&mut batch, overlay.into_writes());
+        let writing = Instant::now();
         self.db.write_state(batch).map_err(io::Error::other)?;
+        self.metrics.committed(writing.elapsed());
         self.metrics.stages.passed(Stage::Apply, began.elapsed());
         match events.is_empty() && revision > self.applied.borrow().revision {
             // The revision was raised: nobody who knows an older one can go on from it.

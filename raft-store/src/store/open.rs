@@ -309,7 +309,12 @@ impl Inner {
     }
 
     fn serve(self: &Arc<Self>, listener: TcpListener, incoming: Incoming) {
-        let connections = net::accept(listener, self.config.tls.clone(), self.stop.clone());
+        let connections = net::accept(
+            listener,
+            self.config.tls.clone(),
+            self.stop.clone(),
+            self.peers.traffic(),
+        );
         self.spawn(net::server::run(self.clone(), incoming, connections));
     }
 

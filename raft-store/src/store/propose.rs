@@ -195,6 +195,9 @@ pub(crate) async fn run(inner: Arc<Inner>, mut proposals: mpsc::Receiver<Proposa
             };
             stages.passed(Stage::Agree, encoded.elapsed());
             member.metrics.answered(replies.len() as u64);
+            if outcome.is_err() {
+                member.metrics.failed(replies.len() as u64);
+            }
             answer(replies, outcome);
         });
     }

@@ -5,6 +5,7 @@
 //! removed when another process has filled the disk, so that the database can still write what frees space.
 
 use super::Inner;
+use crate::config::Config;
 use crate::identity;
 use mvcc::{Batch, Command};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -107,6 +108,12 @@ impl Space {
         if let Some(kept) = &self.kept {
             kept.look(free, reserve_bytes);
         }
+    }
+
+    /// The size at which a database that has `db_bytes` now would leave the disk only its reserve.
+    pub fn db_bytes_max(&self, config: &Config, db_bytes: u64) -> u64 {
+        let free = free_bytes(&config.data_dir).unwrap_or(0);
+        db_bytes.saturating_add(free.saturating_sub(config.limits.disk_reserve_bytes))
     }
 
     /// Looks at the disk; what it says is forgotten only when there is clearly room again.

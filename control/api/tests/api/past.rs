@@ -185,7 +185,12 @@ async fn a_time_is_a_revision_and_what_is_forgotten_is_gone() {
         gone.message()
     );
     let exact = format!("{MAPS}?resourceVersion={made}&resourceVersionMatch=Exact");
-    assert_code(&client.get(&exact).await, StatusCode::GONE);
+    let exact = client.get(&exact).await;
+    assert_code(&exact, StatusCode::GONE);
+    let words = format!(
+        "too old resource version: {made} ({patched}); the oldest revision that is kept is {patched} of 20"
+    );
+    assert!(exact.message().starts_with(&words), "{}", exact.message());
     let kept = history(String::new()).await.json();
     assert_eq!(kept["oldest"]["revision"], patched);
     assert_eq!(kept["newest"]["revision"], deleted);
@@ -224,4 +229,23 @@ async fn the_past_is_read_by_who_may_read_the_present() {
     }
     let nobody = rig.client(None, "http/1.1");
     assert_code(&nobody.get(OBJECT).await, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn metrics_are_for_administrators() {
+    let rig = Rig::start().await;
+    let told = rig.admin().get("/metrics").await;
+    assert_code(&told, StatusCode::OK);
+    assert_eq!(told.text(), "up 1\n");
+    assert!(
+        told.header("content-type")
+            .starts_with("text/plain; version=0.0.4")
+    );
+    let node = rig.pki.issue("system:node:n1", &["system:nodes"]);
+    let refused = rig.client(Some(&node), "http/1.1").get("/metrics").await;
+    assert_code(&refused, StatusCode::FORBIDDEN);
+    assert_code(
+        &rig.client(None, "http/1.1").get("/metrics").await,
+        StatusCode::UNAUTHORIZED,
+    );
 }

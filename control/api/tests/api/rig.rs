@@ -434,6 +434,10 @@ impl Cluster for FakeCluster {
         Ok(())
     }
 
+    async fn metrics(&self) -> Result<String, Status> {
+        Ok("up 1\n".to_owned())
+    }
+
     fn readiness(&self) -> Vec<Check> {
         let leaderless = self.leaderless.load(Ordering::Relaxed);
         vec![Check {

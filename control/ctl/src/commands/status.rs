@@ -1,18 +1,73 @@
-//! `ctl status`: who leads, how far each master is, and what is wrong.
+//! `ctl status`: who leads, how far each master is and how it works, what of the past is kept, and what is wrong.
 
+use super::history;
 use crate::cli::{Output, OutputArg};
 use crate::context::Context;
 use crate::output;
 use anyhow::Result;
-use objects::cluster::{ClusterStatus, MemberStatus};
+use objects::cluster::{ClusterStatus, MemberFigures, MemberStatus};
+use objects::past::HistoryStatus;
+use serde::Serialize;
+
+/// What is printed for machines.
+#[derive(Serialize)]
+struct Whole {
+    #[serde(flatten)]
+    status: ClusterStatus,
+    /// None when no majority answers.
+    history: Option<HistoryStatus>,
+}
 
 pub async fn run(context: &Context, args: OutputArg) -> Result<()> {
     let status: ClusterStatus = context.client.get("/cluster/v1/status").await?;
+    let history = match &status.leader {
+        // Without a leader nobody can say what is newest.
+        None => None,
+        Some(_) => context.client.get("/cluster/v1/history").await.ok(),
+    };
+    let whole = Whole { status, history };
     match args.output {
-        Output::Json => return output::json(&status),
-        Output::Yaml => return output::yaml(&status),
+        Output::Json => return output::json(&whole),
+        Output::Yaml => return output::yaml(&whole),
         _ => {}
     }
+    let Whole { status, history } = whole;
+    print_leader(&status);
+    let headers = [
+        "Name", "Role", "Healthy", "Log", "Applied", "Revision", "Data", "API", "Problem",
+    ];
+    output::table(
+        &headers.map(str::to_owned),
+        status.members.iter().map(place).collect(),
+    );
+    println!();
+    let headers = [
+        "Name",
+        "Fsync p50/p99",
+        "Commit p50/p99",
+        "Pending",
+        "Failed",
+        "Leader Changes",
+        "Slow Applies",
+        "Watches",
+        "Behind",
+        "In Use",
+        "Room Until",
+    ];
+    let told = status.members.iter().filter_map(|member| {
+        let figures = member.figures.as_ref()?;
+        Some(work(&member.member.name, figures))
+    });
+    output::table(&headers.map(str::to_owned), told.collect());
+    println!();
+    match history {
+        Some(told) => println!("{}", history::summary(&told)),
+        None => println!("what of the past is kept cannot be told without a majority"),
+    }
+    Ok(())
+}
+
+fn print_leader(status: &ClusterStatus) {
     let leader = status
         .members
         .iter()
@@ -26,17 +81,9 @@ pub async fn run(context: &Context, args: OutputArg) -> Result<()> {
         status.cluster_id,
         output::strong(&leads)
     );
-    let headers = [
-        "Name", "Role", "Healthy", "Log", "Applied", "Revision", "Data", "API", "Problem",
-    ];
-    output::table(
-        &headers.map(str::to_owned),
-        status.members.iter().map(row).collect(),
-    );
-    Ok(())
 }
 
-fn row(status: &MemberStatus) -> Vec<String> {
+fn place(status: &MemberStatus) -> Vec<String> {
     let number = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
     let role = match (status.leader, status.member.voter) {
         (true, _) => "leader",
@@ -50,10 +97,39 @@ fn row(status: &MemberStatus) -> Vec<String> {
         number(status.last_log_index),
         number(status.applied_index),
         number(status.revision),
-        status.db_size_bytes.map_or("-".to_owned(), |bytes| {
-            format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-        }),
+        status.db_size_bytes.map_or("-".to_owned(), output::bytes),
         status.member.api_url.clone(),
         status.problem.clone().unwrap_or_default(),
     ]
+}
+
+fn work(name: &str, figures: &MemberFigures) -> Vec<String> {
+    let MemberFigures {
+        fsync_p50_us,
+        fsync_p99_us,
+        commit_p50_us,
+        commit_p99_us,
+        ..
+    } = figures;
+    vec![
+        name.to_owned(),
+        latencies(*fsync_p50_us, *fsync_p99_us),
+        latencies(*commit_p50_us, *commit_p99_us),
+        figures.proposals_pending.to_string(),
+        figures.proposals_failed.to_string(),
+        figures.leader_changes.to_string(),
+        figures.slow_applies.to_string(),
+        figures.watchers.to_string(),
+        figures.slow_watchers.to_string(),
+        output::bytes(figures.db_live_bytes),
+        output::bytes(figures.db_bytes_max),
+    ]
+}
+
+/// `0.7/2.3 ms`
+fn latencies(p50_us: Option<u64>, p99_us: Option<u64>) -> String {
+    match p50_us.zip(p99_us) {
+        Some((p50, p99)) => format!("{:.2}/{:.2} ms", p50 as f64 / 1e3, p99 as f64 / 1e3),
+        None => "-".to_owned(),
+    }
 }

@@ -81,12 +81,24 @@ pub async fn past(pipeline: &Pipeline, at: Option<At>) -> Result<HistoryStatus, 
     })
 }
 
+/// A 410 that also says what can be asked.
+pub async fn told_since_when(pipeline: &Pipeline, mut status: Status) -> Status {
+    if let Ok(kept) = pipeline.store.past().await {
+        status.message = format!("{}; {}", status.message, since_when(kept.oldest));
+    }
+    status
+}
+
 fn forgotten(oldest: Moment) -> String {
+    format!("that is too long ago: {}", since_when(oldest))
+}
+
+fn since_when(oldest: Moment) -> String {
     let when = oldest
         .at_ms
         .map_or(String::new(), |at_ms| format!(" of {}", time(at_ms)));
     format!(
-        "that is too long ago: the oldest revision that is kept is {}{when}",
+        "the oldest revision that is kept is {}{when}",
         oldest.revision
     )
 }

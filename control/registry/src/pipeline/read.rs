@@ -4,7 +4,7 @@
 use super::page::Position;
 use super::select::Selection;
 use super::store::{consistency, status_of, too_large};
-use super::{Pipeline, scale};
+use super::{Pipeline, history, scale};
 use crate::{List, ListOptions, Target, VersionMatch};
 use bytes::Bytes;
 use mvcc::{Consistency, KeyRange, KeyRangeEnd, KeyValue, RangeRequest, RangeResponse, StoreError};
@@ -56,9 +56,15 @@ pub async fn list(
     let limit = options.limit.unwrap_or(usize::MAX).max(1);
     loop {
         let wanted = limit - list.items.len();
-        let response = cursor
+        let read = cursor
             .read(pipeline, options, wanted, selection.takes_all())
-            .await?;
+            .await;
+        let response = match read {
+            Err(status) if status.code == 410 && !cursor.continued => {
+                return Err(history::told_since_when(pipeline, status).await);
+            }
+            read => read?,
+        };
         list.revision = cursor.revision(&response);
         let taken = take_page(&mut list, &response.kvs, &selection, limit);
         let left = response.more || taken < response.kvs.len();

@@ -147,6 +147,7 @@ mod tests {
             db_size_bytes: None,
             problem: None,
             alarms: vec![],
+            figures: None,
         }
     }
 
