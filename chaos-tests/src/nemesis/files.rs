@@ -39,8 +39,9 @@ impl Fault<'_> {
     /// Waits until the member is whole, or replaces it as an administrator would.
     async fn watch_it_start(&mut self, name: &str) -> Result<String> {
         let until = Instant::now() + TAKE_DEADLINE;
+        let mut goal = None;
         loop {
-            if self.bed.is_whole().await {
+            if self.bed.is_whole(&mut goal).await {
                 return Ok("came back by itself".to_owned());
             }
             self.look_after()?;

@@ -25,7 +25,7 @@ mod target;
 pub use choice::Choice;
 pub use disk::{Canaries, Damage, Disk, PowerLoss, SECTOR, damage};
 pub use etcd::PROGRAM as ETCD;
-pub use probe::{Known, Leader, Probe, Status};
+pub use probe::{Known, Leader, Probe, Status, connect};
 pub use target::{Endpoint, Files, Launch, Member, Start, Target, TlsMaterial};
 
 use crate::cluster::{Process, last_line};
@@ -403,9 +403,10 @@ impl Testbed {
         }
     }
 
-    /// Whether the members are whole now.
-    pub async fn is_whole(&self) -> bool {
-        self.problem(&mut None).await.is_ok()
+    /// Whether the members are whole now. `goal` is None at the first call and keeps the entry that members must have, which
+    /// under load none of them has by the time that it is told.
+    pub async fn is_whole(&self, goal: &mut Option<u64>) -> bool {
+        self.problem(goal).await.is_ok()
     }
 
     /// What keeps the members from being whole. `goal` keeps the index that they must reach.

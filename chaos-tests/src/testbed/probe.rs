@@ -70,7 +70,7 @@ impl Probe {
     pub fn new(endpoints: &[Endpoint]) -> Result<Self> {
         let members = endpoints
             .iter()
-            .map(|endpoint| Ok((endpoint.name.clone(), channel(endpoint)?)))
+            .map(|endpoint| Ok((endpoint.name.clone(), connect(endpoint)?)))
             .collect::<Result<_>>()?;
         Ok(Probe { members })
     }
@@ -253,7 +253,8 @@ async fn within<T>(
     Ok(answer?.into_inner())
 }
 
-fn channel(endpoint: &Endpoint) -> Result<Channel> {
+/// A connection to a member, made when it is first used.
+pub fn connect(endpoint: &Endpoint) -> Result<Channel> {
     let shown = || format!("{} cannot be reached", endpoint.url);
     let mut channel = Channel::from_shared(endpoint.url.clone())
         .with_context(shown)?
