@@ -24,16 +24,29 @@ const RATE: u32 = 600;
 pub struct Bug {
     /// As the masters know it.
     pub name: &'static str,
+    /// How seldom it strikes, where a minute of a slow machine is too short for how seldom it does by itself.
+    one_in: Option<u32>,
     workloads: &'static str,
     nemesis: &'static str,
     seconds: u32,
     classes: &'static [Class],
 }
 
+impl Bug {
+    /// What the masters are told.
+    fn planted(&self) -> String {
+        match self.one_in {
+            Some(one_in) => format!("{}:{one_in}", self.name),
+            None => self.name.to_owned(),
+        }
+    }
+}
+
 /// The bugs that real processes can show.
 pub const BUGS: &[Bug] = &[
     Bug {
         name: "read-index-off",
+        one_in: None,
         workloads: "register,append",
         nemesis: "partition,pause",
         seconds: 30,
@@ -45,6 +58,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "fsync-off",
+        one_in: None,
         workloads: "register,set",
         nemesis: "power-loss-all,power-loss-majority",
         seconds: 30,
@@ -52,6 +66,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "ack-before-commit",
+        one_in: None,
         workloads: "register,set,append",
         nemesis: "kill,partition",
         seconds: 30,
@@ -63,6 +78,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "double-apply",
+        one_in: None,
         workloads: "append,watch,admin",
         nemesis: "none",
         seconds: 20,
@@ -70,6 +86,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "watch-skips",
+        one_in: Some(1000),
         workloads: "watch",
         nemesis: "none",
         seconds: 60,
@@ -77,6 +94,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "watch-repeats",
+        one_in: None,
         workloads: "watch",
         nemesis: "none",
         seconds: 20,
@@ -84,6 +102,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "progress-early",
+        one_in: None,
         workloads: "watch",
         nemesis: "none",
         seconds: 20,
@@ -91,6 +110,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "txn-split",
+        one_in: None,
         workloads: "watch",
         nemesis: "none",
         seconds: 20,
@@ -98,6 +118,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "revision-lower",
+        one_in: None,
         workloads: "register,set,watch",
         nemesis: "kill,restart",
         seconds: 30,
@@ -105,6 +126,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "lease-wall-clock",
+        one_in: None,
         workloads: "lease",
         nemesis: "clock-jump",
         seconds: 40,
@@ -191,7 +213,7 @@ pub async fn run(plan: &Plan, told: &dyn Fn(&Shown)) -> Result<Vec<Shown>> {
 async fn show(plan: &Plan, bug: &Bug) -> Result<Shown> {
     let began = Instant::now();
     let mut shown = Shown {
-        bug: bug.name.to_owned(),
+        bug: bug.planted(),
         workloads: bug.workloads.to_owned(),
         nemesis: bug.nemesis.to_owned(),
         found: None,
@@ -204,7 +226,7 @@ async fn show(plan: &Plan, bug: &Bug) -> Result<Shown> {
     while shown.found.is_none() && shown.runs < SEEDS {
         let out = plan.out.join(format!("{}-{}", bug.name, shown.runs));
         let seed = plan.seed + shown.runs;
-        let results = one_run(bug, &plan.planted, Some(bug.name), seed, &out).await?;
+        let results = one_run(bug, &plan.planted, Some(bug.planted()), seed, &out).await?;
         shown.runs += 1;
         let named = results
             .findings
@@ -253,7 +275,7 @@ async fn is_clean(plan: &Plan, bug: &Bug) -> Result<Result<(), String>> {
 async fn one_run(
     bug: &Bug,
     programs: &Path,
-    planted: Option<&str>,
+    planted: Option<String>,
     seed: u64,
     out: &Path,
 ) -> Result<Results> {
