@@ -14,6 +14,8 @@ use tonic::{Code, ConnectError, Status};
 
 /// A request without an answer by then is given up.
 const DEADLINE: Duration = Duration::from_secs(1);
+/// The class of a failure that is no answer in time.
+pub(super) const TIMEOUT: &str = "timeout";
 /// A snapshot takes as long as the store is large.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(20);
 /// Answers of this size are refused rather than read.
@@ -55,7 +57,7 @@ impl Client {
             Ok(Err(Refused::Answer(status))) => outcome_of(&status, is_write),
             Ok(Err(Refused::Surely(failure))) => Outcome::Fail(failure),
             Err(_) => unknown(
-                Failure::new("timeout", format!("no answer within {deadline:?}")),
+                Failure::new(TIMEOUT, format!("no answer within {deadline:?}")),
                 is_write,
             ),
         }

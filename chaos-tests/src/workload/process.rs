@@ -1,7 +1,7 @@
-//! A process of a workload: one request at a time, at its pace, mostly to one member. After an unknown outcome its number is
-//! never used again, and it goes on under a new one with a connection to the next member.
+//! A process of a workload: one request at a time, at its pace, mostly to one member, on connections of its own. After an unknown
+//! outcome its number is never used again, and it goes on under a new one at the next member.
 
-use super::client::Client;
+use super::client::{Client, TIMEOUT};
 use crate::history::{Event, Outcome, Recorder, Request};
 use crate::testbed::Endpoint;
 use rand::rngs::StdRng;
@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
+/// Requests without an answer in a row after which a process connects anew: a connection may be dead, and one more handshake for
+/// each request that a busy member is late with would keep it busy.
+const TIMEOUTS_MAX: u32 = 3;
 /// Of a hundred operations, how many ask another member than the process' own.
 const STRAY_PERCENT: u32 = 20;
 
@@ -60,6 +63,7 @@ pub(super) struct Process {
     id: u64,
     home: usize,
     clients: HashMap<String, Client>,
+    timeouts: u32,
     pause: Duration,
     due: Instant,
 }
@@ -77,6 +81,7 @@ impl Process {
             id: shared.next_process.fetch_add(1, Ordering::Relaxed),
             home: number as usize,
             clients: HashMap::new(),
+            timeouts: 0,
             pause,
             due,
         }
@@ -138,11 +143,15 @@ impl Process {
         });
         match &outcome {
             Outcome::Ok(reply) => {
+                self.timeouts = 0;
                 let revision = reply.revision.unwrap_or(0);
                 self.shared.newest.fetch_max(revision, Ordering::Relaxed);
             }
-            Outcome::Info(_) => self.retire(),
-            Outcome::Fail(_) => {}
+            Outcome::Info(error) => {
+                self.id = self.shared.next_process.fetch_add(1, Ordering::Relaxed);
+                self.connect_anew(&error.class);
+            }
+            Outcome::Fail(error) => self.connect_anew(&error.class),
         }
         outcome
     }
@@ -175,10 +184,17 @@ impl Process {
         }
     }
 
-    /// Goes on as another process.
-    fn retire(&mut self) {
-        self.id = self.shared.next_process.fetch_add(1, Ordering::Relaxed);
-        self.clients.clear();
+    /// Drops the connections where they are likely to be dead.
+    fn connect_anew(&mut self, class: &str) {
+        match class {
+            TIMEOUT => self.timeouts += 1,
+            "unknown" | "cancelled" | "internal" => self.timeouts = TIMEOUTS_MAX,
+            _ => return,
+        }
+        if self.timeouts >= TIMEOUTS_MAX {
+            self.timeouts = 0;
+            self.clients.clear();
+        }
     }
 
     /// Asks again and again until there is an answer; None where there is none within the time. Each try is a request of its
