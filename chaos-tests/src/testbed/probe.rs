@@ -12,7 +12,7 @@ use std::time::Duration;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
 /// A member that lives answers a question within this.
-const ASK_DEADLINE: Duration = Duration::from_millis(800);
+const ASK_DEADLINE: Duration = Duration::from_millis(1500);
 /// A change of members is done within this.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
 /// A snapshot of a test's data is read within this.
