@@ -84,12 +84,10 @@ pub struct Survivor {
     pub node: Node,
     /// Everyone that it knows, itself included.
     pub members: Vec<FormerMember>,
-    /// The last entry that it knows to be committed and applied.
-    pub applied: Option<LogId>,
+    /// The last entry that it knows to be committed.
+    pub committed: Option<LogId>,
     /// The last entry in its log.
     pub last_log: Option<LogId>,
-    /// The revision of its state, without the entries after `applied`.
-    pub revision: Revision,
     /// The latest term that it knows of.
     pub term: u64,
     /// When it last heard a leader, or as leader a majority: milliseconds since 1970 by its clock, to a few seconds.
@@ -116,12 +114,14 @@ pub fn look(data_dir: &Path) -> Result<Survivor, RecoverError> {
     let identity = identity_of(data_dir)?;
     let db = Arc::new(open(data_dir)?);
     let mut log = LogStore::open(db.clone(), Arc::new(Metrics::default()))?;
-    let (own, revision) = state_of(&db)?;
-    if own.applied.is_none() {
-        return Err(RecoverError::NeverFed(data_dir.display().to_string()));
-    }
+    let (own, _) = state_of(&db)?;
     let last = block_on(log.get_log_state()).map_err(RecoverError::Apply)?;
     let last_log = last.last_log_id.max(own.applied);
+    if last_log.is_none() {
+        return Err(RecoverError::NeverFed(data_dir.display().to_string()));
+    }
+    // The state goes to disk only now and then: what was applied may be in the log alone.
+    let committed = block_on(log.read_committed()).map_err(RecoverError::Apply)?;
     let mut membership = own.membership.membership().clone();
     each_part(&mut log, own.applied, last_log, |entries| {
         let changes = entries.into_iter().filter_map(|entry| match entry.payload {
@@ -141,9 +141,8 @@ pub fn look(data_dir: &Path) -> Result<Survivor, RecoverError> {
     Ok(Survivor {
         node,
         members,
-        applied: own.applied,
+        committed: committed.max(own.applied),
         last_log,
-        revision,
         term: vote.map_or(0, |vote| vote.leader_id.term),
         last_contact_ms: last_contact_ms(&db),
         damage: crate::damage::noted(data_dir),

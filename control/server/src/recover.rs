@@ -9,12 +9,15 @@ use crate::clock;
 use crate::settings::{DataDir, MasterIdentity};
 use anyhow::{Context, Result, bail, ensure};
 use objects::Timestamp;
-use raft_store::recover::{self as store, FormerMember, Survivor};
+use raft_store::recover::{self as store, FormerMember, Recovered, Survivor};
 use raft_store::types::{LogId, term_of};
 use serde_json::json;
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
+/// Where the new store is made; what an interrupted recovery left there, the next one removes.
+const MAKING: &str = "recovering";
 /// Digits of the cluster's id that a person types to say yes.
 const TYPED_LEN: usize = 8;
 
@@ -35,25 +38,18 @@ pub fn recover(args: &Recover) -> Result<()> {
     let from = dir.store(&former);
     let found = store::look(&from)
         .context("this master cannot be recovered; if another is left, try that one")?;
-    tell(args, &former, &found)?;
+    let cluster_id = clock::new_uid().0;
+    let folder = format!("store-{cluster_id}");
+    // Made before anybody is asked, since only what is made tells how far it reaches. Nothing refers to it yet.
+    let made = Unused(dir.root().join(MAKING));
+    let recovered = store::recover(&from, &made.0, &cluster_id, found.node.clone())?;
+    tell(args, &former, &found, &recovered)?;
     if args.dry_run {
         return Ok(());
     }
     if !args.yes {
         ask(&former)?;
     }
-    let cluster_id = clock::new_uid().0;
-    let folder = format!("store-{cluster_id}");
-    let recovered = store::recover(
-        &from,
-        &dir.root().join(&folder),
-        &cluster_id,
-        found.node.clone(),
-    );
-    let recovered = recovered.inspect_err(|_| {
-        // Nothing refers to it.
-        drop(std::fs::remove_dir_all(dir.root().join(&folder)));
-    })?;
     let identity = MasterIdentity {
         cluster_id: cluster_id.clone(),
         member_id: recovered.identity.member_id,
@@ -61,6 +57,8 @@ pub fn recover(args: &Recover) -> Result<()> {
         store: Some(folder),
         ..former.clone()
     };
+    std::fs::rename(&made.0, dir.store(&identity))
+        .context("the new store cannot be put in place")?;
     dir.keep_identity(&identity)?;
     match args.output {
         Output::Json => {
@@ -89,8 +87,26 @@ pub fn recover(args: &Recover) -> Result<()> {
     Ok(())
 }
 
+/// A folder that goes, unless it was renamed.
+struct Unused(PathBuf);
+
+impl Drop for Unused {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.0.display(), %error, "what was made for nothing could not be removed");
+        }
+    }
+}
+
 /// What there is, and what may be lost.
-fn tell(args: &Recover, former: &MasterIdentity, found: &Survivor) -> Result<()> {
+fn tell(
+    args: &Recover,
+    former: &MasterIdentity,
+    found: &Survivor,
+    recovered: &Recovered,
+) -> Result<()> {
     let voters: Vec<&FormerMember> = found.members.iter().filter(|member| member.voter).collect();
     let is_voter = voters
         .iter()
@@ -100,14 +116,14 @@ fn tell(args: &Recover, former: &MasterIdentity, found: &Survivor) -> Result<()>
         .and_then(|ms| i64::try_from(ms).ok())
         .map(Timestamp::from_unix_ms);
     let age = contact.map(|contact| clock::now().since(contact));
-    let waiting = index(found.last_log).saturating_sub(index(found.applied));
+    let waiting = index(found.last_log).saturating_sub(index(found.committed));
     if args.output == Output::Json {
         let member = |member: &FormerMember| json!({"id": member.id, "name": member.node.name, "voter": member.voter});
         let value = json!({
             "clusterId": former.cluster_id, "name": former.name, "memberId": found.identity.member_id, "voter": is_voter,
-            "members": found.members.iter().map(member).collect::<Vec<_>>(), "revision": found.revision,
+            "members": found.members.iter().map(member).collect::<Vec<_>>(), "revision": recovered.reached,
             "lastLogIndex": index(found.last_log), "lastLogTerm": found.last_log.as_ref().map(term_of),
-            "appliedIndex": index(found.applied), "term": found.term, "unconfirmedEntries": waiting,
+            "committedIndex": index(found.committed), "term": found.term, "unconfirmedEntries": waiting,
             "lastContact": contact, "damage": found.damage, "secondsSinceContact": age.map(|age| age.as_secs()),
         });
         // The answer of the recovery itself follows on standard output.
@@ -139,9 +155,9 @@ fn tell(args: &Recover, former: &MasterIdentity, found: &Survivor) -> Result<()>
         }
     );
     eprintln!(
-        "state         revision {}, applied up to log entry {}",
-        found.revision,
-        index(found.applied)
+        "state         revision {}, with all that its log holds; known to be committed up to log entry {}",
+        recovered.reached,
+        index(found.committed)
     );
     eprintln!(
         "log           up to entry {} of term {}; the latest term it knows is {}",

@@ -367,11 +367,46 @@ async fn the_cluster_answers_whom_it_should() {
         .call(Method::GET, "/cluster/v1/snapshot", &headers, "")
         .await;
     assert_eq!(sealed.text(), "sealed secret");
+    let headers = [("x-trireme-snapshot-key", "abcd")];
+    let sealed = admin
+        .call(Method::GET, "/cluster/v1/snapshot", &headers, "")
+        .await;
+    assert_eq!(sealed.text(), "sealed for abcd");
+    snapshot_schedules_are_kept_for_administrators(&admin, &nobody).await;
     let lines = admin
         .get("/cluster/v1/explain?resource=pods&namespace=a&name=b")
         .await
         .json();
     assert_eq!(lines["lines"][0], r#"pods Some("a") b"#);
+}
+
+async fn snapshot_schedules_are_kept_for_administrators(admin: &Client, nobody: &Client) {
+    const SCHEDULES: &str = "/cluster/v1/snapshots/schedules";
+    let put = r#"{"name": "other", "everySeconds": 3600, "target": {"kind": "folder", "path": "/b"}, "passphrase": "p"}"#;
+    let path = format!("{SCHEDULES}/nightly");
+    let kept = admin.call(Method::PUT, &path, &[], put).await.json();
+    assert!(
+        kept["name"] == "nightly" && kept["everySeconds"] == 3600,
+        "the path names it: {kept}"
+    );
+    assert!(kept.get("passphrase").is_none(), "{kept}");
+    let refused = admin
+        .call(Method::PUT, &path, &[], r#"{"name": "x"}"#)
+        .await;
+    assert_code(&refused, StatusCode::BAD_REQUEST);
+    let run = admin.post(&format!("{path}/run"), "").await.json();
+    assert_eq!(run["due"], "1970-01-01T00:00:00Z");
+    let removed = admin.call(Method::DELETE, &path, &[], "").await;
+    assert_code(&removed, StatusCode::OK);
+    assert_code(
+        &admin.get(&format!("{SCHEDULES}/absent")).await,
+        StatusCode::NOT_FOUND,
+    );
+    let list = admin.get("/cluster/v1/snapshots").await.json();
+    assert_eq!(list["snapshots"], serde_json::json!([]));
+    for path in [SCHEDULES, "/cluster/v1/snapshots"] {
+        assert_code(&nobody.get(path).await, StatusCode::UNAUTHORIZED);
+    }
 }
 
 /// Sends the head of a request whose body never comes.
