@@ -4,6 +4,7 @@ use chaos::nemesis::Kind;
 use chaos::testbed::Choice;
 use chaos::workload;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -35,6 +36,17 @@ pub enum Command {
     },
     /// Show that the checkers catch planted faults and pass right histories; with --planted, that runs do on real masters
     Selftest(Selftest),
+    /// Simulate the store from seeds: real members on a simulated disk, network and clock, every invariant checked at each step
+    Sim(Sim),
+    /// Simulate one seed in this process; `chaos sim` starts this
+    #[command(name = crate::simulation::SUBCOMMAND, hide = true)]
+    SimSeed {
+        /// The seed
+        seed: u64,
+        /// Where to write every step
+        #[arg(long)]
+        trace: Option<PathBuf>,
+    },
     /// Tell what this machine lets the harness do, and which faults can be had; exit code 2 where something is missing
     Doctor {
         /// How to print
@@ -58,6 +70,29 @@ pub enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+}
+
+/// `chaos sim`.
+#[derive(Args)]
+pub struct Sim {
+    /// From which seed to which, both included: 1..200
+    #[arg(long, default_value = "1..20", value_parser = parse_seeds)]
+    pub seeds: RangeInclusive<u64>,
+    /// One seed alone
+    #[arg(long, conflicts_with = "seeds")]
+    pub seed: Option<u64>,
+    /// Where to write every step of the one seed
+    #[arg(long, requires = "seed")]
+    pub trace: Option<PathBuf>,
+    /// How many to simulate at once; default: one a core
+    #[arg(long)]
+    pub jobs: Option<usize>,
+    /// Break a promise of the store on purpose, as NAME or NAME:N for one time in N; only in builds with the feature planted-bugs
+    #[arg(long)]
+    pub plant: Option<String>,
+    /// How to print
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
 }
 
 /// `chaos run`.
@@ -221,6 +256,21 @@ pub enum Output {
     Json,
 }
 
+fn parse_seeds(text: &str) -> Result<RangeInclusive<u64>, String> {
+    let wrong = || "say it as 1..200".to_owned();
+    let (first, last) = text.split_once("..").ok_or_else(wrong)?;
+    let number = |text: &str| {
+        text.trim_start_matches('=')
+            .parse::<u64>()
+            .map_err(|_| wrong())
+    };
+    let (first, last) = (number(first)?, number(last)?);
+    match first <= last {
+        true => Ok(first..=last),
+        false => Err(wrong()),
+    }
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
     let seconds = match unit {
@@ -243,6 +293,15 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn seeds() {
+        assert_eq!(parse_seeds("1..200"), Ok(1..=200));
+        assert_eq!(parse_seeds("7..=7"), Ok(7..=7));
+        for wrong in ["", "5", "9..1", "a..b"] {
+            assert!(parse_seeds(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod cli;
 mod show;
+mod simulation;
 
 use anyhow::{Context, Result};
 use chaos::cluster::Binaries;
@@ -27,6 +28,8 @@ fn main() -> ExitCode {
             Some(folder) => until_interrupted(planted_bugs(folder.clone(), &args)),
             None => self_test(args.seed, args.histories, args.output),
         },
+        Command::Sim(args) => simulation::run(&args),
+        Command::SimSeed { seed, trace } => simulation::run_here(seed, trace.as_deref()),
         Command::Doctor { output } => examine(output),
         Command::Bench(Bench::Failover { rounds, output }) => {
             until_interrupted(failover(rounds, output))

@@ -32,7 +32,8 @@ const RULES: &[Rule] = &[
     shell("streams", NODE_PARTS),
     shell("shim", NODE_PARTS),
     shell("agent", NODE_PARTS),
-    shell("chaos", &["objects", "rpc", "client", "mvcc", "raft-store", "etcd", "registry", "reconcile", "schedule", "runtime", "api", "lifecycle"]),
+    shell("sim", &["objects", "rpc", "mvcc", "raft-store"]),
+    shell("chaos", &["sim", "objects", "rpc", "client", "mvcc", "raft-store", "etcd", "registry", "reconcile", "schedule", "runtime", "api", "lifecycle"]),
 ];
 
 const NODE_PARTS: &[&str] = &[
