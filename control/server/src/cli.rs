@@ -95,6 +95,10 @@ pub struct Run {
     /// The port for the other masters
     #[arg(long, default_value_t = 2380)]
     pub peer_port: u16,
+    /// Serve etcd's v3 API on this port too, the same on every master: for etcdctl and etcd's clients with a certificate of
+    /// the group system:masters; default: not at all
+    #[arg(long, value_name = "PORT")]
+    pub etcd_port: Option<u16>,
     /// The network of all pods; fixed when the cluster is made
     #[arg(long, value_name = "CIDR", requires = "init")]
     pub cluster_cidr: Option<String>,

@@ -1,10 +1,11 @@
 //! TLS between masters: beside a certificate of the cluster's CA it asks that the other side be a master. Without that, every
-//! node and every client, whose certificates come from the same CA, could speak Raft.
+//! node and every client, whose certificates come from the same CA, could speak Raft. The port of etcd's API likewise asks that
+//! its clients be allowed everything.
 
 use crate::pki::Authority;
 use anyhow::Result;
 use client::{Identity, pem};
-use objects::identities::MASTER_USER;
+use objects::identities::{MASTER_USER, MASTERS_GROUP};
 use raft_store::Tls;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -17,6 +18,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
+use x509_parser::x509::X509Name;
 
 /// How this master and the others prove to each other that they are masters.
 pub fn tls(authority: &Authority, identity: &Identity) -> Result<Tls> {
@@ -29,7 +31,10 @@ pub fn tls(authority: &Authority, identity: &Identity) -> Result<Tls> {
         WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
     let mut server = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(Arc::new(MasterClients(clients)))
+        .with_client_cert_verifier(Arc::new(Only {
+            verifier: clients,
+            admits: is_master,
+        }))
         .with_single_cert(chain.clone(), key.clone_key())?;
     let servers = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build()?;
     let mut client = ClientConfig::builder_with_provider(provider)
@@ -45,27 +50,66 @@ pub fn tls(authority: &Authority, identity: &Identity) -> Result<Tls> {
     })
 }
 
+/// TLS of the port of etcd's API: clients whose certificate, of the cluster's CA, says that they may do everything. What they
+/// write passes no admission, and what they read is not checked against their roles.
+pub fn etcd_tls(authority: &Authority, identity: &Identity) -> Result<Arc<ServerConfig>> {
+    let roots = Arc::new(pem::roots(&authority.certificate_pem)?);
+    let chain = pem::certificates("this master's certificate", &identity.certificate_pem)?;
+    let key = pem::key("this master's key", &identity.key_pem)?;
+    let provider = Arc::new(ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build()?;
+    let mut server = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(Arc::new(Only {
+            verifier,
+            admits: may_do_everything,
+        }))
+        .with_single_cert(chain, key)?;
+    server.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(server))
+}
+
 /// Whether the certificate, whose chain was verified already, is a master's.
 fn is_master(certificate: &CertificateDer<'_>) -> Result<(), Error> {
+    names(certificate, |subject| {
+        subject
+            .iter_common_name()
+            .any(|name| name.as_str() == Ok(MASTER_USER))
+    })
+}
+
+/// Whether it is of somebody who may do everything.
+fn may_do_everything(certificate: &CertificateDer<'_>) -> Result<(), Error> {
+    names(certificate, |subject| {
+        subject
+            .iter_organization()
+            .any(|name| name.as_str() == Ok(MASTERS_GROUP))
+    })
+}
+
+/// Whether its subject is as wanted.
+fn names(
+    certificate: &CertificateDer<'_>,
+    is_wanted: impl Fn(&X509Name<'_>) -> bool,
+) -> Result<(), Error> {
     let refused = || Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| refused())?;
-    let mut users = parsed
-        .subject()
-        .iter_common_name()
-        .filter_map(|name| name.as_str().ok());
-    if users.any(|user| user == MASTER_USER) {
-        Ok(())
-    } else {
-        Err(refused())
+    match is_wanted(parsed.subject()) {
+        true => Ok(()),
+        false => Err(refused()),
     }
 }
 
+/// Lets in only those of the CA's clients whom `admits` knows.
 #[derive(Debug)]
-struct MasterClients(Arc<dyn ClientCertVerifier>);
+struct Only {
+    verifier: Arc<dyn ClientCertVerifier>,
+    admits: fn(&CertificateDer<'_>) -> Result<(), Error>,
+}
 
-impl ClientCertVerifier for MasterClients {
+impl ClientCertVerifier for Only {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        self.verifier.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -74,8 +118,10 @@ impl ClientCertVerifier for MasterClients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.0.verify_client_cert(end_entity, intermediates, now)?;
-        is_master(end_entity)?;
+        let verified = self
+            .verifier
+            .verify_client_cert(end_entity, intermediates, now)?;
+        (self.admits)(end_entity)?;
         Ok(verified)
     }
 
@@ -85,7 +131,7 @@ impl ClientCertVerifier for MasterClients {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0
+        self.verifier
             .verify_tls12_signature(message, certificate, signature)
     }
 
@@ -95,12 +141,12 @@ impl ClientCertVerifier for MasterClients {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0
+        self.verifier
             .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.verifier.supported_verify_schemes()
     }
 }
 
@@ -157,6 +203,26 @@ mod tests {
     use super::*;
     use crate::pki::Subject;
     use objects::identities::{ADMIN_USER, NODES_GROUP, node_user};
+
+    #[test]
+    fn only_who_may_do_everything_speaks_to_the_store() {
+        let authority = Authority::generate("c1").expect("generates");
+        let certificate = |groups: &[&str]| {
+            let subject = Subject {
+                user: "somebody",
+                groups,
+                ..Subject::default()
+            };
+            let identity = authority.issue(&subject).expect("issues");
+            etcd_tls(&authority, &identity).expect("usable");
+            pem::certificates("the certificate", &identity.certificate_pem)
+                .expect("PEM")
+                .remove(0)
+        };
+        assert!(may_do_everything(&certificate(&[NODES_GROUP, MASTERS_GROUP])).is_ok());
+        assert!(may_do_everything(&certificate(&[NODES_GROUP])).is_err());
+        assert!(may_do_everything(&certificate(&[])).is_err());
+    }
 
     #[test]
     fn only_masters_pass() {

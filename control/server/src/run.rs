@@ -53,6 +53,10 @@ async fn master(args: Run) -> Result<Ended> {
     // The ports first: nothing is made where they cannot be had.
     let api_listener = listen(&args, args.api_port, "the API").await?;
     drop(listen(&args, args.peer_port, "the other masters").await?);
+    let etcd_listener = match args.etcd_port {
+        Some(port) => Some(listen(&args, port, "etcd's API").await?),
+        None => None,
+    };
     let identity = create::identity(&dir, &args, &name).await?;
     let authority = dir.authority()?;
     let certificate = create::master_certificate(&authority, &identity, args.address)?;
@@ -77,7 +81,7 @@ async fn master(args: Run) -> Result<Ended> {
         certificate: keys.certificate,
         store,
     };
-    master.serve(api_listener).await
+    master.serve(api_listener, etcd_listener).await
 }
 
 /// Sets how much of the past the new cluster keeps, if that was said.
@@ -145,9 +149,12 @@ struct Master {
 }
 
 impl Master {
-    async fn serve(self, listener: TcpListener) -> Result<Ended> {
+    async fn serve(self, listener: TcpListener, etcd: Option<TcpListener>) -> Result<Ended> {
         let stop = CancellationToken::new();
         let mut parts = self.start(listener, &stop)?;
+        if let Some(listener) = etcd {
+            self.serve_etcd(listener, &mut parts, &stop)?;
+        }
         tracing::info!(
             name = self.identity.name,
             member = self.identity.member_id,
@@ -183,6 +190,23 @@ impl Master {
         }
         self.store.shutdown().await;
         outcome
+    }
+
+    /// Serves the store to etcd's clients.
+    fn serve_etcd(
+        &self,
+        listener: TcpListener,
+        parts: &mut JoinSet<()>,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        let tls = peers::etcd_tls(&self.authority, &self.certificate)?;
+        let serving = etcd::serve(self.store.clone(), listener, Some(tls), stop.clone());
+        parts.spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "etcd's API is served no longer");
+            }
+        });
+        Ok(())
     }
 
     /// Starts what this master does beside keeping the store; all of it ends by itself after `stop`, and not before.

@@ -3,6 +3,7 @@
 
 use crate::header::{Headers, signed};
 use mvcc::{Event, OpResult, RangeResponse, TxnResponse};
+use objects::Revision;
 use rpc::etcd::{etcdserverpb as pb, mvccpb};
 
 /// A key.
@@ -27,56 +28,92 @@ pub fn range_response(headers: &Headers, response: RangeResponse) -> pb::RangeRe
     }
 }
 
-/// What a transaction did. Only the outermost answer has a whole header; those within say the revision alone, as etcd's do.
+/// What a transaction did. Only the outermost answer has a whole header; its steps say the revision alone, as etcd's do.
 pub fn txn_response(headers: &Headers, response: TxnResponse) -> pb::TxnResponse {
+    let revision = response.revision;
+    let mut steps = Steps::of(&response);
     pb::TxnResponse {
-        header: headers.at(response.revision),
-        ..inner_txn_response(response)
+        header: headers.at(revision),
+        ..steps.txn(response)
     }
 }
 
-fn inner_txn_response(response: TxnResponse) -> pb::TxnResponse {
-    pb::TxnResponse {
-        header: revision_only(response.revision),
-        succeeded: response.succeeded,
-        responses: response
-            .results
-            .into_iter()
-            .map(|result| response_op(result, response.revision))
-            .collect(),
-    }
+/// The revision as the steps of a transaction saw it, one after the other: the new one from the first that wrote.
+struct Steps {
+    now: Revision,
+    written: Revision,
 }
 
-fn response_op(result: OpResult, revision: objects::Revision) -> pb::ResponseOp {
-    use pb::response_op::Response;
-    let response = match result {
-        OpResult::Put(prev) => Response::ResponsePut(pb::PutResponse {
-            header: revision_only(revision),
-            prev_kv: prev.map(key_value),
-        }),
-        OpResult::Deleted(deleted, prev) => {
-            Response::ResponseDeleteRange(pb::DeleteRangeResponse {
-                header: revision_only(revision),
-                deleted: number(deleted),
-                prev_kvs: prev.into_iter().map(key_value).collect(),
-            })
+impl Steps {
+    fn of(response: &TxnResponse) -> Self {
+        let written = response.revision;
+        let before = Revision(written.0.saturating_sub(1));
+        Steps {
+            now: if wrote(response) { before } else { written },
+            written,
         }
-        OpResult::Range(range) => Response::ResponseRange(pb::RangeResponse {
-            header: revision_only(range.revision),
-            kvs: range.kvs.into_iter().map(key_value).collect(),
-            more: range.more,
-            count: number(range.count),
-        }),
-        OpResult::Txn(inner) => Response::ResponseTxn(inner_txn_response(inner)),
-        // No request of etcd's signs what it writes.
-        OpResult::Signed => return pb::ResponseOp { response: None },
-    };
-    pb::ResponseOp {
-        response: Some(response),
+    }
+
+    fn txn(&mut self, response: TxnResponse) -> pb::TxnResponse {
+        let steps = response.results.into_iter();
+        pb::TxnResponse {
+            // As in etcd, a transaction within has a header that says nothing.
+            header: Some(pb::ResponseHeader::default()),
+            succeeded: response.succeeded,
+            responses: steps.map(|result| self.step(result)).collect(),
+        }
+    }
+
+    fn step(&mut self, result: OpResult) -> pb::ResponseOp {
+        use pb::response_op::Response;
+        if is_write(&result) {
+            self.now = self.written;
+        }
+        let header = revision_only(self.now);
+        let response = match result {
+            OpResult::Put(prev) => Response::ResponsePut(pb::PutResponse {
+                header,
+                prev_kv: prev.map(key_value),
+            }),
+            OpResult::Deleted(deleted, prev) => {
+                Response::ResponseDeleteRange(pb::DeleteRangeResponse {
+                    header,
+                    deleted: number(deleted),
+                    prev_kvs: prev.into_iter().map(key_value).collect(),
+                })
+            }
+            OpResult::Range(range) => Response::ResponseRange(pb::RangeResponse {
+                header: revision_only(range.revision),
+                kvs: range.kvs.into_iter().map(key_value).collect(),
+                more: range.more,
+                count: number(range.count),
+            }),
+            OpResult::Txn(inner) => Response::ResponseTxn(self.txn(inner)),
+            // No request of etcd's signs what it writes.
+            OpResult::Signed => return pb::ResponseOp { response: None },
+        };
+        pb::ResponseOp {
+            response: Some(response),
+        }
     }
 }
 
-fn revision_only(revision: objects::Revision) -> Option<pb::ResponseHeader> {
+fn wrote(response: &TxnResponse) -> bool {
+    response.results.iter().any(|result| match result {
+        OpResult::Txn(inner) => wrote(inner),
+        other => is_write(other),
+    })
+}
+
+fn is_write(result: &OpResult) -> bool {
+    match result {
+        OpResult::Put(_) => true,
+        OpResult::Deleted(deleted, _) => *deleted > 0,
+        OpResult::Range(_) | OpResult::Txn(_) | OpResult::Signed => false,
+    }
+}
+
+fn revision_only(revision: Revision) -> Option<pb::ResponseHeader> {
     Some(pb::ResponseHeader {
         revision: signed(revision),
         ..pb::ResponseHeader::default()

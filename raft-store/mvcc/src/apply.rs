@@ -106,21 +106,33 @@ fn apply_txn<T: Tables + ?Sized>(
         return Ok(Err(refused));
     }
     // As in etcd, all comparisons look at the state before the transaction, those of inner transactions too.
-    let mut branches = vec![];
-    if let Err(refused) = decide(overlay, txn, &mut branches)? {
+    let mut path = Path::default();
+    if let Err(refused) = decide(overlay, txn, &mut path)? {
+        return Ok(Err(refused));
+    }
+    if let Some(refused) = path.unreadable {
         return Ok(Err(refused));
     }
     let mut change = Change::begin(overlay, events);
-    let response = run(&mut change, txn, &mut branches.into_iter())?;
+    let response = run(&mut change, txn, &mut path.branches.into_iter())?;
     change.finish();
     Ok(Ok(Done::Txn(response)))
 }
 
-/// Appends which branch `txn` takes, then those of the transactions in that branch; tells why a step to be done cannot be.
+/// Which way a transaction goes.
+#[derive(Default)]
+struct Path {
+    /// Whether the comparisons held, of it and then of those within the branch that is taken.
+    branches: Vec<bool>,
+    /// Why the first read that cannot be done cannot: as in etcd, told only when every write could be.
+    unreadable: Option<StoreError>,
+}
+
+/// Decides which branch `txn` takes, then those of the transactions in that branch; tells why a write there cannot be done.
 fn decide<T: Tables + ?Sized>(
     overlay: &Overlay<'_, T>,
     txn: &Txn,
-    branches: &mut Vec<bool>,
+    path: &mut Path,
 ) -> Result<Result<(), StoreError>, TablesError> {
     let mut succeeded = true;
     for compare in &txn.compare {
@@ -129,7 +141,7 @@ fn decide<T: Tables + ?Sized>(
             break;
         }
     }
-    branches.push(succeeded);
+    path.branches.push(succeeded);
     for op in if succeeded {
         &txn.success
     } else {
@@ -141,8 +153,12 @@ fn decide<T: Tables + ?Sized>(
                 Some(_) => check_lease(overlay, lease.unwrap_or_default())?,
                 None => Err(StoreError::KeyNotFound),
             },
-            Op::Query(query) => check_revision(overlay.meta(), query),
-            Op::Txn(inner) => decide(overlay, inner, branches)?,
+            Op::Query(query) => {
+                let refused = check_revision(overlay.meta(), query).err();
+                path.unreadable = path.unreadable.take().or(refused);
+                Ok(())
+            }
+            Op::Txn(inner) => decide(overlay, inner, path)?,
             Op::DeleteRange { .. } | Op::Range { .. } | Op::Sign(_) => Ok(()),
         };
         if possible.is_err() {

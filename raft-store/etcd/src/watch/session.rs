@@ -269,7 +269,8 @@ impl Session {
             StoreError::Compacted { oldest, .. } => {
                 self.watches.remove(&id);
                 self.answers.push_back(pb::WatchResponse {
-                    header: self.headers.now(),
+                    // As in etcd, which knows no revision to tell here.
+                    header: self.headers.at(Revision(0)),
                     watch_id: id.0,
                     canceled: true,
                     compact_revision: signed(oldest),

@@ -1,7 +1,10 @@
 //! Members of the store in this process, each serving etcd's API on a port of loopback.
 
+#![expect(dead_code, reason = "each test binary uses its part of the harness")]
+
 #[path = "../../../tests/common/mod.rs"]
 pub mod members;
+pub mod real;
 
 use members::Cluster;
 use std::net::SocketAddr;

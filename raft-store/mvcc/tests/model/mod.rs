@@ -166,7 +166,11 @@ impl Model {
         }
         let mut state = self.state().clone();
         let mut is_changed = false;
-        let response = self.run(&mut state, &mut is_changed, txn)?;
+        let mut unreadable = None;
+        let response = self.run(&mut state, &mut is_changed, &mut unreadable, txn)?;
+        if let Some(refused) = unreadable {
+            return Err(refused);
+        }
         if is_changed {
             self.states.insert(self.revision().next(), state);
         }
@@ -177,6 +181,7 @@ impl Model {
         &self,
         state: &mut State,
         is_changed: &mut bool,
+        unreadable: &mut Option<StoreError>,
         txn: &Txn,
     ) -> Result<TxnResponse, StoreError> {
         let next = self.revision().next();
@@ -212,8 +217,13 @@ impl Model {
                 }
                 Op::Query(query) => {
                     let current = if *is_changed { next } else { self.revision() };
-                    let past = match query.revision.filter(|revision| revision.0 != 0) {
-                        Some(revision) => Some(self.kept(revision)?),
+                    let past = query.revision.filter(|revision| revision.0 != 0);
+                    let past = match past.map(|revision| self.kept(revision)) {
+                        Some(Ok(past)) => Some(past),
+                        Some(Err(refused)) => {
+                            unreadable.get_or_insert(refused);
+                            None
+                        }
                         None => None,
                     };
                     OpResult::Range(RangeResponse {
@@ -237,7 +247,7 @@ impl Model {
                     found.revision = if *is_changed { next } else { self.revision() };
                     OpResult::Range(found)
                 }
-                Op::Txn(inner) => OpResult::Txn(self.run(state, is_changed, inner)?),
+                Op::Txn(inner) => OpResult::Txn(self.run(state, is_changed, unreadable, inner)?),
                 Op::Sign(_) => OpResult::Signed,
             });
         }
