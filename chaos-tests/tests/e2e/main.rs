@@ -8,6 +8,7 @@
 mod agent;
 mod api;
 mod bad_input;
+mod bucket;
 mod disaster;
 mod first_hour;
 mod install;
@@ -16,4 +17,6 @@ mod manifests;
 mod master;
 mod registry;
 mod site;
+mod snapshots;
+mod survivor;
 mod told;
