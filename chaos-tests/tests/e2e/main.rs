@@ -15,6 +15,7 @@ mod install;
 mod kubectl;
 mod manifests;
 mod master;
+mod past;
 mod registry;
 mod site;
 mod snapshots;
