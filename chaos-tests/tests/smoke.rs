@@ -55,6 +55,23 @@ async fn run(config: &RunConfig, target: &Choice, out: &Path) -> Results {
     results
 }
 
+/// About 90 seconds of the faults that a cluster must survive every day.
+#[tokio::test]
+async fn clients_of_broken_masters_see_what_the_store_promises() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let target = Choice::parse("control").expect("a target");
+    let kinds = [
+        Kind::Kill,
+        Kind::Pause,
+        Kind::Partition,
+        Kind::PowerLossMajority,
+    ];
+    let results = run(&config(&target, 90, &kinds), &target, folder.path()).await;
+    assert_eq!(results.verdict, Verdict::Ok, "{:#?}", results.reasons);
+    let ops = results.findings.ops;
+    assert!(ops >= 2000, "{ops} operations show too little");
+}
+
 #[tokio::test]
 async fn clients_of_broken_etcd_members_see_what_etcd_promises() {
     let folder = tempfile::tempdir().expect("a folder");
