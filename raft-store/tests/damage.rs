@@ -17,13 +17,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A member that acknowledged some writes and was then killed.
+/// What a crash leaves of a member that acknowledged some writes: its files as they are while it runs. One that ends in order
+/// would leave an empty log.
 async fn killed() -> (Cluster, Config) {
     let mut cluster = Cluster::new(1).await;
     for number in 0..40 {
         put(cluster.any(), &format!("k{number}"), &"v".repeat(200)).await;
     }
-    let config = cluster.configs[0].clone();
+    let mut config = cluster.configs[0].clone();
+    let image = cluster.dir().join("image");
+    copy(&config.data_dir, &image);
+    config.data_dir = image;
     cluster.kill(0).await;
     (cluster, config)
 }
@@ -88,14 +92,13 @@ async fn no_damage_of_the_log_is_taken_for_a_torn_tail() {
     };
     let acknowledged = open(&whole).await.expect("it is whole");
     assert!(acknowledged >= Some(40), "{acknowledged:?}");
-    let (mut harmless, mut told) = (0, 0);
+    let mut told = 0;
     let mut judge = |what: String, found: Result<Option<u64>, String>| match found {
         Ok(last) => {
             assert_eq!(
                 last, acknowledged,
                 "{what}: acknowledged entries are gone in silence"
             );
-            harmless += 1;
         }
         Err(_) => told += 1,
     };
@@ -110,10 +113,7 @@ async fn no_damage_of_the_log_is_taken_for_a_torn_tail() {
         flipped[offset] ^= 0x10;
         judge(format!("flipped at {offset}"), open(&flipped).await);
     }
-    assert!(
-        told > 30 && harmless > 0,
-        "{told} told, {harmless} harmless"
-    );
+    assert!(told > 30, "{told} told");
     // What a power cut leaves of a write that was not synced: a part of it, or other bytes in its place.
     for tail in [
         &b"\0"[..],

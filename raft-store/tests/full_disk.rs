@@ -25,7 +25,7 @@ impl Disk {
         let (image, root) = (dir.path().join("image"), dir.path().join("root"));
         std::fs::create_dir(&root).expect("a folder");
         let file = std::fs::File::create(&image).expect("an image");
-        file.set_len(128 << 20).expect("a sparse file");
+        file.set_len(256 << 20).expect("a sparse file");
         run(
             "mkfs.ext4",
             &["-q", "-m", "0", &image.display().to_string()],
@@ -175,13 +175,12 @@ async fn a_write_that_finds_no_room_ends_the_member_and_loses_nothing() {
     store.kill().await;
 
     let mut config = cluster.configs.pop().expect("the member's");
-    config.limits.disk_reserve_bytes = RESERVE_BYTES;
+    config.limits.disk_reserve_bytes = 96 << 20;
     let balloon = std::fs::OpenOptions::new().write(true).open(disk.balloon());
     let balloon = balloon.expect("the balloon");
     let length = balloon.metadata().expect("its length").len();
-    balloon
-        .set_len(length - (8 << 20))
-        .expect("a little room is made");
+    balloon.set_len(length - (60 << 20)).expect("room is made");
+    disk.fill(48 << 20);
     let store = RaftStore::open(config)
         .await
         .expect("it opens with little room");

@@ -40,7 +40,8 @@ use watchers::{WatcherId, Watchers};
 pub struct HubLimits {
     /// The bytes of recent events kept for watchers that join or fall back; the oldest go first.
     pub ring_bytes_max: usize,
-    /// The events that may wait for one watcher; more, and it falls back to reading history.
+    /// The events that may wait for one watcher, as long as they take no more bytes than the ring; more, and it falls back to
+    /// reading history.
     pub queue_events_max: usize,
     /// The changes that are looked at for one batch while a watcher catches up.
     pub page_changes_max: usize,
@@ -127,12 +128,11 @@ impl Hub {
         }
         let mut wakers = vec![];
         for (id, events) in due {
-            let is_live = state.watchers.queue(id).push(
-                revision,
-                events,
-                self.shared.limits.queue_events_max,
-                &mut wakers,
-            );
+            let is_live =
+                state
+                    .watchers
+                    .queue(id)
+                    .push(revision, events, &self.shared.limits, &mut wakers);
             if !is_live {
                 state.watchers.remove(id);
             }

@@ -216,8 +216,11 @@ pub struct HistoryPage {
     pub revision: Revision,
 }
 
-/// What happened to `range` from revision `from` on: looks at about `changes_max` changes, never stopping within a
-/// revision. When `from` is in the future, the page is empty and its revision is the store's.
+/// A page of history is cut after so many bytes.
+const PAGE_BYTES_MAX: usize = 8 << 20;
+
+/// What happened to `range` from revision `from` on: looks at about `changes_max` changes, and no more than a bounded number
+/// of bytes, never stopping within a revision. When `from` is in the future, the page is empty and its revision is the store's.
 pub fn history<T: Tables + ?Sized>(
     tables: &T,
     range: &KeyRange,
@@ -239,6 +242,7 @@ pub fn history<T: Tables + ?Sized>(
     let start = history_key(from, 0);
     let mut changes = vec![];
     let (mut seen, mut last, mut is_cut) = (0, from, false);
+    let mut bytes = 0;
     try_scan(
         tables,
         Table::History,
@@ -246,13 +250,15 @@ pub fn history<T: Tables + ?Sized>(
         false,
         |row, record| {
             let (revision, _) = parse_history_key(row)?;
-            if revision != last && seen >= changes_max.max(1) {
+            let is_full = seen >= changes_max.max(1) || bytes >= PAGE_BYTES_MAX;
+            if revision != last && is_full {
                 is_cut = true;
                 return Ok(ControlFlow::Break(()));
             }
             last = revision;
             seen += 1;
             if range.contains(Header::read(Table::History, row, record)?.key(record)) {
+                bytes += record.len();
                 changes.push(Record::read(
                     Table::History,
                     row,

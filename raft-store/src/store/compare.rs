@@ -29,8 +29,34 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     }
 }
 
-/// Compares now; damaged members are noted, and are dealt with where that is safe.
+/// Compares now; members that differ in two looks are noted as damaged, and are dealt with where that is safe.
 pub(crate) async fn compare(inner: &Inner) -> Result<Vec<MemberCheck>, StoreError> {
+    let first = look(inner).await;
+    if first.iter().all(|check| check.same != Some(false)) {
+        return Ok(first);
+    }
+    let mut second = look(inner).await;
+    for check in &mut second {
+        let differed = |before: &&MemberCheck| before.member.id == check.member.id;
+        let before = first.iter().find(differed).and_then(|before| before.same);
+        if check.same == Some(false) && before != Some(false) {
+            check.same = None;
+        }
+    }
+    for check in second.iter().filter(|check| check.same == Some(false)) {
+        let problem = check.problem.as_deref().unwrap_or_default();
+        tracing::error!(
+            member = check.member.id,
+            name = check.member.name,
+            problem,
+            "a member's data are damaged"
+        );
+        inner.health.note_corrupt(check.member.id, problem);
+    }
+    Ok(second)
+}
+
+async fn look(inner: &Inner) -> Vec<MemberCheck> {
     let revision = inner.applied.borrow().revision;
     let members = membership::members(&inner.raft);
     let asked = members.into_iter().map(async |member| {
@@ -58,9 +84,10 @@ pub(crate) async fn compare(inner: &Inner) -> Result<Vec<MemberCheck>, StoreErro
             check(member, revision, None, Some(problem))
         }
     });
-    let checks: Vec<MemberCheck> = checks.collect();
-    tell(inner, &checks, majority.is_some());
-    Ok(checks)
+    if majority.is_none() {
+        tracing::warn!("the members' data could not be compared: no majority answered alike");
+    }
+    checks.collect()
 }
 
 /// This member's hash at a revision, which it may still have to reach. One at a time, since each reads everything.
@@ -133,22 +160,6 @@ fn check(
         revision: revision.0,
         same,
         problem,
-    }
-}
-
-fn tell(inner: &Inner, checks: &[MemberCheck], has_majority: bool) {
-    if !has_majority {
-        tracing::warn!("the members' data could not be compared: no majority answered alike");
-    }
-    for check in checks.iter().filter(|check| check.same == Some(false)) {
-        let problem = check.problem.as_deref().unwrap_or_default();
-        tracing::error!(
-            member = check.member.id,
-            name = check.member.name,
-            problem,
-            "a member's data are damaged"
-        );
-        inner.health.note_corrupt(check.member.id, problem);
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) async fn run(inner: Arc<Inner>, state: watch::Sender<LeaderState>) {
     let mut leader = None;
     loop {
         know_members(&inner);
+        inner.tick_lease_clock();
         let now = look(&inner);
         state.send_if_modified(|last| std::mem::replace(last, now) != now);
         let leader_now = server.borrow_watched().current_leader;

@@ -1,20 +1,57 @@
 //! Ends leases whose holder fell silent. Only the leader does, and by a clock that counts on from the leases' own, so that
-//! no wall clock matters; a new leader first renews all of them, since it cannot know who was heard before it led.
+//! no wall clock matters; a new leader first renews all of them, since it cannot know who was heard before it led. A leader that
+//! was stopped for a while heard nobody either: that time does not count, and what waits in its sockets is heard first.
 
 use super::Inner;
 use mvcc::planted::{self, Bug};
 use mvcc::{Command, LeaseId, Meta};
 use objects::Term;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Leases that one command ends at most.
 const ENDED_AT_ONCE: usize = 256;
 
+/// The clock is looked at far more often than this; what is longer, the whole process was stopped for.
+const STEP_MAX: Duration = Duration::from_secs(1);
+/// After a stop nothing ends for so long.
+const HOLD: Duration = Duration::from_millis(1500);
+
 /// The leases' clock of a leader's term.
 pub(crate) struct LeaseClock {
     term: Term,
-    began_ms: u64,
-    began: Instant,
+    counted_ms: u64,
+    counted_at: Instant,
+    hold_until: Option<Instant>,
+}
+
+impl LeaseClock {
+    fn new(term: Term, began_ms: u64, now: Instant) -> Self {
+        LeaseClock {
+            term,
+            counted_ms: began_ms,
+            counted_at: now,
+            hold_until: None,
+        }
+    }
+
+    fn now_ms(&self, now: Instant) -> u64 {
+        let step = now.duration_since(self.counted_at).min(STEP_MAX);
+        self.counted_ms + u64::try_from(step.as_millis()).unwrap_or(0)
+    }
+
+    /// Counts on.
+    fn tick(&mut self, now: Instant) {
+        if now.duration_since(self.counted_at) > STEP_MAX {
+            self.hold_until = Some(now + HOLD);
+        }
+        self.counted_ms = self.now_ms(now);
+        self.counted_at = now;
+    }
+
+    fn is_held(&self, now: Instant) -> bool {
+        self.hold_until.is_some_and(|until| now < until)
+    }
 }
 
 impl Inner {
@@ -28,11 +65,22 @@ impl Inner {
             return crate::clock::now_ms();
         }
         match &*clock {
-            Some(clock) => {
-                clock.began_ms + u64::try_from(clock.began.elapsed().as_millis()).unwrap_or(0)
-            }
+            Some(clock) => clock.now_ms(Instant::now()),
             None => Meta::load(&self.db.live()).map_or(0, |meta| meta.lease_clock_ms),
         }
+    }
+
+    /// Counts the clock on; to be called far more often than once a second. Returns whether nothing may end now.
+    pub fn tick_lease_clock(&self) -> bool {
+        let mut clock = self
+            .lease_clock
+            .lock()
+            .expect("no holder of the lock panics");
+        let now = Instant::now();
+        clock.as_mut().is_some_and(|clock| {
+            clock.tick(now);
+            clock.is_held(now)
+        })
     }
 
     /// Starts the clock of a new term; returns whether it was started just now.
@@ -43,11 +91,7 @@ impl Inner {
             .expect("no holder of the lock panics");
         let is_new = clock.as_ref().is_none_or(|clock| clock.term != term);
         if is_new {
-            *clock = Some(LeaseClock {
-                term,
-                began_ms,
-                began: Instant::now(),
-            });
+            *clock = Some(LeaseClock::new(term, began_ms, Instant::now()));
         }
         is_new
     }
@@ -70,6 +114,9 @@ pub(crate) async fn expire(inner: &Inner) {
         }
     };
     let is_new_term = inner.start_lease_clock(state.term, meta.lease_clock_ms);
+    if inner.tick_lease_clock() && !is_new_term {
+        return;
+    }
     let now_ms = inner.lease_now_ms();
     let over: Vec<LeaseId> = leases
         .iter()
@@ -84,5 +131,31 @@ pub(crate) async fn expire(inner: &Inner) {
     };
     if let Err(err) = inner.propose(command).await {
         tracing::debug!(error = %err, "leases were not ended; trying again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_for_which_a_leader_was_stopped_does_not_count() {
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let mut clock = LeaseClock::new(Term(3), 1_000, began);
+        for tick in 1..=10 {
+            clock.tick(at(tick * 200));
+        }
+        assert_eq!(clock.now_ms(at(2_100)), 3_100);
+        assert!(!clock.is_held(at(2_100)));
+        // Stopped for ten seconds: one of them counts, and nothing ends before those who waited were heard.
+        assert_eq!(clock.now_ms(at(12_000)), 4_000);
+        clock.tick(at(12_000));
+        assert!(clock.is_held(at(12_000)) && clock.is_held(at(13_400)));
+        for tick in 1..=8 {
+            clock.tick(at(12_000 + tick * 200));
+        }
+        assert!(!clock.is_held(at(13_600)));
+        assert_eq!(clock.now_ms(at(13_600)), 5_600);
     }
 }

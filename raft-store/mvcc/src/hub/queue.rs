@@ -1,5 +1,7 @@
-//! What waits for one live watcher: filled by the hub, emptied by the watcher's stream, bounded in events.
+//! What waits for one live watcher: filled by the hub, emptied by the watcher's stream, bounded in events and in bytes.
 
+use super::HubLimits;
+use super::ring::event_bytes;
 use crate::planted::{self, Bug};
 use crate::store::{Event, WatchBatch};
 use objects::Revision;
@@ -14,8 +16,9 @@ pub(super) struct Queue {
 
 struct State {
     batches: VecDeque<WatchBatch>,
-    /// The events in `batches`.
+    /// The events in `batches`, and what they take.
     events: usize,
+    bytes: usize,
     /// The first revision that was not pushed yet; earlier ones were read while catching up.
     next: Revision,
     /// The revision of the last batch that was pushed.
@@ -37,6 +40,7 @@ impl Queue {
         let state = State {
             batches: VecDeque::new(),
             events: 0,
+            bytes: 0,
             next,
             told,
             has_fallen_back: false,
@@ -52,7 +56,7 @@ impl Queue {
         &self,
         revision: Revision,
         mut events: Vec<Arc<Event>>,
-        events_max: usize,
+        limits: &HubLimits,
         wakers: &mut Vec<Waker>,
     ) -> bool {
         let mut state = self.lock();
@@ -62,7 +66,10 @@ impl Queue {
             return true;
         }
         // A batch that alone is larger is taken when nothing waits before it, or its watcher would never go on.
-        if state.events > 0 && state.events + events.len() > events_max {
+        let bytes: usize = events.iter().map(|event| event_bytes(event)).sum();
+        let is_full = state.events + events.len() > limits.queue_events_max
+            || state.bytes + bytes > limits.ring_bytes_max;
+        if state.events > 0 && is_full {
             state.has_fallen_back = true;
         } else {
             if planted::is(Bug::TxnSplit) && is_one_revision(&events) {
@@ -101,6 +108,7 @@ impl Queue {
             let mut state = self.lock();
             if let Some(batch) = state.batches.pop_front() {
                 state.events -= batch.events.len();
+                state.bytes -= bytes_of(&batch);
                 return Poll::Ready(Next::Batch(batch));
             }
             if state.has_fallen_back {
@@ -126,6 +134,7 @@ impl State {
         }
         self.told = self.told.max(batch.revision);
         self.events += batch.events.len();
+        self.bytes += bytes_of(&batch);
         self.batches.pop_back_if(|last| last.events.is_empty());
         self.batches.push_back(batch);
     }
@@ -138,4 +147,56 @@ fn is_one_revision(events: &[Arc<Event>]) -> bool {
         && events
             .iter()
             .all(|event| Some(event.revision()) == revision)
+}
+
+fn bytes_of(batch: &WatchBatch) -> usize {
+    batch.events.iter().map(|event| event_bytes(event)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::KeyValue;
+
+    fn put(revision: u64, value_bytes: usize) -> Vec<Arc<Event>> {
+        let kv = KeyValue {
+            key: "k".into(),
+            value: vec![0; value_bytes].into(),
+            create_revision: Revision(revision),
+            mod_revision: Revision(revision),
+            version: 1,
+            lease: crate::store::LeaseId(0),
+        };
+        vec![Arc::new(Event::Put { kv, prev: None })]
+    }
+
+    #[test]
+    fn large_values_fill_a_queue_before_many_events_do() {
+        let limits = HubLimits {
+            ring_bytes_max: 10_000,
+            queue_events_max: 100,
+            ..HubLimits::default()
+        };
+        let queue = Queue::new(Revision(1), Revision(0));
+        let push = |revision, bytes| {
+            queue.push(
+                Revision(revision),
+                put(revision, bytes),
+                &limits,
+                &mut vec![],
+            )
+        };
+        assert!(push(1, 50_000), "one that is alone is taken, however large");
+        assert!(!push(2, 10), "no more while it waits");
+        let queue = Queue::new(Revision(1), Revision(0));
+        let taken = (1..100).take_while(|revision| {
+            queue.push(
+                Revision(*revision),
+                put(*revision, 1_000),
+                &limits,
+                &mut vec![],
+            )
+        });
+        assert_eq!(taken.count(), 7);
+    }
 }

@@ -74,7 +74,7 @@ impl Ring {
     }
 }
 
-fn event_bytes(event: &Event) -> usize {
+pub(super) fn event_bytes(event: &Event) -> usize {
     let key_value = |kv: &KeyValue| kv.key.len() + kv.value.len();
     EVENT_BYTES
         + match event {
