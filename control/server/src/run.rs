@@ -19,10 +19,14 @@ use registry::{Pipeline, Registry, Shell};
 use runtime::Runtime;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// When a part ends by itself, whether the store did is known within this.
+const STORE_ENDS: Duration = Duration::from_millis(300);
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: Run) -> Result<()> {
@@ -164,16 +168,17 @@ impl Master {
         );
         let outcome = tokio::select! {
             signal = wait_for_signal() => signal.map(|()| Ended::Asked),
-            reason = self.store.stopped() => match self.store.is_damaged() {
-                true => Ok(Ended::Damaged),
-                // After a failed write nothing is known of what is on disk: only a new start finds out.
-                false => bail!("the store stopped: {reason}; start this master again"),
-            },
-            // Without one of its parts a master only looks alive.
-            Some(ended) = parts.join_next() => Err(match ended {
-                Ok(()) => anyhow!("a part of this master ended by itself; start it again"),
-                Err(error) => anyhow!(error).context("a part of this master broke; start it again"),
-            }),
+            reason = self.store.stopped() => Ok(self.store_ended(&reason)?),
+            // Without one of its parts a master only looks alive. A store that stops takes them along.
+            Some(ended) = parts.join_next() => {
+                match (tokio::time::timeout(STORE_ENDS, self.store.stopped()).await, ended) {
+                    (Ok(reason), _) => Ok(self.store_ended(&reason)?),
+                    (Err(_), Ok(())) => Err(anyhow!("a part of this master ended by itself; start it again")),
+                    (Err(_), Err(error)) => {
+                        Err(anyhow!(error).context("a part of this master broke; start it again"))
+                    }
+                }
+            }
         };
         tracing::info!("stopping: handing leadership over, then letting requests finish");
         if self.store.leader_state().is_leader
@@ -207,6 +212,14 @@ impl Master {
             }
         });
         Ok(())
+    }
+
+    /// After a failed write nothing is known of what is on disk: only a new start finds out. Damaged data are set aside.
+    fn store_ended(&self, reason: &str) -> Result<Ended> {
+        match self.store.is_damaged() {
+            true => Ok(Ended::Damaged),
+            false => bail!("the store stopped: {reason}; start this master again"),
+        }
     }
 
     /// Starts what this master does beside keeping the store; all of it ends by itself after `stop`, and not before.

@@ -4,7 +4,7 @@ use super::quorum::{self, Joining, find, is_gone};
 use super::transfer::transfer_here;
 use super::{CHANGE_MAX, MembershipError, member, members, promote};
 use crate::net::Purpose;
-use crate::store::Inner;
+use crate::store::{Inner, is_surely_not_done};
 use crate::types::{MemberId, Node, Plan, TypeConfig};
 use objects::cluster::{Member, MemberAdd};
 use openraft::ChangeMembers;
@@ -63,6 +63,8 @@ pub(super) async fn change_at(inner: &Arc<Inner>, leader: MemberId, change: &Cha
     match timeout(CHANGE_MAX, client.change(proto::ChangeRequest { json })).await {
         Ok(Ok(response)) => serde_json::from_slice::<Answer>(&response.into_inner().json)
             .unwrap_or_else(|err| Err(unavailable(err.to_string()))),
+        // A leader that died just now is followed soon.
+        Ok(Err(status)) if is_surely_not_done(&status) => Err(None),
         Ok(Err(status)) => Err(unavailable(status.message().to_owned())),
         Err(_) => Err(unavailable(
             "the leader did not answer in time; look at the members".to_owned(),

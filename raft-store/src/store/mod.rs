@@ -24,7 +24,7 @@ pub(crate) use contact::last_contact_ms;
 pub(crate) use maintenance::matched;
 pub use open::Parts;
 pub(crate) use open::{Inner, is_lock};
-pub(crate) use propose::Forwarded;
+pub(crate) use propose::{Forwarded, is_surely_not_done};
 pub use service::{LeaseLife, LocalStatus};
 pub(crate) use slow::{SlowWrites, is_slow};
 
