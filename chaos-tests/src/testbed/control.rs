@@ -1,7 +1,9 @@
 //! Our masters: `control run` with the port of the etcd API.
 
 use super::probe::Probe;
-use super::target::{Endpoint, Files, Launch, Member, Start, Target, TlsMaterial, files_ending};
+use super::target::{
+    Endpoint, Files, Launch, Member, Start, Target, TlsMaterial, files_ending, once_possible,
+};
 use crate::cluster::Binaries;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
@@ -118,6 +120,8 @@ impl Target for Control {
     }
 
     async fn expel(&self, probe: &Probe, member: &Member) -> Result<()> {
-        probe.member_remove(&member.name).await
+        once_possible(|| probe.member_remove(&member.name))
+            .await
+            .with_context(|| format!("{} is not put out", member.name))
     }
 }

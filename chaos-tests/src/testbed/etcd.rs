@@ -1,20 +1,16 @@
 //! Any etcd of version 3.4 or later, as its packages start it, without TLS.
 
 use super::probe::Probe;
-use super::target::{Endpoint, Files, Launch, Member, Start, Target, files_ending};
+use super::target::{Endpoint, Files, Launch, Member, Start, Target, files_ending, once_possible};
 use crate::cluster::run_with_input;
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// Where Debian puts it.
 pub const PROGRAM: &str = "/usr/bin/etcd";
 /// Entries until etcd takes a snapshot and cuts its log: few, so that members that were away are fed by snapshots.
 const SNAPSHOT_COUNT: u32 = 2000;
-
-/// etcd finds itself healthy within this, after a fault.
-const HEALTHY_DEADLINE: Duration = Duration::from_secs(15);
 
 /// etcd.
 pub struct Etcd {
@@ -114,33 +110,14 @@ impl Target for Etcd {
 
     async fn admit(&self, probe: &Probe, member: &Member) -> Result<()> {
         let url = Etcd::peer_url(member);
-        once_healthy(|| probe.member_add(&url))
+        once_possible(|| probe.member_add(&url))
             .await
             .with_context(|| format!("{} is not let in", member.name))
     }
 
     async fn expel(&self, probe: &Probe, member: &Member) -> Result<()> {
-        once_healthy(|| probe.member_remove(&member.name))
+        once_possible(|| probe.member_remove(&member.name))
             .await
             .with_context(|| format!("{} is not put out", member.name))
-    }
-}
-
-/// etcd refuses a change of members until all have been connected for five seconds; a refusal is no unknown outcome, so that
-/// asking again is safe.
-async fn once_healthy<F>(change: impl Fn() -> F) -> Result<()>
-where
-    F: Future<Output = Result<()>>,
-{
-    let until = Instant::now() + HEALTHY_DEADLINE;
-    loop {
-        match change().await {
-            Err(error)
-                if Instant::now() < until && format!("{error:#}").contains("unhealthy cluster") =>
-            {
-                tokio::time::sleep(Duration::from_millis(250)).await;
-            }
-            done => return done,
-        }
     }
 }

@@ -6,6 +6,15 @@ use anyhow::Result;
 use async_trait::async_trait;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A change of members is possible within this, after a fault.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(20);
+/// How etcd, and ours with its words, refuses one that comes too early.
+const REFUSALS: [&str; 2] = [
+    "etcdserver: unhealthy cluster",
+    "etcdserver: re-configuration failed due to not enough started members",
+];
 
 /// A member, as its target sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,4 +129,24 @@ pub(super) fn files_ending(folder: &Path, endings: &[&str]) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// Makes a change of members, again while it is refused because too few of them are connected: etcd refuses it until all have been
+/// for five seconds, ours while the leader does not reach a quorum. A refusal is no unknown outcome, so that asking again is safe.
+pub(super) async fn once_possible<F>(change: impl Fn() -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    let until = Instant::now() + CHANGE_DEADLINE;
+    loop {
+        let Err(error) = change().await else {
+            return Ok(());
+        };
+        let text = format!("{error:#}");
+        let is_early = REFUSALS.iter().any(|refusal| text.contains(refusal));
+        if !is_early || Instant::now() > until {
+            return Err(error);
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
 }
