@@ -24,11 +24,14 @@ use objects::{ObjectKey, Reason, Status, names};
 use raft_store::{MembershipError, RaftStore};
 use runtime::Runtime;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// The cluster as this master knows it.
 pub struct Masters {
     /// The schedules of snapshots.
     pub snapshots: snapshots::Settings,
+    /// What this master's runs of them came to.
+    pub snapshot_runs: Arc<snapshots::Counters>,
     /// The store.
     pub store: RaftStore,
     /// Who this master is.
@@ -192,7 +195,9 @@ impl Cluster for Masters {
     }
 
     async fn metrics(&self) -> Result<String, Status> {
-        metrics::render(&self.store).await.map_err(Status::internal)
+        metrics::render(&self.store, &self.snapshot_runs)
+            .await
+            .map_err(Status::internal)
     }
 
     fn readiness(&self) -> Vec<Check> {

@@ -3,6 +3,7 @@
 //! Names and types are etcd's where etcd has the same thing, so that dashboards and alerts made for it go on working; what only
 //! this store has begins with `trireme_`. Numbers are taken at the moment of asking: nothing runs in between.
 
+use crate::snapshots::Counters;
 use anyhow::Result;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
@@ -11,17 +12,34 @@ use prometheus::proto::{
 };
 use prometheus::{Encoder, TextEncoder};
 use raft_store::{BOUNDS_US, Distribution, Figures, RaftStore};
+use std::sync::atomic::Ordering;
 
 /// The whole text.
-pub async fn render(store: &RaftStore) -> Result<String> {
+pub async fn render(store: &RaftStore, runs: &Counters) -> Result<String> {
     let figures = store.figures().await;
     let mut families = of_store(&figures);
     families.extend(of_members(&figures));
+    families.extend(of_snapshots(runs));
     families.extend(ProcessCollector::for_self().collect());
     families.sort_by(|a, b| a.name().cmp(b.name()));
     let mut text = Vec::new();
     TextEncoder::new().encode(&families, &mut text)?;
     Ok(String::from_utf8(text)?)
+}
+
+fn of_snapshots(runs: &Counters) -> Vec<MetricFamily> {
+    vec![
+        counter(
+            "trireme_snapshot_runs_saved_total",
+            "The number of scheduled snapshots that this master saved since it started.",
+            runs.saved.load(Ordering::Relaxed),
+        ),
+        counter(
+            "trireme_snapshot_runs_failed_total",
+            "The number of scheduled snapshots that this master failed to save since it started.",
+            runs.failed.load(Ordering::Relaxed),
+        ),
+    ]
 }
 
 fn of_store(figures: &Figures) -> Vec<MetricFamily> {
@@ -258,7 +276,9 @@ mod tests {
             ..Txn::default()
         };
         let revision = store.txn(put).await.expect("it is written").revision;
-        let text = render(&store).await.expect("it is rendered");
+        let text = render(&store, &Counters::default())
+            .await
+            .expect("it is rendered");
         let lines = text.lines().map(|line| Ok(line.to_owned()));
         let scrape = Scrape::parse(lines).expect("it parses");
         let number = |name: &str| {

@@ -7,7 +7,7 @@ use crate::operator::OperatorFiles;
 use crate::pki::Authority;
 use crate::settings::{self, DataDir, MasterIdentity};
 use crate::shell::MachineShell;
-use crate::snapshots::{Scheduler, Settings, SnapshotRunner};
+use crate::snapshots::{Counters, Scheduler, Settings, SnapshotRunner};
 use crate::{boot, peers, rejoin};
 use anyhow::{Context, Result, anyhow, bail};
 use api::{ApiConfig, ApiServer, NodeClientTls, PemBundle, ServerTls};
@@ -244,6 +244,7 @@ impl Master {
             store: self.store.clone(),
             authority: self.authority.clone(),
         };
+        let snapshot_runs = Arc::new(Counters::default());
         let scheduler = Scheduler {
             runner: SnapshotRunner {
                 store: self.store.clone(),
@@ -251,10 +252,11 @@ impl Master {
                 authority: self.authority.clone(),
                 scratch: self.dir.scratch(),
             },
-            counters: Arc::default(),
+            counters: snapshot_runs.clone(),
         };
         let masters = Masters {
             snapshots,
+            snapshot_runs,
             store: self.store.clone(),
             identity: self.identity.clone(),
             authority: self.authority.clone(),

@@ -23,5 +23,5 @@ mod settings;
 mod target;
 
 pub use run::Runner as SnapshotRunner;
-pub use scheduler::Scheduler;
+pub use scheduler::{Counters, Scheduler};
 pub use settings::Settings;
