@@ -143,7 +143,7 @@ async fn live(options: &Options, seeds: &mut StdRng, world: &World, judge: &Judg
 
 /// Returns when every member takes a write and reads it.
 async fn serves(world: &World) {
-    for member in world.members() {
+    for member in world.in_cluster() {
         loop {
             if let Some(store) = world.store(member)
                 && clients::probe(world, member, &store).await
@@ -159,7 +159,7 @@ async fn serves(world: &World) {
 async fn agree(world: &World) {
     loop {
         let mut revisions = world
-            .members()
+            .in_cluster()
             .into_iter()
             .filter_map(|member| world.store(member))
             .map(|store| store.applied_revision());

@@ -27,7 +27,7 @@ impl Watching {
     /// Waits until each watcher has heard of everything.
     pub async fn finish(self, world: &World) {
         let newest = world
-            .members()
+            .in_cluster()
             .into_iter()
             .filter_map(|member| world.store(member))
             .map(|store| store.applied_revision())

@@ -10,7 +10,7 @@ use raft_store::types::MemberId;
 use raft_store::{Config, Limits, OpenError, Parts, RaftStore, Timings};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -51,7 +51,7 @@ struct Member {
     disk: Disk,
     life: Option<Life>,
     /// Undoes what was done to its disk while it is down.
-    damage: Option<WriteBatch>,
+    damage: Vec<WriteBatch>,
 }
 
 struct Life {
@@ -246,7 +246,7 @@ impl World {
         let Some((index, undo)) = found.disk.damage_log(rng) else {
             return false;
         };
-        found.damage = Some(undo);
+        found.damage.push(undo);
         drop(state);
         self.inner.judge.see(&Event::Damaged { member, index });
         true
@@ -254,10 +254,11 @@ impl World {
 
     fn mend(&self, member: MemberId) {
         let mut state = self.state();
-        if let Some(member) = state.members.get_mut(&member)
-            && let Some(undo) = member.damage.take()
-        {
-            member.disk.mend(&undo);
+        if let Some(member) = state.members.get_mut(&member) {
+            // What was done last is undone first.
+            for undo in std::mem::take(&mut member.damage).iter().rev() {
+                member.disk.mend(undo);
+            }
         }
     }
 
@@ -266,13 +267,14 @@ impl World {
         self.weather(|weather| *weather = Weather::default());
         for member in self.members() {
             self.disk(member).heal();
-            self.mend(member);
             if self
                 .store(member)
                 .is_some_and(|store| store.failed().is_some())
             {
                 self.end_life(member, Crash::PowerCut);
             }
+            self.start(member).await;
+            // One whose log is damaged refuses first, and is then mended.
             self.start(member).await;
         }
     }
@@ -310,6 +312,22 @@ impl World {
     /// The members of the world, running or not.
     pub fn members(&self) -> Vec<MemberId> {
         self.state().members.keys().copied().collect()
+    }
+
+    /// The members of the world that the cluster counts among its own: a removal may have been done though nobody was told so.
+    pub fn in_cluster(&self) -> Vec<MemberId> {
+        let known = self.inner.judge.facts(|facts| {
+            let last = facts.memberships.last_key_value();
+            last.map(|(_, membership)| {
+                membership
+                    .nodes()
+                    .map(|(id, _)| *id)
+                    .collect::<BTreeSet<_>>()
+            })
+        });
+        let is_known =
+            |member: &MemberId| known.as_ref().is_none_or(|known| known.contains(member));
+        self.members().into_iter().filter(is_known).collect()
     }
 
     /// A member that runs.
@@ -426,7 +444,7 @@ impl World {
             config,
             disk,
             life: None,
-            damage: None,
+            damage: Vec::new(),
         };
         self.state().members.insert(member, added);
     }
