@@ -99,7 +99,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            log_entries_slack: 5_000,
+            log_entries_slack: 50_000,
             log_entries_kept: 10_000,
             log_bytes_max: 24 << 20,
             history: mvcc::HistoryLimits::default(),

@@ -43,7 +43,7 @@ impl fmt::Display for Node {
     }
 }
 
-/// A batch of commands in the encoded form that log and wire share: a frame of `mvcc::Batch`.
+/// Batches of commands in the encoded form that log and wire share: one frame of `mvcc::Batch` behind the other.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payload(pub Bytes);
 
@@ -59,7 +59,7 @@ impl fmt::Display for Payload {
     }
 }
 
-/// One reply a command of the batch; none for entries that are not batches.
+/// One reply a command of the batches; none for entries that are not batches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replies(pub Vec<mvcc::Reply>);
 

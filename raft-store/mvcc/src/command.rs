@@ -83,6 +83,25 @@ impl Batch {
         codec::encode(self)
     }
 
+    /// How many commands a frame holds; its commands are not read.
+    pub fn count(frame: &[u8]) -> Result<usize, CodecError> {
+        let (payload, _) = codec::split_frame(frame)?;
+        let (count, _): (u64, usize) = codec::decode_bare(payload)?;
+        usize::try_from(count).map_err(|err| CodecError::Malformed(err.to_string()))
+    }
+
+    /// Reads frames that stand behind each other.
+    pub fn decode_all(mut frames: &[u8]) -> Result<Vec<Self>, CodecError> {
+        let mut batches = vec![];
+        while !frames.is_empty() {
+            let (_, rest) = codec::split_frame(frames)?;
+            let (frame, _) = frames.split_at(frames.len() - rest.len());
+            batches.push(Batch::decode(frame)?);
+            frames = rest;
+        }
+        Ok(batches)
+    }
+
     /// Reads a frame.
     pub fn decode(frame: &[u8]) -> Result<Self, CodecError> {
         codec::decode(frame)
@@ -136,4 +155,32 @@ pub struct Outcome {
     pub events: Vec<Arc<Event>>,
     /// The store's revision after it.
     pub revision: Revision,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_behind_each_other_are_told_apart() {
+        let batch = |count: u64| {
+            let compact = |revision| Command::Compact {
+                revision: Revision(revision),
+            };
+            Batch((0..count).map(compact).collect())
+        };
+        let batches = [batch(3), batch(0), batch(300)];
+        let frames: Vec<Bytes> = batches
+            .iter()
+            .map(|batch| batch.encode().expect("it fits"))
+            .collect();
+        let counts: Vec<usize> = frames
+            .iter()
+            .map(|frame| Batch::count(frame).expect("it was just written"))
+            .collect();
+        assert_eq!(counts, [3, 0, 300]);
+        let joined = frames.concat();
+        assert_eq!(Batch::decode_all(&joined).expect("all are whole"), batches);
+        assert!(Batch::decode_all(&joined[..joined.len() - 1]).is_err());
+    }
 }

@@ -25,8 +25,13 @@ const BLOCK_CACHE_BYTES: usize = 24 << 20;
 const WRITE_BUFFER_BYTES: usize = 256 << 20;
 /// Beyond it everything is flushed, should the state not have been persisted in time.
 const WRITE_BUFFERS_TOTAL_BYTES: usize = 96 << 20;
-/// When the log's records in memory go to a file. By then most of them were purged, and those are never written there.
-const WAL_TOTAL_BYTES: u64 = 32 << 20;
+/// When the log's records in memory go to a file, and with them everything else. By then most of them were purged, and those are
+/// never written there.
+const LOG_BUFFER_BYTES: usize = 32 << 20;
+/// The same for a log whose records compress well, or hardly at all.
+const WAL_TOTAL_BYTES: u64 = 48 << 20;
+/// Files of a table that may wait until they are merged into the others: fewer merges write less, and reads look into more files.
+const FILES_TO_MERGE: i32 = 8;
 const OPEN_FILES_MAX: i32 = 256;
 const DELETIONS_WINDOW: usize = 128;
 const DELETIONS_IN_WINDOW: usize = 64;
@@ -50,15 +55,35 @@ impl RocksEngine {
         if !names.iter().any(|name| name == LOG_CF) {
             names.push(LOG_CF.to_owned());
         }
-        let descriptors = names
-            .iter()
-            .map(|name| ColumnFamilyDescriptor::new(name, table_options(&cache)));
+        let descriptors = names.iter().map(|name| {
+            let mut options = table_options(&cache);
+            if name == LOG_CF {
+                options.set_write_buffer_size(LOG_BUFFER_BYTES);
+            }
+            ColumnFamilyDescriptor::new(name, options)
+        });
         let rocks = Rocks::open_cf_descriptors(&options, dir, descriptors)?;
-        Ok(RocksEngine {
+        let found = generations(&names);
+        let engine = RocksEngine {
             rocks,
             cache,
-            found: generations(&names),
-        })
+            found,
+        };
+        for generation in engine.found.iter().copied() {
+            engine.spare_rewriting(generation)?;
+        }
+        Ok(engine)
+    }
+
+    /// RocksDB would rewrite each file that reached the last level once more, only to drop the sequence numbers in it.
+    fn spare_rewriting(&self, generation: u64) -> Result<(), EngineError> {
+        const OPTION: (&str, &str) = ("bottommost_file_compaction_delay", "86400");
+        for table in Table::ALL {
+            if let Some(handle) = self.handle(Family::State(generation, table)) {
+                self.rocks.set_options_cf(&handle, &[OPTION])?;
+            }
+        }
+        Ok(())
     }
 
     /// Copies everything to the new folder `dir` on the same disk: by hard links to the files that never change.
@@ -169,13 +194,18 @@ impl Engine for RocksEngine {
     }
 
     fn create(&self, generation: u64) -> Result<(), EngineError> {
+        let mut is_new = false;
         for table in Table::ALL {
             if self.handle(Family::State(generation, table)).is_none() {
                 let name = cf_name(generation, table);
                 self.rocks.create_cf(name, &table_options(&self.cache))?;
+                is_new = true;
             }
         }
-        Ok(())
+        match is_new {
+            true => self.spare_rewriting(generation),
+            false => Ok(()),
+        }
     }
 
     fn remove(&self, generation: u64) -> Result<(), EngineError> {
@@ -351,6 +381,7 @@ fn db_options() -> Options {
     options.set_db_write_buffer_size(WRITE_BUFFERS_TOTAL_BYTES);
     options.set_max_total_wal_size(WAL_TOTAL_BYTES);
     options.set_atomic_flush(true);
+    options.set_wal_compression_type(DBCompressionType::Zstd);
     // What is read is the longest prefix of what was written, never a state with a hole. Whether more was acknowledged than
     // that is told by the note beside the log.
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
@@ -374,6 +405,7 @@ fn table_options(cache: &Cache) -> Options {
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(3);
+    options.set_level_zero_file_num_compaction_trigger(FILES_TO_MERGE);
     options.set_target_file_size_base(16 << 20);
     // A file in which so many of so many neighbours are deletions is compacted before its turn, until they are gone.
     options.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, DELETIONS_IN_WINDOW, 0.5);

@@ -156,11 +156,17 @@ impl StateMachine {
                     Replies::default()
                 }
                 EntryPayload::Normal(payload) => {
-                    let batch = Batch::decode(&payload.0).map_err(io::Error::other)?;
-                    if planted::strikes(Bug::DoubleApply) {
-                        apply_batch(&mut overlay, &entry.log_id, &batch, &mut events)?;
+                    let batches = Batch::decode_all(&payload.0).map_err(io::Error::other)?;
+                    let mut replies = Replies::default();
+                    for batch in &batches {
+                        if planted::strikes(Bug::DoubleApply) {
+                            apply_batch(&mut overlay, &entry.log_id, batch, &mut events)?;
+                        }
+                        let Replies(own) =
+                            apply_batch(&mut overlay, &entry.log_id, batch, &mut events)?;
+                        replies.0.extend(own);
                     }
-                    apply_batch(&mut overlay, &entry.log_id, &batch, &mut events)?
+                    replies
                 }
             };
             self.own.applied = Some(entry.log_id);

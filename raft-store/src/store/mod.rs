@@ -5,6 +5,7 @@
 
 mod compare;
 mod contact;
+mod entries;
 mod health;
 mod history;
 mod leader;

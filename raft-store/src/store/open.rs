@@ -4,7 +4,9 @@ use super::contact::Contact;
 use super::health::Health;
 use super::leases::LeaseClock;
 use super::space::Space;
-use super::{RaftStore, compare, health, history, leader, maintenance, propose, read, succession};
+use super::{
+    RaftStore, compare, entries, health, history, leader, maintenance, propose, read, succession,
+};
 use crate::config::{Config, OpenError};
 use crate::damage;
 use crate::db::{Db, Engine, EngineError};
@@ -49,6 +51,8 @@ pub(crate) struct Inner {
     pub proposals: mpsc::Sender<propose::Proposal>,
     /// Told when the waiting proposals make a large batch.
     pub many_proposals: Notify,
+    /// Batches for this member to propose, should it lead.
+    pub arrivals: mpsc::Sender<entries::Arrived>,
     pub reads: mpsc::Sender<read::Waiting>,
     pub rounds: mpsc::Sender<read::Asked>,
     /// Told when the leader may have died.
@@ -184,6 +188,7 @@ async fn start(
         .map_err(|err| OpenError::Raft(err.to_string()))?;
     let (proposals, proposals_receiver) = mpsc::channel(config.limits.proposals_queued);
     let (reads, reads_receiver) = mpsc::channel(config.limits.proposals_queued);
+    let (arrivals, arrivals_receiver) = mpsc::channel(entries::BATCHES_MAX);
     let (rounds, rounds_receiver) = mpsc::channel(read::ASKED_MAX);
     let (leader_sender, leader) = watch::channel(LeaderState::default());
     let stop = CancellationToken::new();
@@ -207,6 +212,7 @@ async fn start(
         leader,
         proposals,
         many_proposals: Notify::new(),
+        arrivals,
         reads,
         rounds,
         suspicion: Arc::default(),
@@ -215,6 +221,7 @@ async fn start(
         tasks: TaskTracker::new(),
     });
     inner.spawn(propose::run(inner.clone(), proposals_receiver));
+    inner.spawn(entries::run(inner.clone(), arrivals_receiver));
     inner.spawn(read::run(inner.clone(), reads_receiver));
     inner.spawn(read::confirm(inner.clone(), rounds_receiver));
     inner.spawn(leader::run(inner.clone(), leader_sender));

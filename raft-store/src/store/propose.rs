@@ -5,12 +5,12 @@
 //! otherwise its client is told that the outcome is unknown.
 
 use super::Inner;
+use super::entries::Arrived;
 use crate::net::Purpose;
 use crate::stages::Stage;
-use crate::types::{MemberId, Payload, Replies};
+use crate::types::{MemberId, Replies};
 use bytes::Bytes;
 use mvcc::{Batch, Command, Done, Op, Reply, StoreError, Txn};
-use openraft::errors::{ClientWriteError, RaftError};
 use rpc::raft as proto;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,10 +94,18 @@ impl Inner {
         if let Some(replies) = crate::planted::answer_early(self, &batch) {
             return Forwarded::Replies(replies);
         }
-        match self.raft.client_write(Payload(batch)).await {
-            Ok(response) => Forwarded::Replies(response.data),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Forwarded::NotLeader,
-            Err(err) => Forwarded::Unknown(err.to_string()),
+        let Ok(commands) = Batch::count(&batch) else {
+            return Forwarded::Unknown("the batch cannot be read".to_owned());
+        };
+        let (reply, answer) = oneshot::channel();
+        let arrived = Arrived {
+            batch,
+            commands,
+            reply,
+        };
+        match (self.arrivals.send(arrived).await, answer.await) {
+            (Ok(()), Ok(forwarded)) => forwarded,
+            _ => Forwarded::Unknown("the member is shutting down".to_owned()),
         }
     }
 

@@ -2,14 +2,14 @@
 //! that a disturbance of the machine meets both. Neither encrypts, both sync each write; both write below the same folder
 //! (`TRIREME_BENCH_DIR` says where).
 //!
-//! `cargo bench -p trireme-raft-store --bench etcd -- [FIGURE...] [--rounds N --seconds N -o json]`.
+//! `cargo bench -p trireme-etcd --bench against_etcd -- [FIGURE...] [--rounds N --seconds N -o json]`.
 
 mod figures;
 mod http2;
-mod kv;
 mod load;
 mod member;
 mod report;
+mod requests;
 mod sides;
 mod wire;
 
@@ -136,15 +136,31 @@ async fn compare(cli: &Cli) -> Result<()> {
     let version = sides::etcd_version().await?;
     let mut pair = None;
     let mut rows: Vec<Row> = Vec::new();
+    let mut not_measured = Vec::new();
     for figure in all.iter().filter(|figure| wanted(figure)) {
-        rows.extend(measure(*figure, &mut pair, &plan).await?);
+        match measure(*figure, &mut pair, &plan).await {
+            Ok(measured) => rows.extend(measured),
+            Err(err) => {
+                let name = figure.to_possible_value();
+                let name = name.map_or_else(String::new, |name| name.get_name().to_owned());
+                eprintln!("{name} cannot be measured: {err:#}");
+                not_measured.push(name);
+                // What the failure left of the sides is not known.
+                pair = None;
+            }
+        }
     }
     match cli.output {
         Output::Table => report::print(&rows, &version),
         Output::Json => println!(
             "{}",
-            serde_json::json!({"etcdVersion": version, "rounds": plan.rounds, "rows": rows})
+            serde_json::json!({
+                "etcdVersion": version, "rounds": plan.rounds, "rows": rows, "notMeasured": not_measured,
+            })
         ),
+    }
+    if cli.output == Output::Table && !not_measured.is_empty() {
+        anyhow::bail!("could not be measured: {}", not_measured.join(", "));
     }
     Ok(())
 }

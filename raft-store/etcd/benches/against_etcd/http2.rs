@@ -5,7 +5,7 @@
 //! An answer counts when it has a message: a failed gRPC call has none. Framing: RFC 9113; header blocks: RFC 7541.
 
 use anyhow::{Context, Result, bail};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -49,6 +49,8 @@ pub struct Connection {
     received: Vec<u8>,
     to_send: Vec<u8>,
     next_stream: u32,
+    /// Calls that are not over.
+    open: HashSet<u32>,
     /// Bytes of messages that the server takes now.
     send_window: i64,
     /// Frames of messages that wait for it.
@@ -72,6 +74,7 @@ impl Connection {
             received: Vec::with_capacity(2 * READ_BYTES),
             to_send: PREFACE.to_vec(),
             next_stream: 1,
+            open: HashSet::new(),
             send_window: WINDOW_AT_FIRST,
             blocked: VecDeque::new(),
             taken: 0,
@@ -90,6 +93,7 @@ impl Connection {
         let stream = self.next_stream;
         let block = self.header_block();
         self.next_stream += 2;
+        self.open.insert(stream);
         self.frame(kind::HEADERS, END_HEADERS, stream, &block);
         self.send(stream, message, is_last);
         stream
@@ -174,7 +178,8 @@ impl Connection {
             _ => {}
         }
         let ends = matches!(kind, kind::DATA | kind::HEADERS) && flags & END_STREAM != 0;
-        if ends || kind == kind::RESET {
+        // A server may reset a stream that it has ended.
+        if (ends || kind == kind::RESET) && self.open.remove(&stream) {
             told(self, Event::End(stream));
         }
         Ok(())

@@ -5,8 +5,9 @@
 
 use super::{Pair, Plan};
 use crate::http2::{Connection, Event, Messages};
-use crate::load::{ANSWER_MAX, noise};
+use crate::load::ANSWER_MAX;
 use crate::report::{Goal, Row, quantile};
+use crate::requests::Content;
 use crate::sides::{MEMBERS, Side};
 use crate::wire::{self, PUT, WATCH, WatchResponse};
 use anyhow::{Context, Result, ensure};
@@ -142,20 +143,21 @@ fn watch_member(
 /// Puts the key at a steady pace; when each revision was answered.
 fn put(endpoint: SocketAddr, time: Duration, value_bytes: usize) -> Result<BTreeMap<i64, Instant>> {
     let mut connection = Connection::open(endpoint, PUT, ANSWER_MAX)?;
-    let value = noise().slice(..value_bytes);
+    let value = Content::Objects.bytes().slice(..value_bytes);
     let mut answers = BTreeMap::new();
     let until = Instant::now() + time;
     while Instant::now() < until {
         let next = Instant::now() + PUT_EVERY;
-        connection.call(&wire::put(KEY.into(), value.clone()), true);
+        let call = connection.call(&wire::put(KEY.into(), value.clone()), true);
         let (mut messages, mut answer, mut is_over) = (Messages::default(), None, false);
         while !is_over {
             connection.flush()?;
             let came = connection.receive(|_, event| match event {
-                Event::Data(_, bytes) => messages.add(bytes, |message| {
+                Event::Data(stream, bytes) if stream == call => messages.add(bytes, |message| {
                     answer = Some((wire::read::<wire::PutResponse>(message), Instant::now()));
                 }),
-                Event::End(_) => is_over = true,
+                Event::End(stream) if stream == call => is_over = true,
+                _ => {}
             })?;
             ensure!(came, "{endpoint} did not answer a put");
         }

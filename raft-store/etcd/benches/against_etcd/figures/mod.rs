@@ -7,7 +7,7 @@ pub mod stages;
 pub mod watch;
 
 use crate::sides::{Kind, Side};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,7 +38,10 @@ pub struct Pair {
 impl Pair {
     /// Both without data, below a folder of their own.
     pub async fn start(plan: &Plan, name: &str) -> Result<Pair> {
-        let dir = plan.dir.join(name);
+        let dir = (0..)
+            .map(|number| plan.dir.join(format!("{name}{number}")))
+            .find(|dir| !dir.exists())
+            .context("a folder is always free")?;
         std::fs::create_dir_all(&dir)?;
         eprintln!("{name}: starting both sides");
         Ok(Pair {

@@ -2,24 +2,20 @@
 //! on ours, from within each member's process, as the API server of a master does.
 
 use crate::http2::{Connection, Event};
+use crate::requests::{Content, Requests};
 use crate::wire::{self, PUT, RANGE};
 use anyhow::{Context, Result};
-use bytes::Bytes;
 use mvcc::{KeyRange, Op, Store, Txn};
 use raft_store::RaftStore;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Each client writes so many keys again and again.
-const KEYS_A_CLIENT: u64 = 1000;
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 /// No answer is waited for longer.
 pub const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Values are cut from so many bytes without a pattern, since real values are not one byte repeated.
-const NOISE_BYTES: usize = 1 << 20;
-
 /// What the clients do.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Work {
@@ -36,6 +32,7 @@ pub struct Load {
     /// The number of the first client.
     pub first: usize,
     pub clients: usize,
+    pub content: Content,
     pub value_bytes: usize,
     pub time: Duration,
 }
@@ -57,59 +54,6 @@ impl Seen {
         let micros = u32::try_from(since.elapsed().as_micros());
         self.micros.push(micros.unwrap_or(u32::MAX));
     }
-}
-
-/// The requests of a client, one after the other.
-pub struct Requests {
-    noise: Bytes,
-    work: Work,
-    value_bytes: usize,
-}
-
-impl Requests {
-    pub fn new(work: Work, value_bytes: usize) -> Self {
-        Requests {
-            noise: noise(),
-            work,
-            value_bytes,
-        }
-    }
-
-    fn key(client: usize, number: u64) -> Bytes {
-        format!("/registry/bench/{client:04}/{:04}", number % KEYS_A_CLIENT).into()
-    }
-
-    fn value(&self, client: usize, number: u64) -> Bytes {
-        // Any step that shares no factor with the length visits many places before it comes back.
-        let places = self.noise.len() - self.value_bytes;
-        let at = (client as u64 * 7919 + number * 4099) as usize % places;
-        self.noise.slice(at..at + self.value_bytes)
-    }
-
-    /// The message of a client's request.
-    fn message(&self, client: usize, number: u64) -> Vec<u8> {
-        let key = Requests::key(client, number);
-        match self.work {
-            Work::Put => wire::put(key, self.value(client, number)),
-            Work::Get => wire::get(key),
-        }
-    }
-}
-
-/// Bytes that do not compress, the same at every run.
-pub fn noise() -> Bytes {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(next)
-        .take(NOISE_BYTES / 8)
-        .flatten()
-        .collect::<Vec<u8>>()
-        .into()
 }
 
 /// Loads the members at `endpoints` through gRPC, over one connection each.
@@ -143,7 +87,7 @@ fn one_connection(endpoint: SocketAddr, load: &Load) -> Result<Seen> {
         Work::Put => PUT,
         Work::Get => RANGE,
     };
-    let requests = Requests::new(load.work, load.value_bytes);
+    let requests = Requests::new(load.work, load.content, load.value_bytes);
     let mut connection = Connection::open(endpoint, path, ANSWER_MAX)?;
     let until = Instant::now() + load.time;
     let mut seen = Seen::default();
@@ -205,8 +149,12 @@ impl Call {
 /// All clients of a round in this member's process.
 pub async fn within(load: &Load, store: &RaftStore) -> Result<Seen> {
     let until = Instant::now() + load.time;
+    let requests = Arc::new(Requests::new(load.work, load.content, load.value_bytes));
     let tasks: Vec<_> = (load.first..load.first + load.clients)
-        .map(|client| tokio::spawn(one_client_within(store.clone(), client, *load, until)))
+        .map(|client| {
+            let (store, requests) = (store.clone(), requests.clone());
+            tokio::spawn(one_client_within(store, client, load.work, requests, until))
+        })
         .collect();
     let mut all = Seen::default();
     for task in tasks {
@@ -215,8 +163,13 @@ pub async fn within(load: &Load, store: &RaftStore) -> Result<Seen> {
     Ok(all)
 }
 
-async fn one_client_within(store: RaftStore, client: usize, load: Load, until: Instant) -> Seen {
-    let requests = Requests::new(load.work, load.value_bytes);
+async fn one_client_within(
+    store: RaftStore,
+    client: usize,
+    work: Work,
+    requests: Arc<Requests>,
+    until: Instant,
+) -> Seen {
     let mut seen = Seen::default();
     for number in 0u64.. {
         let began = Instant::now();
@@ -224,7 +177,7 @@ async fn one_client_within(store: RaftStore, client: usize, load: Load, until: I
             break;
         }
         let key = Requests::key(client, number);
-        let is_answered = match load.work {
+        let is_answered = match work {
             Work::Put => {
                 let put = Op::put(key, requests.value(client, number));
                 let txn = Txn {
@@ -251,8 +204,8 @@ async fn one_client_within(store: RaftStore, client: usize, load: Load, until: I
 
 /// Writes `count` keys below `prefix` with values of `value_bytes`, each once, over one connection to `endpoint`.
 pub fn fill(endpoint: SocketAddr, prefix: &str, count: u64, value_bytes: usize) -> Result<()> {
-    const ON_THEIR_WAY: u64 = 256;
-    let requests = Requests::new(Work::Put, value_bytes);
+    const ON_THEIR_WAY: u64 = 100;
+    let requests = Requests::new(Work::Put, Content::Objects, value_bytes);
     let mut connection = Connection::open(endpoint, PUT, ANSWER_MAX)?;
     let message = |number: u64| {
         let key = format!("{prefix}{number:08}");

@@ -3,6 +3,7 @@
 use super::{Pair, Plan};
 use crate::load::{self, Load, Seen, Work};
 use crate::report::{Goal, Row, median};
+use crate::requests::Content;
 use crate::sides::{Kind, Side};
 use anyhow::Result;
 use std::time::{Duration, Instant};
@@ -87,34 +88,43 @@ pub async fn latency(pair: &mut Pair, plan: &Plan) -> Result<Vec<Row>> {
 /// Bytes that reach the disk for a put, what is written later for it included: so many are put before that as much is owed
 /// at the beginning as at the end.
 pub async fn bytes(pair: &mut Pair, plan: &Plan) -> Result<Vec<Row>> {
-    const SETTLE: Duration = Duration::from_secs(3);
-    let load = Load {
-        time: 3 * plan.time,
-        ..load(plan, Work::Put, 64)
-    };
-    let mut each = [0.0; 2];
-    for (side, members) in pair.in_turns(0) {
-        eprintln!("bytes written a put: {}", name(members));
-        one(members, &load, Clients::Outside).await?;
-        tokio::time::sleep(SETTLE).await;
-        let before = members.written()?;
-        let sample = one(members, &load, Clients::Outside).await?;
-        tokio::time::sleep(SETTLE).await;
-        let puts = sample.seen.micros.len() as f64;
-        each[side] = (members.written()? - before) as f64 / puts;
+    let mut rows = Vec::new();
+    for (content, name, goal) in [
+        (Content::Objects, "JSON", Goal::AtMost(0.7)),
+        (Content::Noise, "bytes that nothing compresses", Goal::None),
+    ] {
+        let load = Load {
+            time: 3 * plan.time,
+            content,
+            ..load(plan, Work::Put, 64)
+        };
+        let mut each = [0.0; 2];
+        for (side, members) in pair.in_turns(0) {
+            eprintln!("bytes written a put of {name}: side {}", side + 1);
+            each[side] = bytes_a_put(members, &load).await?;
+        }
+        let [ours, etcd] = each;
+        let what = format!("bytes to disk a put, {} B of {name}", plan.value_bytes);
+        rows.push(Row::ratio(
+            "bytes",
+            what,
+            (ours, etcd, "B"),
+            ours / etcd,
+            goal,
+        ));
     }
-    let [ours, etcd] = each;
-    let what = format!(
-        "bytes to disk a put, all members, 64 clients, {} B",
-        plan.value_bytes
-    );
-    Ok(vec![Row::ratio(
-        "bytes",
-        what,
-        (ours, etcd, "B"),
-        ours / etcd,
-        Goal::AtMost(0.7),
-    )])
+    Ok(rows)
+}
+
+/// Of all members together.
+async fn bytes_a_put(members: &mut Side, load: &Load) -> Result<f64> {
+    const SETTLE: Duration = Duration::from_secs(3);
+    one(members, load, Clients::Outside).await?;
+    tokio::time::sleep(SETTLE).await;
+    let before = members.written()?;
+    let sample = one(members, load, Clients::Outside).await?;
+    tokio::time::sleep(SETTLE).await;
+    Ok((members.written()? - before) as f64 / sample.seen.micros.len() as f64)
 }
 
 fn load(plan: &Plan, work: Work, clients: usize) -> Load {
@@ -122,6 +132,7 @@ fn load(plan: &Plan, work: Work, clients: usize) -> Load {
         work,
         first: 0,
         clients,
+        content: Content::Objects,
         value_bytes: plan.value_bytes,
         time: plan.time,
     }
@@ -219,12 +230,5 @@ fn figures(samples: &[Sample]) -> Figures {
         p99_ms: at(0.99),
         cpu_us: cpu.as_micros() as f64 / done as f64,
         failed: samples.iter().map(|sample| sample.seen.failed).sum(),
-    }
-}
-
-fn name(side: &Side) -> &'static str {
-    match side.kind {
-        Kind::Trireme => "trireme",
-        Kind::Etcd => "etcd",
     }
 }

@@ -1,7 +1,6 @@
 //! A process with one member of ours and etcd's service in front of it. Each line of its standard input asks for something, as
 //! JSON, and is answered by a line; it ends when its standard input does.
 
-use crate::kv::KvService;
 use crate::load::{self, Load};
 use anyhow::Result;
 use objects::cluster::MemberAdd;
@@ -11,6 +10,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 /// How a member is started.
 #[derive(clap::Args)]
@@ -45,8 +46,9 @@ pub async fn run(args: Args) -> Result<()> {
     if !args.begin_with.is_empty() {
         store.bootstrap().await?;
     }
-    let server = tonic::transport::Server::builder().add_service(KvService(store.clone()));
-    let server = tokio::spawn(server.serve(args.client));
+    let listener = TcpListener::bind(args.client).await?;
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(etcd::serve(store.clone(), listener, None, stop.clone()));
     println!("serving");
     for (place, address) in args.begin_with.iter().enumerate() {
         let member = MemberAdd {
@@ -73,7 +75,8 @@ pub async fn run(args: Args) -> Result<()> {
         };
         println!("{answer}");
     }
-    server.abort();
+    stop.cancel();
+    server.await??;
     store.kill().await;
     Ok(())
 }

@@ -4,6 +4,7 @@ use super::{Pair, Plan, size};
 use crate::http2::{Connection, Event};
 use crate::load::{self, Load, Work};
 use crate::report::{Goal, Row, median, quantile};
+use crate::requests::Content;
 use crate::sides::{Kind, MEMBERS, Side};
 use crate::wire::{self, PUT};
 use anyhow::{Context, Result};
@@ -135,6 +136,7 @@ pub async fn election(pair: &mut Pair, plan: &Plan) -> Result<Vec<Row>> {
         work: Work::Put,
         first: 0,
         clients: 512,
+        content: Content::Objects,
         value_bytes: plan.value_bytes,
         time: plan.full_load,
     };

@@ -4,6 +4,7 @@ use super::{Pair, Plan};
 use crate::load::{self, Load, Work};
 use crate::member::Ask;
 use crate::report::{Goal, Row};
+use crate::requests::Content;
 use crate::sides::MEMBERS;
 use anyhow::Result;
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ pub async fn stages(pair: &mut Pair, plan: &Plan) -> Result<Vec<Row>> {
         work: Work::Put,
         first: 0,
         clients: 64,
+        content: Content::Objects,
         value_bytes: plan.value_bytes,
         time: plan.time,
     };
