@@ -105,7 +105,7 @@ async fn clients_of_broken_etcd_members_see_what_etcd_promises() {
     let config = RunConfig {
         workloads: vec![workload::Kind::Register, workload::Kind::LockUnfenced],
         plant: Some("stale-reads".to_owned()),
-        ..config(12, &[Kind::Partition])
+        ..config(20, &[Kind::Partition])
     };
     let results = run(&config, &target, folder.path()).await;
     assert_eq!(results.verdict, Verdict::Violated);
