@@ -193,7 +193,6 @@ async fn paths_that_lead_nowhere_say_so() {
         "/api/v1/nothings",
         "/apis/no.such/v1",
         "/api/v1/namespaces/default/nodes",
-        "/metrics",
     ] {
         let reply = client.get(path).await;
         assert_code(&reply, StatusCode::NOT_FOUND);
