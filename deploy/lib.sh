@@ -67,7 +67,8 @@ install_packages() {
 
 build_packages=(build-essential pkg-config clang libclang-dev libseccomp-dev)
 run_packages=(iproute2 nftables busybox-static)
-test_packages=(docker-registry conntrack etcd-server etcd-client libfaketime)
+# The crate etcd-client, which only tests use, compiles its .proto files with protoc.
+test_packages=(docker-registry conntrack etcd-server etcd-client libfaketime protobuf-compiler libprotobuf-dev)
 
 need_cargo() {
   command -v cargo >/dev/null || PATH=$PATH:$HOME/.cargo/bin

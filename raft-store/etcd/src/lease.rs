@@ -10,6 +10,7 @@ use mvcc::{LeaseId, StoreError};
 use raft_store::RaftStore;
 use rpc::etcd::etcdserverpb as pb;
 use rpc::etcd::etcdserverpb::lease_server::Lease;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 /// The longest time to live, in seconds: etcd's bound, 285 years.
@@ -22,6 +23,7 @@ pub struct LeaseService {
     pub store: RaftStore,
     pub headers: Headers,
     pub hearing: Hearing,
+    pub stop: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -82,6 +84,8 @@ impl Lease for LeaseService {
             let after = answer.is_ok().then_some((requests, (store, headers)));
             Some((answer, after))
         });
+        // A client keeps its stream for as long as it lives; a member that leaves does not wait for that.
+        let answers = answers.take_until(self.stop.clone().cancelled_owned());
         let answers = self.hearing.guard(&metadata, answers.boxed());
         Ok(Response::new(answers))
     }

@@ -88,6 +88,7 @@ pub async fn serve(
         store: store.clone(),
         headers: headers.clone(),
         hearing: hearing.clone(),
+        stop: stop.clone(),
     };
     let cluster = ClusterService {
         store: store.clone(),

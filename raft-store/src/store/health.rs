@@ -68,17 +68,13 @@ async fn look_at_room(
     statuses: &[(Member, Result<OwnStatus, String>)],
     may_leave: bool,
 ) -> bool {
-    let voters = statuses.iter().filter(|(member, _)| member.voter);
-    let has_room = |status: &Result<OwnStatus, String>| {
-        let status = status.as_ref();
-        status.is_ok_and(|status| !status.alarms.contains(&Alarm::NoSpace))
-    };
-    let quorum = voters.clone().count() / 2 + 1;
-    let roomy: Vec<MemberId> = voters
-        .filter(|(_, status)| has_room(status))
-        .map(|(member, _)| member.id)
-        .collect();
-    inner.space.others_have_room(roomy.len() >= quorum);
+    let Room {
+        quorum,
+        full,
+        roomy,
+        voters,
+    } = Room::of(statuses);
+    inner.space.others_have_room(voters - full >= quorum);
     let other = roomy.iter().find(|id| **id != inner.identity.member_id);
     match other {
         Some(to) if may_leave && inner.space.is_full() && roomy.len() >= quorum => {
@@ -92,6 +88,36 @@ async fn look_at_room(
             true
         }
         _ => false,
+    }
+}
+
+/// What the voters say of the room on their disks. One that is silent has said nothing: it may be dead or busy, and a quorum
+/// without it can be had or not, which Raft finds out by itself.
+struct Room {
+    voters: usize,
+    quorum: usize,
+    full: usize,
+    roomy: Vec<MemberId>,
+}
+
+impl Room {
+    fn of(statuses: &[(Member, Result<OwnStatus, String>)]) -> Self {
+        let mut room = Room {
+            voters: 0,
+            quorum: 0,
+            full: 0,
+            roomy: vec![],
+        };
+        for (member, status) in statuses.iter().filter(|(member, _)| member.voter) {
+            room.voters += 1;
+            match status {
+                Ok(status) if status.alarms.contains(&Alarm::NoSpace) => room.full += 1,
+                Ok(_) => room.roomy.push(member.id),
+                Err(_) => {}
+            }
+        }
+        room.quorum = room.voters / 2 + 1;
+        room
     }
 }
 
