@@ -314,10 +314,10 @@ impl Facts {
             self.memberships.insert(index, membership.clone());
         }
         if let EntryPayload::Normal(payload) = &entry.payload {
-            let batch = Batch::decode(&payload.0).expect("the members encode batches");
+            let batches = Batch::decode_all(&payload.0).expect("the members encode batches");
             let mut overlay = Overlay::new(&self.tables).expect("memory can be read");
             let at = mvcc::Applied { index, term };
-            for command in &batch.0 {
+            for command in batches.iter().flat_map(|batch| &batch.0) {
                 let outcome = mvcc::apply(&mut overlay, at, command).expect("memory can be read");
                 if let Command::LeaseExpire { ids, .. } = command {
                     let is_gone = |id: &&mvcc::LeaseId| {
