@@ -7,6 +7,8 @@ use common::{Cluster, count, put, put_txn, wait_for};
 use mvcc::{Op, Store, StoreError, Txn};
 use objects::cluster::Alarm;
 use raft_store::{Limits, RaftStore};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -148,6 +150,14 @@ async fn a_full_disk_raises_an_alarm_takes_deletes_and_heals_by_itself() {
     store.kill().await;
 }
 
+/// A value that no log can make much smaller.
+fn noise(seed: u64) -> String {
+    let mut rng = StdRng::seed_from_u64(seed);
+    (0..50_000)
+        .map(|_| char::from(rng.random_range(b'!'..=b'~')))
+        .collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_finds_no_room_ends_the_member_and_loses_nothing() {
     let disk = Disk::new();
@@ -157,7 +167,7 @@ async fn a_write_that_finds_no_room_ends_the_member_and_loses_nothing() {
     let mut acknowledged = 0;
     loop {
         let written = store
-            .txn(put_txn(&format!("k{acknowledged}"), &"v".repeat(50_000)))
+            .txn(put_txn(&format!("k{acknowledged}"), &noise(acknowledged)))
             .await;
         match written {
             Ok(_) => acknowledged += 1,
@@ -179,8 +189,8 @@ async fn a_write_that_finds_no_room_ends_the_member_and_loses_nothing() {
     let balloon = std::fs::OpenOptions::new().write(true).open(disk.balloon());
     let balloon = balloon.expect("the balloon");
     let length = balloon.metadata().expect("its length").len();
-    balloon.set_len(length - (60 << 20)).expect("room is made");
-    disk.fill(48 << 20);
+    balloon.set_len(length - (76 << 20)).expect("room is made");
+    disk.fill(64 << 20); // As much as the file that keeps room gives away.
     let store = RaftStore::open(config)
         .await
         .expect("it opens with little room");

@@ -141,10 +141,10 @@ async fn live(options: &Options, seeds: &mut StdRng, world: &World, judge: &Judg
     watching.finish(world).await;
 }
 
-/// Returns when every member takes a write and reads it.
+/// Returns when every member takes a write and reads it. A replacement may only be finished now, so that one of them leaves.
 async fn serves(world: &World) {
-    for member in world.in_cluster() {
-        loop {
+    for member in world.members() {
+        while world.in_cluster().contains(&member) {
             if let Some(store) = world.store(member)
                 && clients::probe(world, member, &store).await
             {
