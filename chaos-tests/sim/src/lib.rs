@@ -1,6 +1,6 @@
 //! The store simulated: all members on one thread, its clock paused, every delay and every fault drawn from one seed.
 //!
-//! The members are real ones ([`raft_store::RaftStore`]); only the disk below ([`disk`]), the network between ([`switch`]) and
+//! The members are real ones ([`raft_store::RaftStore`]); only the disk below ([`disk`]), the network between (`switch`) and
 //! the wall clock are not. A judge sees every write, message and answer, and asks the invariants at each step. First the world is
 //! broken in all ways that it knows; then it heals, and the members must make progress.
 //!

@@ -114,6 +114,7 @@ impl Cluster {
             cluster.start_machine(&format!("m{number}"))?;
         }
         cluster.wait_until_whole().await?;
+        cluster.wait_for_kubeconfig().await?;
         Ok(cluster)
     }
 
@@ -217,6 +218,20 @@ impl Cluster {
         .context("cannot copy the kubeconfig")?;
         self.config = Config::load(Some(&self.kubeconfig()), None)?;
         self.config.servers = self.urls();
+        Ok(())
+    }
+
+    /// Takes the administrator's kubeconfig again when it names every master, so that clients can do without the first one.
+    async fn wait_for_kubeconfig(&self) -> Result<()> {
+        let path = self.data_dir("m1").join("admin.kubeconfig");
+        let until = Instant::now() + START_DEADLINE;
+        while Config::load(Some(&path), None)?.servers.len() < self.masters().len() {
+            if Instant::now() > until {
+                bail!("{} does not name every master", path.display());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        std::fs::copy(&path, self.kubeconfig()).context("cannot copy the kubeconfig")?;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! program that knows nothing of it.
 //!
 //! A launcher ([`launch`]) installs a seccomp filter and becomes the member; the kernel then stops the member at each such call and
-//! asks a thread here ([`answer`]), which lets it go on, fails it, or waits first. A call on a file that is not on the member's
+//! asks a thread here (`answer`), which lets it go on, fails it, or waits first. A call on a file that is not on the member's
 //! disk is never touched. Source of the rule: seccomp_unotify(2).
 
 mod answer;

@@ -2,7 +2,7 @@
 //! with the reason, healed with what was seen of it, or indeterminate where nothing was. It never hides that a fault was not
 //! possible, and never takes one that hit nothing for one that did.
 //!
-//! A fault is one function: it puts itself in force, says so ([`Fault::installed`]), holds, and ends; [`Testbed::restore`] ends
+//! A fault is one function: it puts itself in force, says so (`Fault::installed`), holds, and ends; [`Testbed::restore`] ends
 //! whatever it left. An error before it said so means that it was skipped; one afterwards is a fault of the harness, or a store
 //! that does not recover.
 

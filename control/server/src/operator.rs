@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// The masters may change while one runs; its kubeconfig follows this soon.
-const REFRESH: Duration = Duration::from_secs(1);
+const REFRESH: Duration = Duration::from_millis(200);
 
 /// What the files are made of.
 pub struct OperatorFiles {
