@@ -185,12 +185,12 @@ async fn a_write_that_finds_no_room_ends_the_member_and_loses_nothing() {
     store.kill().await;
 
     let mut config = cluster.configs.pop().expect("the member's");
-    config.limits.disk_reserve_bytes = 96 << 20;
+    config.limits.disk_reserve_bytes = 256 << 20;
     let balloon = std::fs::OpenOptions::new().write(true).open(disk.balloon());
     let balloon = balloon.expect("the balloon");
     let length = balloon.metadata().expect("its length").len();
-    balloon.set_len(length - (76 << 20)).expect("room is made");
-    disk.fill(64 << 20); // As much as the file that keeps room gives away.
+    balloon.set_len(length - (140 << 20)).expect("room is made");
+    disk.fill(128 << 20); // As much as the file that keeps room gives away.
     let store = RaftStore::open(config)
         .await
         .expect("it opens with little room");
