@@ -1,6 +1,6 @@
 //! The schemas of a document: the types that its paths name, and those that these reach.
 
-use crate::schema::{Field, Schemas, Shape, Type};
+use crate::schema::{Alternative, Field, Schemas, Shape, Type};
 use objects::GroupVersionKind;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
 const RAW: &str = "io.k8s.apimachinery.pkg.runtime.RawExtension";
 
 /// Collects schemas while references to them are written.
@@ -152,6 +153,16 @@ impl<'a> Components<'a> {
                 self.leaf(&format!("{META}.MicroTime"), json!({"type": "string", "format": "date-time"}))
             }
             Shape::Raw => self.leaf(RAW, json!({"type": "object"})),
+            Shape::Json => self.leaf(&format!("{EXTENSIONS}.JSON"), json!({})),
+            Shape::Duration => self.leaf(&format!("{META}.Duration"), json!({"type": "string"})),
+            Shape::Either(id, alternative) => {
+                let word = match alternative {
+                    Alternative::List => "Array",
+                    Alternative::Bool => "Bool",
+                    Alternative::Texts => "StringArray",
+                };
+                self.leaf(&format!("{}Or{word}", self.schemas.get(*id).name), json!({}))
+            }
             Shape::FieldsV1 => self.leaf(&format!("{META}.FieldsV1"), json!({"type": "object"})),
             Shape::List(element) | Shape::WrappedList(element) => {
                 json!({"type": "array", "items": self.element(element)})

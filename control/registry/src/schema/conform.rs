@@ -3,7 +3,7 @@
 //! Never judges values: required members and ranges are the strategies' part. The texts are those of sigs.k8s.io/json.
 
 use super::merge::go_text;
-use super::{Field, Schemas, Shape, Type, leaf};
+use super::{Alternative, Field, Schemas, Shape, Type, TypeId, leaf};
 use crate::FieldValidation;
 use objects::{Cause, GroupVersionKind, Status};
 use serde_json::{Map, Value};
@@ -97,6 +97,7 @@ pub fn conform(
         schemas,
         duplicates,
         found: Conformed::default(),
+        lenient: 0,
         strict_path: String::new(),
         go_path: String::new(),
     };
@@ -117,6 +118,8 @@ struct Walk<'a> {
     schemas: &'a Schemas,
     duplicates: &'a [String],
     found: Conformed,
+    /// Within how many types that take unknown members in silence the walk is.
+    lenient: usize,
     /// `spec.containers[0].env`, as strict faults name a place.
     strict_path: String,
     /// `spec.containers.env`, as Go names a member in type errors.
@@ -174,6 +177,10 @@ impl Walk<'_> {
                 let schemas = self.schemas;
                 self.members(schemas.get(*id), map);
             }
+            (Shape::Either(id, _), value @ (Value::Object(_) | Value::Array(_))) => {
+                self.either(*id, value, place);
+            }
+            (Shape::Either(_, Alternative::Bool), Value::Bool(_)) => {}
             (Shape::Map(inner), Value::Object(map)) => {
                 let place = place.inside();
                 for (name, value) in map {
@@ -200,6 +207,20 @@ impl Walk<'_> {
         }
     }
 
+    /// Go reads these types by a decoder of their own, which is never strict.
+    fn either(&mut self, id: TypeId, value: &mut Value, place: &Place<'_>) {
+        self.lenient += 1;
+        match value {
+            Value::Array(list) => {
+                for element in list.iter_mut().filter(|element| element.is_object()) {
+                    self.value(&Shape::Struct(id), element, place);
+                }
+            }
+            other => self.value(&Shape::Struct(id), other, place),
+        }
+        self.lenient -= 1;
+    }
+
     fn element(&mut self, shape: &Shape, value: &mut Value, place: &Place<'_>) {
         if value.is_null() {
             *value = leaf::zero(shape);
@@ -221,7 +242,7 @@ impl Walk<'_> {
 
     fn strict_fault(&mut self, text: String) {
         let faults = &mut self.found.strict;
-        if faults.len() < STRICT_FAULTS_MAX && !faults.contains(&text) {
+        if self.lenient == 0 && faults.len() < STRICT_FAULTS_MAX && !faults.contains(&text) {
             faults.push(text);
         }
     }

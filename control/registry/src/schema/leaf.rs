@@ -1,7 +1,7 @@
 //! Values without members, in the form in which Kubernetes writes them. The faults' texts are those of Go's JSON and time
 //! packages and of apimachinery's types.
 
-use super::Shape;
+use super::{Alternative, Shape};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use objects::{Quantity, Timestamp};
@@ -32,7 +32,8 @@ pub(super) fn conform(shape: &Shape, value: &mut Value) -> Result<(), Fault> {
             Timestamp::to_micro_time,
             "2006-01-02T15:04:05.000000Z07:00",
         ),
-        Shape::Raw | Shape::FieldsV1 => Ok(()),
+        Shape::Raw | Shape::FieldsV1 | Shape::Json => Ok(()),
+        Shape::Duration if value.is_string() => Ok(()),
         _ => Err(Fault::Type(go_word(value).to_owned())),
     }
 }
@@ -52,7 +53,16 @@ pub(super) fn go_word(value: &Value) -> &'static str {
 /// Whether Go would leave the value out, were it no pointer.
 pub(super) fn is_zero(shape: &Shape, value: &Value) -> bool {
     match (shape, value) {
-        (Shape::Struct(_) | Shape::Quantity | Shape::Raw | Shape::FieldsV1, _) => false,
+        (
+            Shape::Struct(_)
+            | Shape::Either(..)
+            | Shape::Quantity
+            | Shape::Raw
+            | Shape::FieldsV1
+            | Shape::Json
+            | Shape::Duration,
+            _,
+        ) => false,
         (_, Value::Bool(value)) => !value,
         (_, Value::Number(number)) => number.as_f64() == Some(0.0),
         (_, Value::String(text)) => text.is_empty(),
@@ -71,7 +81,14 @@ pub(super) fn zero(shape: &Shape) -> Value {
         Shape::Int32 | Shape::Int64 | Shape::Double | Shape::IntOrString => Value::Number(0.into()),
         Shape::List(_) | Shape::WrappedList(_) => Value::Array(Vec::new()),
         Shape::Map(_) | Shape::Struct(_) => Value::Object(serde_json::Map::new()),
-        Shape::Time | Shape::MicroTime | Shape::Raw | Shape::FieldsV1 => Value::Null,
+        Shape::Duration => Value::String("0s".to_owned()),
+        Shape::Either(_, Alternative::Bool) => Value::Bool(false),
+        Shape::Time
+        | Shape::MicroTime
+        | Shape::Raw
+        | Shape::FieldsV1
+        | Shape::Json
+        | Shape::Either(..) => Value::Null,
     }
 }
 

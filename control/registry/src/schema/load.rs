@@ -1,6 +1,6 @@
 //! Reads the text form of the facts, whose head says what its lines mean. Allocates little: names stay slices of the text.
 
-use super::{Field, PatchRule, Schemas, Shape, Topology, Type, TypeId, Wire};
+use super::{Alternative, Field, PatchRule, Schemas, Shape, Topology, Type, TypeId, Wire};
 use objects::GroupVersionKind;
 use std::collections::HashMap;
 
@@ -176,6 +176,15 @@ impl Reader<'_> {
         if let Some(value) = word.strip_prefix("{}") {
             return Some(Shape::Map(Box::new(self.shape(draft, value)?)));
         }
+        if let Some((name, alternative)) = word.split_once('|') {
+            let alternative = match alternative {
+                "array" => Alternative::List,
+                "bool" => Alternative::Bool,
+                "strings" => Alternative::Texts,
+                _ => return None,
+            };
+            return Some(Shape::Either(self.reference(draft, name)?, alternative));
+        }
         Some(match word {
             "string" => Shape::Text,
             "bool" => Shape::Bool,
@@ -188,6 +197,8 @@ impl Reader<'_> {
             "time" => Shape::Time,
             "microtime" => Shape::MicroTime,
             "raw" => Shape::Raw,
+            "json" => Shape::Json,
+            "duration" => Shape::Duration,
             "fieldsv1" => Shape::FieldsV1,
             name => Shape::Struct(self.reference(draft, name)?),
         })
@@ -212,6 +223,7 @@ fn read_flags(
         required: false,
         patch: PatchRule::default(),
         topology: Topology::default(),
+        default: None,
         go_type: None,
     };
     for word in words {
@@ -232,6 +244,7 @@ fn read_flags(
             }
             Some(("list", kind)) => field.topology.list = Some(kind),
             Some(("key", keys)) => field.topology.keys = keys.split(',').collect(),
+            Some(("default", json)) => field.default = Some(serde_json::from_str(json).ok()?),
             Some(("go", name)) => field.go_type = Some(name),
             Some(_) => return None,
         }

@@ -10,12 +10,14 @@ mod load;
 mod merge;
 mod protobuf;
 mod wire;
+mod wire_leaf;
 
 pub use conform::{Conformed, accept, accept_patched, conform};
 pub use merge::{MergeError, strategic_merge};
 pub use protobuf::{PROTOBUF_MAGIC, ProtobufError};
 
 use objects::GroupVersionKind;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -74,6 +76,8 @@ pub struct Field {
     pub patch: PatchRule,
     /// How lists and maps merge when applied.
     pub topology: Topology,
+    /// What OpenAPI publishes as its default. Objects get theirs from the strategies.
+    pub default: Option<Value>,
     go_type: Option<&'static str>,
 }
 
@@ -126,6 +130,10 @@ pub enum Shape {
     MicroTime,
     /// Any object.
     Raw,
+    /// Any JSON value.
+    Json,
+    /// A time span as Go writes it: `30s`.
+    Duration,
     /// A set of fields, as server-side apply writes it.
     FieldsV1,
     /// A list.
@@ -136,6 +144,19 @@ pub enum Shape {
     Map(Box<Shape>),
     /// A map with known members.
     Struct(TypeId),
+    /// A map with known members, or something else in its place.
+    Either(TypeId, Alternative),
+}
+
+/// What may stand in the place of a struct. In Protobuf both are a message with a field for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alternative {
+    /// A list of the same struct: Protobuf fields 1 struct, 2 list.
+    List,
+    /// A boolean: Protobuf fields 1 boolean, 2 struct.
+    Bool,
+    /// A list of texts: Protobuf fields 1 struct, 2 list.
+    Texts,
 }
 
 impl Schemas {
@@ -218,12 +239,22 @@ impl Shape {
             Shape::Time => "v1.Time".to_owned(),
             Shape::MicroTime => "v1.MicroTime".to_owned(),
             Shape::Raw => "runtime.RawExtension".to_owned(),
+            Shape::Json => "v1.JSON".to_owned(),
+            Shape::Duration => "v1.Duration".to_owned(),
             Shape::FieldsV1 => "v1.FieldsV1".to_owned(),
             Shape::List(element) | Shape::WrappedList(element) => {
                 format!("[]{}", element.go_type(schemas))
             }
             Shape::Map(value) => format!("map[string]{}", value.go_type(schemas)),
             Shape::Struct(id) => schemas.get(*id).go_path.clone(),
+            Shape::Either(id, alternative) => {
+                let word = match alternative {
+                    Alternative::List => "Array",
+                    Alternative::Bool => "Bool",
+                    Alternative::Texts => "StringArray",
+                };
+                format!("{}Or{word}", schemas.get(*id).go_path)
+            }
         }
     }
 }

@@ -5,10 +5,10 @@
 //! leaves them out; so zeros are dropped but for pointers and for members that JSON always writes.
 
 use super::wire::{Payload, Reader};
-use super::{Field, Schemas, Shape, Type, Wire, leaf};
+use super::{Alternative, Field, Schemas, Shape, Type, TypeId, Wire, leaf, wire_leaf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use objects::{GroupVersion, GroupVersionKind, Quantity, Timestamp};
+use objects::{GroupVersion, GroupVersionKind, Timestamp};
 use serde_json::{Map, Value};
 
 /// What every body begins with.
@@ -184,18 +184,62 @@ impl Schemas {
                 }
                 Value::Array(list)
             }
-            (Shape::Quantity, Payload::Bytes(bytes)) => return quantity(field, bytes),
-            (Shape::IntOrString, Payload::Bytes(bytes)) => int_or_string(field, bytes)?,
+            (Shape::Quantity, Payload::Bytes(bytes)) => return wire_leaf::quantity(field, bytes),
+            (Shape::IntOrString, Payload::Bytes(bytes)) => wire_leaf::int_or_string(field, bytes)?,
             (Shape::Time, Payload::Bytes(bytes)) => {
-                return time(field, bytes, |time| time.to_string());
+                return wire_leaf::time(field, bytes, |time| time.to_string());
             }
             (Shape::MicroTime, Payload::Bytes(bytes)) => {
-                return time(field, bytes, Timestamp::to_micro_time);
+                return wire_leaf::time(field, bytes, Timestamp::to_micro_time);
             }
-            (Shape::Raw | Shape::FieldsV1, Payload::Bytes(bytes)) => return raw(field, bytes),
+            (Shape::Duration, Payload::Bytes(bytes)) => wire_leaf::duration(field, bytes)?,
+            (Shape::Either(id, alternative), Payload::Bytes(bytes)) => {
+                return self.either(field, *id, *alternative, bytes, depth);
+            }
+            (Shape::Raw | Shape::FieldsV1 | Shape::Json, Payload::Bytes(bytes)) => {
+                return wire_leaf::raw(field, bytes);
+            }
             _ => return Err(wrong()),
         };
         Ok(Some(value))
+    }
+
+    /// A message that holds a struct or something in its place.
+    fn either(
+        &self,
+        field: &Field,
+        id: TypeId,
+        alternative: Alternative,
+        message: &[u8],
+        depth: u32,
+    ) -> Result<Option<Value>, ProtobufError> {
+        let mut list = Vec::new();
+        let mut allows = false;
+        let mut reader = Reader::new(message);
+        while let Some((number, payload)) = reader.next()? {
+            let shape = match (number, alternative) {
+                (1, Alternative::Bool) => {
+                    allows = matches!(payload, Payload::Varint(number) if number != 0);
+                    continue;
+                }
+                (1, _) | (2, Alternative::Bool) => Shape::Struct(id),
+                (2, Alternative::List) => {
+                    list.extend(self.value(field, &Shape::Struct(id), payload, depth + 1)?);
+                    continue;
+                }
+                (2, Alternative::Texts) => {
+                    list.extend(self.value(field, &Shape::Text, payload, depth + 1)?);
+                    continue;
+                }
+                _ => continue,
+            };
+            return self.value(field, &shape, payload, depth + 1);
+        }
+        Ok(match alternative {
+            Alternative::Bool => Some(Value::Bool(allows)),
+            _ if list.is_empty() => None,
+            _ => Some(Value::Array(list)),
+        })
     }
 
     fn map_entry(
@@ -269,85 +313,4 @@ fn text_pair(message: &[u8]) -> Result<(String, String), ProtobufError> {
 
 fn text(bytes: &[u8]) -> Value {
     Value::String(String::from_utf8_lossy(bytes).into_owned())
-}
-
-/// The numbers and texts of a small message: up to three fields.
-fn small<'a>(field: &Field, message: &'a [u8]) -> Result<[Option<Payload<'a>>; 4], ProtobufError> {
-    let mut fields = [None; 4];
-    let mut reader = Reader::new(message);
-    while let Some((number, payload)) = reader.next()? {
-        if matches!(payload, Payload::Fixed32(_) | Payload::Fixed64(_)) {
-            return Err(ProtobufError::WrongType(field.name));
-        }
-        if let Some(slot) = fields.get_mut(number as usize) {
-            *slot = Some(payload);
-        }
-    }
-    Ok(fields)
-}
-
-fn number(payload: Option<Payload<'_>>) -> i64 {
-    match payload {
-        Some(Payload::Varint(number)) => number as i64,
-        _ => 0,
-    }
-}
-
-/// `{1: text}`.
-fn quantity(field: &Field, message: &[u8]) -> Result<Option<Value>, ProtobufError> {
-    let Some(Payload::Bytes(bytes)) = small(field, message)?[1] else {
-        return Ok(None);
-    };
-    let quantity = Quantity::parse(&String::from_utf8_lossy(bytes));
-    let quantity = quantity.map_err(|error| bad_value(field, error.to_string()))?;
-    Ok(Some(Value::String(quantity.to_string())))
-}
-
-/// `{1: 0 for a number or 1 for a text, 2: number, 3: text}`.
-fn int_or_string(field: &Field, message: &[u8]) -> Result<Value, ProtobufError> {
-    let fields = small(field, message)?;
-    match (number(fields[1]), fields[3]) {
-        (0, _) => Ok(Value::Number((number(fields[2]) as i32).into())),
-        (1, Some(Payload::Bytes(bytes))) => Ok(text(bytes)),
-        (1, _) => Ok(Value::String(String::new())),
-        _ => Err(bad_value(field, "impossible IntOrString.Type".to_owned())),
-    }
-}
-
-/// `{1: seconds, 2: nanoseconds}`; both zero means no time.
-fn time(
-    field: &Field,
-    message: &[u8],
-    write: fn(Timestamp) -> String,
-) -> Result<Option<Value>, ProtobufError> {
-    let fields = small(field, message)?;
-    let (seconds, nanoseconds) = (number(fields[1]), number(fields[2]));
-    if seconds == 0 && nanoseconds == 0 {
-        return Ok(None);
-    }
-    let time = i32::try_from(nanoseconds)
-        .ok()
-        .and_then(|nanoseconds| jiff::Timestamp::new(seconds, nanoseconds).ok())
-        .ok_or_else(|| bad_value(field, format!("{seconds} s is no time")))?;
-    Ok(Some(Value::String(write(Timestamp(time)))))
-}
-
-/// `{1: JSON}`.
-fn raw(field: &Field, message: &[u8]) -> Result<Option<Value>, ProtobufError> {
-    match small(field, message)?[1] {
-        Some(Payload::Bytes(bytes)) if !bytes.is_empty() => {
-            let value = serde_json::from_slice(bytes);
-            Ok(Some(
-                value.map_err(|error| bad_value(field, error.to_string()))?,
-            ))
-        }
-        _ => Ok(None),
-    }
-}
-
-fn bad_value(field: &Field, why: String) -> ProtobufError {
-    ProtobufError::BadValue {
-        field: field.name,
-        why,
-    }
 }

@@ -134,6 +134,37 @@ fn rare_shapes_are_read() {
     assert_eq!(value, parse(expected));
 }
 
+/// What may be a struct or something else, what is any JSON, and time spans, by Protobuf and by JSON.
+#[test]
+fn alternatives_are_read() {
+    let table = "@package test/v1 test t.v1\n@type Rare kind\nitems 1 Rare|array ptr\nmore 2 Rare|bool ptr\nneeds 3 {}Rare|strings\nany 4 json ptr\nspan 5 duration\nid 6 string\n";
+    let schemas = load::parse(table).expect("a table");
+    let mut body = b"k8s\0\x0a\x0f\x0a\x07test/v1\x12\x04Rare\x12".to_vec();
+    let message = b"\x0a\x0a\x12\x03\x32\x01a\x12\x03\x32\x01b\
+        \x12\x02\x08\x01\
+        \x1a\x09\x0a\x01k\x12\x04\x12\x02xy\
+        \x1a\x0a\x0a\x01l\x12\x05\x0a\x03\x32\x01c\
+        \x22\x05\x0a\x03[1]\
+        \x2a\x06\x08\x80\xde\xa0\xcb\x05";
+    body.push(message.len() as u8);
+    body.extend(message);
+    let (kind, value) = schemas.decode_protobuf(&body).expect("a body");
+    let expected = r#"{"kind":"Rare","apiVersion":"test/v1","items":[{"id":"a"},{"id":"b"}],"more":true,"needs":{"k":["xy"],"l":{"id":"c"}},"any":[1],"span":"1.5s"}"#;
+    assert_eq!(value, parse(expected));
+    let r#type = schemas.kind(&kind).expect("known");
+    let text = r#"{"items":{"id":"a","new":1},"more":false,"needs":{"k":["xy"]},"any":false,"span":"0s","new":1}"#;
+    let mut json = parse(text);
+    let found = conform(&schemas, r#type, &mut json, &[]);
+    assert_eq!(found.strict, [r#"unknown field "new""#]);
+    assert_eq!(
+        json,
+        parse(r#"{"items":{"id":"a"},"more":false,"needs":{"k":["xy"]},"any":false,"span":"0s"}"#)
+    );
+    let wrong = conform(&schemas, r#type, &mut parse(r#"{"more":"yes"}"#), &[]);
+    expect!["json: cannot unmarshal string into Go struct field Rare.more of type v1.RareOrBool"]
+        .assert_eq(&wrong.wrong_type.expect("a fault"));
+}
+
 #[test]
 fn protobuf_faults_are_told() {
     let schemas = Schemas::builtin();

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, bail};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A package of API types.
 #[derive(Debug, Default)]
@@ -12,6 +12,8 @@ pub struct Package {
     pub group: String,
     /// The types by name.
     pub types: BTreeMap<String, Declaration>,
+    /// The constants that are texts, as JSON, by name.
+    pub constants: BTreeMap<String, String>,
     /// Import paths by the name under which the files use them.
     pub imports: BTreeMap<String, String>,
 }
@@ -45,7 +47,7 @@ pub struct Field {
     pub tags: BTreeMap<String, String>,
 }
 
-/// Reads the package in `folder`: its types.go and the group name in its register.go.
+/// Reads the package in `folder`: its types*.go and the group name in its register.go.
 pub fn read_package(folder: &Path) -> anyhow::Result<Package> {
     let mut package = Package::default();
     let register = folder.join("register.go");
@@ -54,11 +56,31 @@ pub fn read_package(folder: &Path) -> anyhow::Result<Package> {
     package.group = group_name(&text)
         .with_context(|| format!("{}: no GroupName", register.display()))?
         .to_owned();
-    let types = folder.join("types.go");
-    let text =
-        std::fs::read_to_string(&types).with_context(|| format!("read {}", types.display()))?;
-    read_types(&text, &mut package).with_context(|| format!("in {}", types.display()))?;
+    for types in type_files(folder)? {
+        let text =
+            std::fs::read_to_string(&types).with_context(|| format!("read {}", types.display()))?;
+        read_types(&text, &mut package).with_context(|| format!("in {}", types.display()))?;
+    }
     Ok(package)
+}
+
+/// `types.go` and its kin (`types_jsonschema.go`), but neither tests nor what generators wrote.
+fn type_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+        let path = entry?.path();
+        let name = path.file_stem().and_then(|stem| stem.to_str());
+        let is_go = path.extension().is_some_and(|extension| extension == "go");
+        if let (true, Some(name)) = (is_go, name)
+            && name.starts_with("types")
+            && !name.ends_with("_test")
+            && !name.ends_with("_generated")
+        {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn group_name(text: &str) -> Option<&str> {
@@ -82,11 +104,13 @@ fn read_types(text: &str, package: &mut Package) -> anyhow::Result<()> {
             package
                 .imports
                 .extend(block.take_while(|line| *line != ")").filter_map(import));
+        } else if let Some(one) = line.strip_prefix("import ") {
+            package.imports.extend(import(one));
         } else if let Some((name, rest)) = declaration(line) {
             let body = if rest == "struct {" {
                 let block = lines.by_ref().take_while(|(_, line)| *line != "}");
                 Body::Struct(read_fields(block)?)
-            } else if rest == "struct {}" {
+            } else if rest == "struct {}" || rest == "struct{}" {
                 Body::Struct(Vec::new())
             } else {
                 Body::Named(rest.split("//").next().unwrap_or(rest).trim().to_owned())
@@ -101,6 +125,9 @@ fn read_types(text: &str, package: &mut Package) -> anyhow::Result<()> {
                     body,
                 },
             );
+        }
+        if let Some((name, text)) = constant(words) {
+            package.constants.insert(name.to_owned(), text.to_owned());
         }
         // A blank line does not end a comment: generators' marks stand above an empty line too.
         if !words.is_empty() {
@@ -129,6 +156,13 @@ fn import(line: &str) -> Option<(String, String)> {
         alias => alias,
     };
     Some((alias.to_owned(), path.to_owned()))
+}
+
+/// `Name Type = "text"` of a block of constants.
+fn constant(line: &str) -> Option<(&str, &str)> {
+    let (left, text) = line.split_once(" = ")?;
+    let name = left.split_whitespace().next()?;
+    (text.starts_with('"') && text.ends_with('"')).then_some((name, text))
 }
 
 fn declaration(line: &str) -> Option<(&str, &str)> {

@@ -1,8 +1,9 @@
 //! Generates the facts table of `registry::schema` from the Go sources of Kubernetes' API types.
 //!
-//! The sources are in Debian's packages golang-k8s-api-dev and golang-k8s-apimachinery-dev (sid): `apt-get download` both,
-//! `dpkg -x` both into one folder, and give its `usr/share/gocode/src/k8s.io` as `--go-sources`. Nothing is downloaded
-//! here. Why Go and not the OpenAPI documents: only the Go structs say which scalars are pointers, and the tags beside them
+//! The sources are in Debian's packages golang-k8s-{api,apimachinery,apiextensions-apiserver,metrics}-dev (sid): `apt-get
+//! download` them, `dpkg -x` them into one folder, and give its `usr/share/gocode/src/k8s.io` as `--go-sources`. The types
+//! of APIService are in no such package: copy `staging/src/k8s.io/kube-aggregator` of Debian's source package kubernetes
+//! (bookworm) beside them; they are as old as their version. Nothing is downloaded here. Why Go and not the OpenAPI documents: only the Go structs say which scalars are pointers, and the tags beside them
 //! hold JSON name, protobuf number and patch strategy at once.
 
 mod go;
@@ -19,9 +20,11 @@ const HEADER: &str = "\
 #   @type NAME [kind]                          then one line a field:
 #   JSON-NAME PROTOBUF-NUMBER TYPE FLAG...    (~ = the fields of TYPE stand in this map themselves)
 #   or = TYPE                               the fields of another type
-# TYPE: a scalar, a type of the package, package.type, []TYPE, {}TYPE (map of text), items[]TYPE (list within a message).
+# TYPE: a scalar, a type of the package, package.type, []TYPE, {}TYPE (map of text), items[]TYPE (list within a message),
+#   TYPE|array, TYPE|bool, TYPE|strings (that, or a list of it, a boolean, a list of texts).
 # ptr: a pointer in Go. keep: written even when zero. req: required. merge[=KEY], replace, retain: patch strategy.
 # list=map|set|atomic, key=K[,K]: list type. atomic: atomic map. go=NAME: the name of the type in Go's errors.
+# default=JSON: the default that OpenAPI publishes.
 ";
 
 /// Writes the facts of every type that the kinds in `kinds` reach to `out`.
@@ -56,6 +59,18 @@ pub fn generate(go_sources: &Path, kinds: &Path, out: &Path) -> anyhow::Result<(
         text.len()
     );
     Ok(())
+}
+
+/// Where a package lies under `k8s.io`.
+fn home(package: &str) -> String {
+    let parent = match package.split('/').next().unwrap_or_default() {
+        "meta" => "apimachinery/pkg/apis/",
+        "apiextensions" => "apiextensions-apiserver/pkg/apis/",
+        "apiregistration" => "kube-aggregator/pkg/apis/",
+        "metrics" => "metrics/pkg/apis/",
+        _ => "api/",
+    };
+    format!("{parent}{package}")
 }
 
 /// A type by package (`core/v1`) and name.
@@ -107,11 +122,8 @@ impl Generator {
 
     fn package(&mut self, name: &str) -> anyhow::Result<&Package> {
         if !self.packages.contains_key(name) {
-            let folder = match name.strip_prefix("meta/") {
-                Some(version) => format!("apimachinery/pkg/apis/meta/{version}"),
-                None => format!("api/{name}"),
-            };
-            let package = go::read_package(&self.go_sources.join(folder))?;
+            let folder = self.go_sources.join(home(name));
+            let package = go::read_package(&folder)?;
             self.packages.insert(name.to_owned(), package);
         }
         Ok(&self.packages[name])
@@ -180,6 +192,10 @@ impl Generator {
         write!(lines, "{name} {number} {}", resolved.shape)?;
         for flag in flags(field, &options) {
             write!(lines, " {flag}")?;
+        }
+        if let Some(default) = mark(&field.comment, "default") {
+            let default = self.constant(package, default)?;
+            write!(lines, " default={default}")?;
         }
         if resolved.renamed {
             write!(lines, " go={}", resolved.go)?;
@@ -265,11 +281,25 @@ impl Generator {
             let leaf = match name {
                 "Time" => Some("time"),
                 "MicroTime" => Some("microtime"),
+                "Duration" => Some("duration"),
                 "FieldsV1" => Some("fieldsv1"),
                 _ => None,
             };
             if let Some(leaf) = leaf {
                 return Ok(Resolved::plain(leaf, &go));
+            }
+        }
+        if package.starts_with("apiextensions/") {
+            // Types that read and write JSON by methods of their own.
+            let own = match name {
+                "JSON" => Some("json"),
+                "JSONSchemaPropsOrArray" => Some("JSONSchemaProps|array"),
+                "JSONSchemaPropsOrBool" => Some("JSONSchemaProps|bool"),
+                "JSONSchemaPropsOrStringArray" => Some("JSONSchemaProps|strings"),
+                _ => None,
+            };
+            if let Some(shape) = own {
+                return Ok(Resolved::plain(shape, &go));
             }
         }
         let declaration = self.declaration(package, name)?;
@@ -291,6 +321,21 @@ impl Generator {
         Ok(Resolved::plain(&shape, &go))
     }
 
+    /// The JSON of a `+default` mark, which may name a constant.
+    fn constant(&mut self, package: &str, text: &str) -> anyhow::Result<String> {
+        let named = text
+            .strip_prefix("ref(")
+            .and_then(|rest| rest.strip_suffix(')'));
+        let Some(name) = named else {
+            return Ok(text.to_owned());
+        };
+        let constants = &self.package(package)?.constants;
+        constants
+            .get(name)
+            .cloned()
+            .with_context(|| format!("{package} has no constant {name}"))
+    }
+
     fn text(&self) -> String {
         let mut text = HEADER.to_owned();
         let mut package = "";
@@ -301,11 +346,7 @@ impl Generator {
                     "" => "-",
                     group => group,
                 };
-                let folder = match package.strip_prefix("meta/") {
-                    Some(_) => "io.k8s.apimachinery.pkg.apis.",
-                    None => "io.k8s.api.",
-                };
-                let prefix = format!("{folder}{}", package.replace('/', "."));
+                let prefix = format!("io.k8s.{}", home(package).replace('/', "."));
                 text.push_str(&format!("@package {package} {group} {prefix}\n"));
             }
             let kind = if self.kinds.contains(name) {
