@@ -110,12 +110,16 @@ impl Target {
                 "an empty namespace may not be set when a resource name is provided",
             ));
         }
-        Ok(ObjectKey::new(self.group_resource(), namespace, name))
+        Ok(ObjectKey::new(
+            self.resource.storage_resource(),
+            namespace,
+            name,
+        ))
     }
 
     /// The prefix of the collection's keys in the store.
     pub(crate) fn prefix(&self) -> String {
-        let resource = self.group_resource();
+        let resource = self.resource.storage_resource();
         match self
             .namespace
             .as_deref()

@@ -65,6 +65,7 @@ pub fn column_definitions(row: &ResourceDef) -> Value {
             let (kind, format) = match column.kind {
                 ColumnKind::Text => ("string", ""),
                 ColumnKind::Name => ("string", "name"),
+                ColumnKind::Date => ("string", "date"),
                 ColumnKind::Integer => ("integer", ""),
             };
             json!({

@@ -17,7 +17,25 @@ macro_rules! stories {
     };
 }
 
-stories!(objects, lists, pods, deployments, services, cluster, tables);
+stories!(
+    objects,
+    lists,
+    pods,
+    deployments,
+    services,
+    cluster,
+    tables,
+    workloads,
+    batch,
+    autoscaling,
+    networking,
+    storage,
+    rights,
+    quotas,
+    events,
+    admission,
+    evictions,
+);
 
 fn check(path: &str) {
     let script = std::fs::read_to_string(path).expect("the story can be read");

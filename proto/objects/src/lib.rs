@@ -5,6 +5,7 @@
 //! document it names it.
 
 pub mod cluster;
+pub mod cron;
 mod gvk;
 pub mod identities;
 mod ids;

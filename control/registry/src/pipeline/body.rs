@@ -23,6 +23,9 @@ pub fn read(
     options: &WriteOptions,
 ) -> Result<Body, Status> {
     let warnings = conform(pipeline, &target.resource.kind(), &mut value, options)?;
+    if let Some(stored) = target.resource.stored_as {
+        stored.store(&mut value);
+    }
     let object = Object::from_value(value).map_err(unreadable)?;
     Ok(Body { object, warnings })
 }

@@ -3,11 +3,12 @@
 //! write that changes nothing commits nothing, and a client without a precondition never sees a lost race.
 
 use super::shape::{
-    busy, check_preconditions, context, copy_member, is_released, keep_all_but_finalizers,
-    keep_all_but_status, not_served, refuse_invalid, spec_differs,
+    busy, check_preconditions, context, copy_member, desire_differs, is_released,
+    keep_all_but_ephemeral, keep_all_but_finalizers, keep_all_but_resources, keep_all_but_status,
+    not_served, refuse_invalid,
 };
 use super::store::{self, Stored, Try, tries};
-use super::{Pipeline, admit, body, commit, scale};
+use super::{Pipeline, admit, body, commit, scale, versions};
 use crate::strategy::Claim;
 use crate::{
     Caller, Faults, Patch, PatchKind, Target, Verb, WriteOptions, Written, metadata, schema,
@@ -31,7 +32,7 @@ pub async fn update(
         verb: Verb::Update,
     };
     match target.subresource_name() {
-        "" | "status" | "finalize" => {
+        "" | "status" | "finalize" | "ephemeralcontainers" | "resize" => {
             let read = body::read(pipeline, target, value, options)?;
             let mut object = read.object;
             body::check_place(&mut object, target)?;
@@ -75,9 +76,10 @@ pub async fn patch(
     };
     match target.subresource_name() {
         // Kubernetes finalizes by PUT alone; the namespace controller does it in one step, guarded by the revision.
-        "" | "status" | "finalize" => {
+        "" | "status" | "finalize" | "ephemeralcontainers" | "resize" => {
             let made = |stored: &Stored| {
                 let mut value = stored.object.to_value();
+                versions::load(&target.resource, &mut value);
                 apply(target, patch, &mut value)?;
                 let read = body::read(pipeline, target, value, options)?;
                 let mut object = read.object;
@@ -236,13 +238,23 @@ impl Change<'_> {
         match self.target.subresource_name() {
             "status" => keep_all_but_status(object, old),
             "finalize" => keep_all_but_finalizers(object, old),
+            part @ ("ephemeralcontainers" | "resize") => {
+                strategy.default_fields(object);
+                match part {
+                    "resize" => keep_all_but_resources(object, old),
+                    _ => keep_all_but_ephemeral(object, old),
+                }
+                if desire_differs(strategy, object, old) {
+                    object.metadata.generation = old.metadata.generation + 1;
+                }
+            }
             _ => {
                 if self.target.resource.subresource("status").is_some() {
                     copy_member(object, old, "status");
                 }
                 strategy.default_fields(object);
-                strategy.prepare_update(object, old, &context(pipeline, old));
-                if strategy.has_generation() && spec_differs(object, old) {
+                strategy.prepare_update(object, old, &context(pipeline, self.caller, old));
+                if strategy.has_generation() && desire_differs(strategy, object, old) {
                     object.metadata.generation = old.metadata.generation + 1;
                 }
             }
@@ -262,12 +274,18 @@ impl Change<'_> {
         metadata::validate(&self.target.resource, object, &mut faults);
         metadata::validate_update(object, old, &mut faults);
         let mut claims = held.to_vec();
-        if self.target.subresource_name() == "status" {
+        let part = self.target.subresource_name();
+        if part == "status" {
             strategy.validate_status(object, old, &mut faults);
         } else {
             strategy.validate(object, &mut faults);
-            strategy.validate_update(object, old, &mut faults);
-            let context = context(pipeline, old);
+            match part {
+                "ephemeralcontainers" | "resize" => {
+                    strategy.validate_part(part, object, old, &mut faults);
+                }
+                _ => strategy.validate_update(object, old, &mut faults),
+            }
+            let context = context(pipeline, self.caller, old);
             claims =
                 commit::allocate(pipeline, strategy, object, held, &context, &mut faults).await?;
         }

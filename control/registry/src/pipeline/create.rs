@@ -3,7 +3,7 @@
 
 use super::shape::{busy, context, not_served, refuse_invalid};
 use super::store::{self, tries};
-use super::{Pipeline, admit, binding, body, commit, fault_list};
+use super::{Pipeline, admit, binding, body, commit, eviction, fault_list, priority};
 use crate::{Caller, Faults, Target, Verb, WriteOptions, Written, metadata};
 use mvcc::Consistency;
 use objects::{Object, ObjectKey, Reason, Status};
@@ -25,10 +25,15 @@ pub async fn create(
     match target.subresource_name() {
         "" => {}
         "binding" => return binding::bind(pipeline, caller, target, value, options).await,
+        "eviction" => return eviction::evict(pipeline, caller, target, value, options).await,
         other => return Err(not_served(Verb::Create, target, other)),
     }
+    if target.resource.kind == "Binding" {
+        let target = binding::target_of(pipeline, target, &value)?;
+        return binding::bind(pipeline, caller, &target, value, options).await;
+    }
     let read = body::read(pipeline, target, value.clone(), options)
-        .map_err(|refused| fault_list::complete(pipeline, target, value, refused))?;
+        .map_err(|refused| fault_list::complete(pipeline, caller, target, value, refused))?;
     let mut object = read.object;
     body::check_place(&mut object, target)?;
     if !object.metadata.resource_version.is_empty() {
@@ -83,15 +88,23 @@ async fn create_named(
 ) -> Result<Written, Status> {
     let strategy = target.resource.strategy;
     let name = draft.object.metadata.name.clone();
+    if target.resource.kind == "Pod" {
+        priority::resolve(pipeline, &mut draft.object).await?;
+    }
     strategy.default_fields(&mut draft.object);
-    let context = context(pipeline, &draft.object);
+    let context = context(pipeline, caller, &draft.object);
     strategy.prepare_create(&mut draft.object, &context);
     admit::caller_may(caller, Verb::Create, target, &draft.object)?;
     let namespace = draft.object.metadata.namespace.clone();
-    let key = ObjectKey::new(target.group_resource(), namespace.as_deref(), &name);
+    let key = ObjectKey::new(
+        target.resource.storage_resource(),
+        namespace.as_deref(),
+        &name,
+    );
     let mut faults = Faults::default();
     metadata::validate(&target.resource, &draft.object, &mut faults);
     strategy.validate(&draft.object, &mut faults);
+    strategy.validate_new(&draft.object, &mut faults);
     let mut warnings = draft.warnings;
     warnings.extend(strategy.warnings(&draft.object));
     for consistency in tries() {

@@ -161,7 +161,9 @@ impl Step<'_> {
 fn mark(pipeline: &Pipeline, target: &Target, options: &DeleteOptions, object: &Object) -> Object {
     let strategy = target.resource.strategy;
     let mut marked = object.clone();
-    set_propagation(&mut marked.metadata.finalizers, options.propagation);
+    let finalizers = &mut marked.metadata.finalizers;
+    let by_default = strategy.orphans_by_default().then_some(Propagation::Orphan);
+    set_propagation(finalizers, options.propagation.or(by_default));
     let grace = strategy
         .grace_seconds(object, options.grace_seconds)
         .unwrap_or(0);

@@ -3,16 +3,23 @@
 
 use super::Pipeline;
 use crate::schema::{self, Schemas};
-use crate::{Faults, Target, metadata};
+use crate::{Caller, Faults, Target, metadata};
 use objects::{Cause, Object, Status};
 use serde_json::Value;
 
 /// The refusal of a new object's body, with every other fault that can be found.
-pub fn complete(pipeline: &Pipeline, target: &Target, body: Value, refused: Status) -> Status {
-    if refused.code != 400 || !is_of_kind(target, &body) {
+pub fn complete(
+    pipeline: &Pipeline,
+    caller: &Caller,
+    target: &Target,
+    body: Value,
+    refused: Status,
+) -> Status {
+    let converted = target.resource.stored_as.is_some();
+    if refused.code != 400 || converted || !is_of_kind(target, &body) {
         return refused;
     }
-    let others: Vec<Cause> = find(pipeline, target, body)
+    let others: Vec<Cause> = find(pipeline, caller, target, body)
         .into_iter()
         .filter(|cause| !refused.message.contains(&cause.message))
         .collect();
@@ -38,7 +45,7 @@ fn is_of_kind(target: &Target, body: &Value) -> bool {
     body.is_object() && kind.is_none_or(|kind| kind == target.resource.kind)
 }
 
-fn find(pipeline: &Pipeline, target: &Target, mut body: Value) -> Vec<Cause> {
+fn find(pipeline: &Pipeline, caller: &Caller, target: &Target, mut body: Value) -> Vec<Cause> {
     let row = &target.resource;
     let strategy = row.strategy;
     body["apiVersion"] = Value::String(row.api_version());
@@ -55,13 +62,14 @@ fn find(pipeline: &Pipeline, target: &Target, mut body: Value) -> Vec<Cause> {
         return causes;
     };
     strategy.default_fields(&mut object);
-    let context = super::shape::context(pipeline, &object);
+    let context = super::shape::context(pipeline, caller, &object);
     strategy.prepare_create(&mut object, &context);
     let mut faults = Faults::default();
     if object.metadata.generate_name.is_empty() || !object.metadata.name.is_empty() {
         metadata::validate(row, &object, &mut faults);
     }
     strategy.validate(&object, &mut faults);
+    strategy.validate_new(&object, &mut faults);
     causes.extend(faults.into_causes());
     causes
 }

@@ -10,14 +10,17 @@ mod change;
 mod commit;
 mod create;
 mod delete;
+mod eviction;
 mod fault_list;
 mod history;
 mod page;
+mod priority;
 mod read;
 mod scale;
 mod select;
 mod shape;
 mod store;
+mod versions;
 mod views;
 mod watch;
 
@@ -87,12 +90,14 @@ impl Pipeline {
         target: &Target,
         resource_version: Option<Revision>,
     ) -> Result<Bytes, Status> {
-        read::get(self, target, resource_version).await
+        let json = read::get(self, target, resource_version).await?;
+        versions::shown(target, json)
     }
 
     /// A page of objects.
     pub async fn list(&self, target: &Target, options: &ListOptions) -> Result<List, Status> {
-        read::list(self, target, options).await
+        let list = read::list(self, target, options).await?;
+        versions::shown_list(target, list)
     }
 
     /// Changes from a revision on; ends after its first error. Bookmarks come as often as the store tells progress.
@@ -101,7 +106,8 @@ impl Pipeline {
         target: &Target,
         options: &ListOptions,
     ) -> Result<BoxStream<'static, Result<WatchEvent, Status>>, Status> {
-        watch::watch(self, target, options).await
+        let events = watch::watch(self, target, options).await?;
+        Ok(versions::shown_events(target, events))
     }
 
     /// The versions of an object, the newest first, with who made them: those before a revision, at most so many.
@@ -119,7 +125,7 @@ impl Pipeline {
         history::past(self, at).await
     }
 
-    /// Creates an object, or does what a subresource's POST does (`binding`).
+    /// Creates an object, or does what a subresource's POST does (`binding`, `eviction`).
     pub async fn create(
         &self,
         caller: &Caller,
@@ -127,10 +133,12 @@ impl Pipeline {
         body: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        create::create(self, caller, target, body, options).await
+        let written = create::create(self, caller, target, body, options).await?;
+        versions::shown_write(target, written)
     }
 
-    /// Replaces an object, its `status`, its `scale`, or a namespace's finalizers (`finalize`).
+    /// Replaces an object, its `status`, its `scale`, a namespace's finalizers (`finalize`), or of a pod the
+    /// `ephemeralcontainers` or the resources (`resize`).
     pub async fn update(
         &self,
         caller: &Caller,
@@ -138,7 +146,8 @@ impl Pipeline {
         body: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        change::update(self, caller, target, body, options).await
+        let written = change::update(self, caller, target, body, options).await?;
+        versions::shown_write(target, written)
     }
 
     /// Changes an object, its `status` or its `scale`.
@@ -149,7 +158,8 @@ impl Pipeline {
         patch: &Patch,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        change::patch(self, caller, target, patch, options).await
+        let written = change::patch(self, caller, target, patch, options).await?;
+        versions::shown_write(target, written)
     }
 
     /// Deletes an object, or begins to.
@@ -159,7 +169,10 @@ impl Pipeline {
         target: &Target,
         options: &DeleteOptions,
     ) -> Result<Deleted, Status> {
-        delete::delete(self, caller, target, options).await
+        match delete::delete(self, caller, target, options).await? {
+            Deleted::Object(json) => versions::shown(target, json).map(Deleted::Object),
+            status => Ok(status),
+        }
     }
 
     /// Deletes all objects that a list would show, and answers with them.
@@ -170,6 +183,7 @@ impl Pipeline {
         list: &ListOptions,
         options: &DeleteOptions,
     ) -> Result<List, Status> {
-        delete::delete_collection(self, caller, target, list, options).await
+        let deleted = delete::delete_collection(self, caller, target, list, options).await?;
+        versions::shown_list(target, deleted)
     }
 }

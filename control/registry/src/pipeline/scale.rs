@@ -14,8 +14,11 @@ pub fn of_object(object: &Object) -> Value {
             .and_then(|part| part.get(field))
             .cloned()
     };
-    let selector =
-        at("spec", "selector").and_then(|selector| LabelSelector::from_value(&selector).ok());
+    let selector = at("spec", "selector").map(|selector| match object.types.kind.as_str() {
+        "ReplicationController" => json!({"matchLabels": selector}),
+        _ => selector,
+    });
+    let selector = selector.and_then(|selector| LabelSelector::from_value(&selector).ok());
     let mut scale = json!({
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",

@@ -4,7 +4,7 @@
 use super::Pipeline;
 use super::store::Stored;
 use crate::strategy::Context;
-use crate::{Faults, Strategy, Target, Verb};
+use crate::{Caller, Faults, Strategy, Target, Verb};
 use objects::{Object, ObjectKey, Reason, Status, Timestamp};
 use serde_json::Value;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -75,6 +75,54 @@ pub fn keep_all_but_finalizers(object: &mut Object, old: &Object) {
     }
 }
 
+/// An update of `ephemeralcontainers` changes only these.
+pub fn keep_all_but_ephemeral(object: &mut Object, old: &Object) {
+    const MEMBER: &str = "ephemeralContainers";
+    let added = object
+        .body
+        .get_mut("spec")
+        .and_then(Value::as_object_mut)
+        .and_then(|spec| spec.shift_remove(MEMBER));
+    keep_metadata(object, old);
+    if let Some(Value::Object(spec)) = object.body.get_mut("spec") {
+        match added {
+            Some(added) => drop(spec.insert(MEMBER.to_owned(), added)),
+            None => drop(spec.shift_remove(MEMBER)),
+        }
+    }
+}
+
+/// An update of `resize` changes only what containers ask for.
+pub fn keep_all_but_resources(object: &mut Object, old: &Object) {
+    let wanted = std::mem::take(&mut object.body);
+    keep_metadata(object, old);
+    for list in ["containers", "initContainers"] {
+        let pointer = format!("/spec/{list}");
+        let wanted = Value::Object(wanted.clone());
+        let wanted = wanted.pointer(&pointer).and_then(Value::as_array);
+        let containers = object
+            .body
+            .get_mut("spec")
+            .and_then(|spec| spec.get_mut(list)?.as_array_mut());
+        for container in containers.into_iter().flatten() {
+            let mut others = wanted.into_iter().flatten();
+            let same = others.find(|other| other.get("name") == container.get("name"));
+            for member in ["resources", "resizePolicy"] {
+                if let Some(value) = same.and_then(|same| same.get(member)) {
+                    container[member] = value.clone();
+                }
+            }
+        }
+    }
+}
+
+/// Puts the old object in the new one's place, but for the revision that the client knew.
+fn keep_metadata(object: &mut Object, old: &Object) {
+    let known = std::mem::take(&mut object.metadata.resource_version);
+    *object = old.clone();
+    object.metadata.resource_version = known;
+}
+
 /// Gives an object a member of the old one, or takes it away when the old one has none.
 pub fn copy_member(object: &mut Object, old: &Object, name: &str) {
     match old.body.get(name) {
@@ -84,8 +132,8 @@ pub fn copy_member(object: &mut Object, old: &Object, name: &str) {
 }
 
 /// Whether the desired state changed.
-pub fn spec_differs(object: &Object, old: &Object) -> bool {
-    object.body.get("spec") != old.body.get("spec")
+pub fn desire_differs(strategy: &dyn Strategy, object: &Object, old: &Object) -> bool {
+    object.body.get(strategy.desired()) != old.body.get(strategy.desired())
 }
 
 /// 422 with every fault, if there is one.
@@ -104,7 +152,7 @@ pub fn refuse_invalid(target: &Target, object: &Object, faults: Faults) -> Resul
 }
 
 /// What strategies may depend on.
-pub fn context<'a>(pipeline: &'a Pipeline, object: &Object) -> Context<'a> {
+pub fn context<'a>(pipeline: &'a Pipeline, caller: &'a Caller, object: &Object) -> Context<'a> {
     let now: Timestamp = pipeline.shell.now();
     let mut hasher = DefaultHasher::new();
     (&object.metadata.uid, now.unix_ms()).hash(&mut hasher);
@@ -112,6 +160,7 @@ pub fn context<'a>(pipeline: &'a Pipeline, object: &Object) -> Context<'a> {
         now,
         service_cidr: &pipeline.settings.service_cidr,
         seed: hasher.finish(),
+        caller,
     }
 }
 

@@ -140,6 +140,10 @@ impl Lens {
     /// The version, if the client's selectors take it.
     fn seen(&self, kv: &KeyValue) -> Option<Arc<View>> {
         let view = self.views.of(kv);
+        if self.row.stored_as.is_some() {
+            // The shared fields are those of the stored version's selectors.
+            return self.selection.matches(&kv.value).then_some(view);
+        }
         let all = self.selection.takes_all();
         (all || self.selection.matches_fields(view.fields(&self.row))).then_some(view)
     }

@@ -1,6 +1,7 @@
 //! Deployments: a workload with a way to replace its pods. Rules: Kubernetes' apps/v1 defaults and validation.
 
 use super::Strategy;
+use super::check::{PERCENT, percent};
 use super::edit::{Members, default, default_text, map_at, read_map, read_number, read_text};
 use super::template::{
     default_workload, not_negative, put_in_template, quarter, template_warnings, validate_workload,
@@ -120,14 +121,10 @@ fn check_rolling(rolling: &Members, field: &str, faults: &mut Faults) {
 fn bound(rolling: &Members, name: &str, field: &str, faults: &mut Faults) -> Option<i64> {
     let value = rolling.get(name)?;
     let field = format!("{field}.{name}");
-    if let Some(text) = value.as_str() {
-        let digits = text
-            .strip_suffix('%')
-            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
-        let percent = digits.and_then(|digits| digits.parse().ok());
+    if value.is_string() {
+        let percent = percent(value);
         if percent.is_none() {
-            let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
-            faults.invalid(&field, value, detail);
+            faults.invalid(&field, value, PERCENT);
         }
         return percent;
     }

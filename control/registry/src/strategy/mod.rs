@@ -1,33 +1,76 @@
 //! Where a kind differs from others: defaults, preparation, validation. One file a kind; a kind without one uses [`Plain`].
 //! A strategy is pure: it sees the object, the one before it, and the time; it never sees the store.
 
+mod admission;
+mod autoscaler;
+mod check;
+mod class;
+mod cronjob;
+mod daemonset;
 mod data;
 mod deployment;
-mod edit;
+mod device;
+mod disruption;
+pub mod edit;
+mod endpoints;
 mod endpointslice;
 mod event;
+mod flow;
+mod ingress;
+mod job;
 mod lease;
 mod namespace;
+mod networkpolicy;
 mod node;
 mod pod;
 mod pod_spec;
+mod podtemplate;
+mod quota;
+mod rbac;
 mod replicaset;
+mod replicationcontroller;
 mod service;
 mod service_address;
+mod signing;
+mod statefulset;
+mod storage;
 mod template;
+mod volume;
 
+pub use admission::{AdmissionBindings, AdmissionPolicies, Webhooks};
+pub use autoscaler::Autoscalers;
+pub use class::{PriorityClasses, RuntimeClasses, SYSTEM_CLASSES};
+pub use cronjob::CronJobs;
+pub use daemonset::DaemonSets;
 pub use data::{ConfigMaps, Secrets};
 pub use deployment::Deployments;
+pub use device::{DeviceClaims, DeviceSlices};
+pub use disruption::DisruptionBudgets;
+pub use endpoints::Endpoints;
 pub use endpointslice::EndpointSlices;
-pub use event::Events;
+pub use event::{Events, RegardingEvents};
+pub use flow::{FlowSchemas, PriorityLevels};
+pub use ingress::{IngressClasses, Ingresses};
+pub use job::Jobs;
 pub use lease::Leases;
 pub use namespace::Namespaces;
+pub use networkpolicy::{IpAddresses, NetworkPolicies, ServiceCidrs};
 pub use node::Nodes;
 pub use pod::Pods;
+pub use podtemplate::{ControllerRevisions, PodTemplates};
+pub use quota::{LimitRanges, ResourceQuotas};
+pub use rbac::{RoleBindings, Roles};
 pub use replicaset::ReplicaSets;
+pub use replicationcontroller::ReplicationControllers;
 pub use service::Services;
+pub use signing::SigningRequests;
+pub use statefulset::StatefulSets;
+pub use storage::{
+    Attachments, AttributeClasses, CsiCapacities, CsiDrivers, CsiNodes, StorageClasses,
+};
+pub use volume::{Claims, Volumes};
 
-use crate::Faults;
+use crate::{Caller, Faults};
 use objects::{Object, Timestamp};
 use serde_json::Value;
 
@@ -40,6 +83,8 @@ pub struct Context<'a> {
     pub service_cidr: &'a str,
     /// A number that differs from request to request: where a search for a free value begins.
     pub seed: u64,
+    /// Who asks.
+    pub caller: &'a Caller,
 }
 
 /// A value of a pool that an object holds alone, such as a service's address.
@@ -76,11 +121,17 @@ pub trait Strategy: Send + Sync {
     /// Says what is wrong with a new object, or with one after a change.
     fn validate(&self, _object: &Object, _faults: &mut Faults) {}
 
+    /// Says what is wrong with a new object, and is let pass in one that exists.
+    fn validate_new(&self, _object: &Object, _faults: &mut Faults) {}
+
     /// Says what an update changes that may not change.
     fn validate_update(&self, _object: &Object, _old: &Object, _faults: &mut Faults) {}
 
     /// Says what is wrong with a status update.
     fn validate_status(&self, _object: &Object, _old: &Object, _faults: &mut Faults) {}
+
+    /// Says what is wrong with a change through a subresource that writes a part of the spec.
+    fn validate_part(&self, _part: &str, _object: &Object, _old: &Object, _faults: &mut Faults) {}
 
     /// The faults of the name; a DNS-1123 subdomain unless the kind says otherwise.
     fn validate_name(&self, name: &str) -> Vec<String> {
@@ -99,6 +150,16 @@ pub trait Strategy: Send + Sync {
 
     /// Whether `metadata.generation` counts changes of the spec.
     fn has_generation(&self) -> bool {
+        false
+    }
+
+    /// The member whose changes the generation counts.
+    fn desired(&self) -> &'static str {
+        "spec"
+    }
+
+    /// Whether dependents stay when a delete does not say what becomes of them.
+    fn orphans_by_default(&self) -> bool {
         false
     }
 
@@ -158,12 +219,19 @@ impl Strategy for Plain {}
 
 /// The text at a dotted path; absent is empty.
 pub fn field_text(object: &Value, path: &str) -> String {
-    let value = path
-        .split('.')
-        .try_fold(object, |value, part| value.get(part));
-    match value {
+    match object
+        .as_object()
+        .and_then(|object| field_value(object, path))
+    {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     }
+}
+
+/// The value at a dotted path.
+pub fn field_value<'a>(object: &'a edit::Members, path: &str) -> Option<&'a Value> {
+    let mut parts = path.split('.');
+    let first = object.get(parts.next()?)?;
+    parts.try_fold(first, |value, part| value.get(part))
 }

@@ -19,12 +19,6 @@ const NODE_TROUBLES: [&str; 2] = [
     "node.kubernetes.io/unreachable",
 ];
 const NODE_TROUBLE_SECONDS: i64 = 300;
-/// The classes that every cluster has; a pod without one has none.
-const PRIORITY_CLASSES: [(&str, i64); 3] = [
-    ("", 0),
-    ("system-cluster-critical", 2_000_000_000),
-    ("system-node-critical", 2_000_001_000),
-];
 const GRACE_SECONDS: i64 = 30;
 
 impl Strategy for Pods {
@@ -35,8 +29,9 @@ impl Strategy for Pods {
         pod_spec::default_spec(spec);
         pod_spec::default_requests(spec);
         default(spec, "enableServiceLinks", true);
+        // What its class gives it is known before; this fills in a pod that was stored without.
         default(spec, "preemptionPolicy", "PreemptLowerPriority");
-        default(spec, "priority", priority_of(spec).unwrap_or_default());
+        default(spec, "priority", 0);
         default_text(spec, "serviceAccountName", "default");
         let account = spec["serviceAccountName"].clone();
         spec.insert("serviceAccount".to_owned(), account);
@@ -51,20 +46,22 @@ impl Strategy for Pods {
     }
 
     fn prepare_update(&self, object: &mut Object, old: &Object, _context: &Context<'_>) {
-        let node = read_map(&old.body, "spec")
-            .and_then(|spec| spec.get("nodeName"))
-            .cloned();
-        if let (Some(node), Some(spec)) = (node, map_at(&mut object.body, "spec")) {
-            default(spec, "nodeName", node); // A client may send the spec that it knew before the pod was bound.
+        let Some((spec, old)) = map_at(&mut object.body, "spec").zip(read_map(&old.body, "spec"))
+        else {
+            return;
+        };
+        // A client may send the spec that it knew before the pod was bound, or one without what the server filled in.
+        let kept = ["nodeName", "ephemeralContainers"];
+        for name in kept {
+            if let Some(value) = old.get(name) {
+                default(spec, name, value.clone());
+            }
         }
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
         match read_map(&object.body, "spec") {
-            Some(spec) => {
-                pod_spec::validate_spec(spec, "spec", faults);
-                check_priority(spec, faults);
-            }
+            Some(spec) => pod_spec::validate_spec(spec, "spec", faults),
             None => faults.required("spec", ""),
         }
     }
@@ -103,6 +100,16 @@ impl Strategy for Pods {
         }
     }
 
+    fn validate_part(&self, part: &str, object: &Object, old: &Object, faults: &mut Faults) {
+        let empty = Members::new();
+        let new = read_map(&object.body, "spec").unwrap_or(&empty);
+        let old = read_map(&old.body, "spec").unwrap_or(&empty);
+        match part {
+            "ephemeralcontainers" => check_ephemeral(new, old, faults),
+            _ => check_resize(new, old, faults),
+        }
+    }
+
     fn warnings(&self, object: &Object) -> Vec<String> {
         let spec = read_map(&object.body, "spec");
         spec.map(|spec| pod_spec::warnings(spec, "spec"))
@@ -127,29 +134,6 @@ impl Strategy for Pods {
 
     fn returns_deleted(&self) -> bool {
         true
-    }
-}
-
-/// The priority of the class that the pod names; None for a class that does not exist.
-fn priority_of(spec: &Members) -> Option<i64> {
-    let name = read_text(spec, "priorityClassName");
-    PRIORITY_CLASSES
-        .iter()
-        .find(|(class, _)| *class == name)
-        .map(|(_, priority)| *priority)
-}
-
-fn check_priority(spec: &Members, faults: &mut Faults) {
-    match priority_of(spec) {
-        None => faults.not_found(
-            "spec.priorityClassName",
-            read_text(spec, "priorityClassName"),
-        ),
-        Some(priority) if read_number(spec, "priority") != Some(priority) => {
-            let detail = format!("must be the priority of its class, {priority}");
-            faults.forbidden("spec.priority", &detail);
-        }
-        Some(_) => {}
     }
 }
 
@@ -180,6 +164,57 @@ fn tolerate_node_troubles(spec: &mut Members) {
     }
 }
 
+/// Ephemeral containers are added, never changed or taken away.
+fn check_ephemeral(new: &Members, old: &Members, faults: &mut Faults) {
+    let field = "spec.ephemeralContainers";
+    for container in read_list(old, "ephemeralContainers") {
+        let name = container.get("name");
+        let mut all = read_list(new, "ephemeralContainers").iter();
+        let detail = match all.find(|other| other.get("name") == name) {
+            None => "may not be removed",
+            Some(other) if other != container => "may not be changed",
+            Some(_) => continue,
+        };
+        let name = name.and_then(Value::as_str).unwrap_or_default();
+        faults.forbidden(
+            field,
+            &format!("existing ephemeral containers {name:?} {detail}"),
+        );
+    }
+}
+
+/// A resize changes amounts of CPU and memory, and leaves the quality of service as it is.
+fn check_resize(new: &Members, old: &Members, faults: &mut Faults) {
+    if pod_spec::quality_of_service(new) != pod_spec::quality_of_service(old) {
+        faults.invalid_text(
+            "spec",
+            pod_spec::quality_of_service(new),
+            "Pod QOS Class may not change as a result of resizing",
+        );
+    }
+    for list in ["containers", "initContainers"] {
+        let pairs = read_list(new, list).iter().zip(read_list(old, list));
+        for (index, (new, old)) in pairs.enumerate() {
+            for kind in ["requests", "limits"] {
+                let pointer = format!("/resources/{kind}");
+                let [new, old] = [new, old].map(|container| {
+                    let amounts = container.pointer(&pointer).and_then(Value::as_object);
+                    let mut amounts = amounts.cloned().unwrap_or_default();
+                    for name in ["cpu", "memory"] {
+                        amounts.shift_remove(name);
+                    }
+                    amounts
+                });
+                if new != old {
+                    let detail = "only cpu and memory resources are mutable";
+                    let field = format!("spec.{list}[{index}].resources.{kind}");
+                    faults.forbidden(field, detail);
+                }
+            }
+        }
+    }
+}
+
 fn same_toleration(old: &Value, new: &Value) -> bool {
     let timeless = |toleration: &Value| {
         let mut toleration = toleration.clone();
@@ -194,11 +229,7 @@ fn same_toleration(old: &Value, new: &Value) -> bool {
 /// The spec without what an update may change.
 fn fixed_part(spec: &Members) -> Value {
     let mut spec = spec.clone();
-    for name in [
-        "activeDeadlineSeconds",
-        "tolerations",
-        "ephemeralContainers",
-    ] {
+    for name in ["activeDeadlineSeconds", "tolerations"] {
         spec.shift_remove(name);
     }
     for list in ["containers", "initContainers"] {

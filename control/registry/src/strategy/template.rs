@@ -1,5 +1,5 @@
-//! What Deployments and ReplicaSets share: a selector and the template of the pods that it must select.
-//! Rules: Kubernetes' apps/v1 validation.
+//! What workloads share: a selector and the template of the pods that it must select.
+//! Rules: Kubernetes' apps/v1 and core/v1 validation.
 
 use super::edit::{Members, default, map_at, read_map, read_text};
 use super::pod_spec;
@@ -12,13 +12,18 @@ use serde_json::{Map, Value, json};
 pub fn default_workload(object: &mut Object) -> Option<&mut Members> {
     let spec = map_at(&mut object.body, "spec")?;
     default(spec, "replicas", 1);
+    default_template(spec);
+    Some(spec)
+}
+
+/// Fills in the member `template`.
+pub fn default_template(spec: &mut Members) {
     if let Some(template) = map_at(spec, "template") {
         map_at(template, "metadata");
         if let Some(pod) = map_at(template, "spec") {
             pod_spec::default_spec(pod);
         }
     }
-    Some(spec)
 }
 
 /// Checks replicas, selector and template; `kind` is the word for messages.
@@ -26,26 +31,40 @@ pub fn validate_workload(spec: &Members, kind: &str, faults: &mut Faults) {
     for name in ["replicas", "minReadySeconds"] {
         not_negative(spec, name, faults);
     }
+    validate_selected_template(spec, kind, faults);
+}
+
+/// Checks selector and template, whose pods always run.
+pub fn validate_selected_template(spec: &Members, kind: &str, faults: &mut Faults) {
     let selector = check_selector(spec, kind, faults);
-    let nothing = Map::new();
-    let template = read_map(spec, "template").unwrap_or(&nothing);
-    let meta = read_map(template, "metadata").unwrap_or(&nothing);
     if let Some(selector) = selector {
-        let labels = read_map(meta, "labels").unwrap_or(&nothing);
-        if selector.is_none_or(|selector| !selector.matches_map(labels)) {
-            let shown = meta.get("labels").cloned().unwrap_or_default();
-            let detail = "`selector` does not match template `labels`";
-            faults.invalid("spec.template.metadata.labels", &shown, detail);
-        }
+        check_selected(spec, selector.as_ref(), faults);
     }
-    check_labels(meta, faults);
-    let pod = read_map(template, "spec").unwrap_or(&nothing);
-    pod_spec::validate_spec(pod, "spec.template.spec", faults);
-    let restart = read_text(pod, "restartPolicy");
-    if matches!(restart, "Never" | "OnFailure") {
+    validate_lasting_template(spec, faults);
+}
+
+/// Says so when the selector does not find the template's pods.
+pub fn check_selected(spec: &Members, selector: Option<&LabelSelector>, faults: &mut Faults) {
+    let nothing = Map::new();
+    let meta = read_map(spec, "template").and_then(|template| read_map(template, "metadata"));
+    let labels = meta.and_then(|meta| meta.get("labels"));
+    let map = labels.and_then(Value::as_object).unwrap_or(&nothing);
+    if selector.is_none_or(|selector| !selector.matches_map(map)) {
+        let shown = labels.cloned().unwrap_or_default();
+        let detail = "`selector` does not match template `labels`";
+        faults.invalid("spec.template.metadata.labels", &shown, detail);
+    }
+}
+
+/// Checks `spec.template` of a workload whose pods are started again when they end.
+pub fn validate_lasting_template(spec: &Members, faults: &mut Faults) {
+    validate_template(spec, "spec.template", faults);
+    let pod = template_spec(spec);
+    let restart = pod.map(|pod| read_text(pod, "restartPolicy"));
+    if let Some(restart @ ("Never" | "OnFailure")) = restart {
         faults.unsupported("spec.template.spec.restartPolicy", restart, &["Always"]);
     }
-    if pod.contains_key("activeDeadlineSeconds") {
+    if pod.is_some_and(|pod| pod.contains_key("activeDeadlineSeconds")) {
         faults.forbidden(
             "spec.template.spec.activeDeadlineSeconds",
             "activeDeadlineSeconds in a workload's template is not Supported",
@@ -53,8 +72,23 @@ pub fn validate_workload(spec: &Members, kind: &str, faults: &mut Faults) {
     }
 }
 
+/// Checks the member `template` of a map; `field` is its path.
+pub fn validate_template(members: &Members, field: &str, faults: &mut Faults) {
+    let nothing = Map::new();
+    let template = read_map(members, "template").unwrap_or(&nothing);
+    let meta = read_map(template, "metadata").unwrap_or(&nothing);
+    check_labels(meta, &format!("{field}.metadata.labels"), faults);
+    let pod = read_map(template, "spec").unwrap_or(&nothing);
+    pod_spec::validate_spec(pod, &format!("{field}.spec"), faults);
+}
+
+/// The spec of the pods of the member `template`.
+pub fn template_spec(members: &Members) -> Option<&Members> {
+    read_map(read_map(members, "template")?, "spec")
+}
+
 /// The selector: None when it is broken, Some(None) when it is absent and so selects nothing.
-fn check_selector(
+pub fn check_selector(
     spec: &Members,
     kind: &str,
     faults: &mut Faults,
@@ -96,8 +130,7 @@ pub fn validate_workload_update(new: &Object, old: &Object, faults: &mut Faults)
 
 /// Warnings about the template.
 pub fn template_warnings(object: &Object) -> Vec<String> {
-    let template = read_map(&object.body, "spec").and_then(|spec| read_map(spec, "template"));
-    let pod = template.and_then(|template| read_map(template, "spec"));
+    let pod = read_map(&object.body, "spec").and_then(template_spec);
     pod.map(|pod| pod_spec::warnings(pod, "spec.template.spec"))
         .unwrap_or_default()
 }
@@ -136,13 +169,13 @@ pub fn not_negative(spec: &Members, name: &str, faults: &mut Faults) {
     }
 }
 
-fn check_labels(meta: &Members, faults: &mut Faults) {
+fn check_labels(meta: &Members, field: &str, faults: &mut Faults) {
     let labels = read_map(meta, "labels").into_iter().flatten();
     let labels: Vec<(String, String)> = labels
         .map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()))
         .collect();
     let pairs = labels.iter().map(|(key, value)| (key, value));
-    metadata::labels("spec.template.metadata.labels", pairs, faults);
+    metadata::labels(field, pairs, faults);
 }
 
 /// A default that is a percentage or a number.

@@ -3,8 +3,10 @@
 
 mod columns;
 mod rows;
+mod versions;
 
 pub use columns::{Column, ColumnKind};
+pub use versions::{StoredAs, core_event_path};
 
 use crate::Verb;
 use crate::strategy::Strategy;
@@ -43,6 +45,8 @@ pub struct ResourceDef {
     pub strategy: &'static dyn Strategy,
     /// Fields that selectors may ask for, beside `metadata.name` and `metadata.namespace`.
     pub field_selectors: Vec<String>,
+    /// Set when objects are stored in another row's version.
+    pub stored_as: Option<&'static StoredAs>,
 }
 
 /// What lies below an object's path.
@@ -60,6 +64,14 @@ impl ResourceDef {
     /// Group and plural.
     pub fn group_resource(&self) -> GroupResource {
         GroupResource::new(&self.group, &self.resource)
+    }
+
+    /// Group and plural under which objects are stored; several rows may share them.
+    pub fn storage_resource(&self) -> GroupResource {
+        match self.stored_as {
+            Some(stored) => GroupResource::new(stored.group, stored.resource),
+            None => self.group_resource(),
+        }
     }
 
     /// Group, version and kind.
@@ -139,25 +151,42 @@ impl Registry {
         })
     }
 
-    /// The row of a group's resource, in any version.
+    /// The row of a group's resource in the version that is stored.
     pub fn by_resource(&self, resource: &GroupResource) -> Option<&Arc<ResourceDef>> {
-        self.iter()
+        self.stored()
             .find(|row| row.resource == resource.resource && row.group == resource.group)
     }
 
-    /// The row that people mean by `pods`, `pod`, `po` or `deployments.apps`.
+    /// The rows whose objects lie in the store in the row's own version: each object belongs to one of them.
+    pub fn stored(&self) -> impl Iterator<Item = &Arc<ResourceDef>> {
+        self.iter()
+            .filter(|row| row.stored_as.is_none() && row.verbs.contains(&Verb::Get))
+    }
+
+    /// The row that people mean by `pods`, `pod`, `po`, `deployments.apps` or `hpa.v1.autoscaling`; of several versions the
+    /// preferred one.
     pub fn by_name(&self, name: &str) -> Option<&Arc<ResourceDef>> {
-        let (name, group) = match name.split_once('.') {
-            Some((name, group)) => (name, Some(group)),
+        let (name, place) = match name.split_once('.') {
+            Some((name, place)) => (name, Some(place)),
             None => (name, None),
         };
         let name = name.to_ascii_lowercase();
         let called = |row: &&Arc<ResourceDef>| {
             row.resource == name || row.singular == name || row.short_names.contains(&name)
         };
-        self.iter()
-            .filter(|row| group.is_none_or(|group| row.group == group))
-            .find(called)
+        let placed = |row: &Arc<ResourceDef>, place: &str| {
+            row.group == place || place == format!("{}.{}", row.version, row.group)
+        };
+        let found: Vec<_> = self
+            .iter()
+            .filter(|row| place.is_none_or(|place| placed(row, place)))
+            .filter(called)
+            .collect();
+        let group = &found.first()?.group;
+        let of_group = found.iter().filter(|row| row.group == *group);
+        of_group
+            .min_by(|one, other| versions::preference(&one.version, &other.version))
+            .copied()
     }
 
     /// All rows, by group, version and plural.
@@ -165,7 +194,7 @@ impl Registry {
         self.by_path.values()
     }
 
-    /// The groups with their versions; the core group, whose name is empty, comes first.
+    /// The groups with their versions, the preferred one first; the core group, whose name is empty, comes first.
     pub fn groups(&self) -> BTreeMap<String, Vec<String>> {
         let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for row in self.iter() {
@@ -173,6 +202,9 @@ impl Registry {
             if !versions.contains(&row.version) {
                 versions.push(row.version.clone());
             }
+        }
+        for versions in groups.values_mut() {
+            versions.sort_by(|one, other| versions::preference(one, other));
         }
         groups
     }

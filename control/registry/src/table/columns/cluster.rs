@@ -127,8 +127,12 @@ pub const EVENTS: &[Column] = &[
         json!(text::at(event, "/reason"))
     }),
     shown("Object", "What it is about.", |event, _| {
-        let kind = text::at(event, "/involvedObject/kind").to_lowercase();
-        let name = text::at(event, "/involvedObject/name");
+        let about = event
+            .get("involvedObject")
+            .or_else(|| event.get("regarding"));
+        let about = about.unwrap_or(&Value::Null);
+        let kind = text::at(about, "/kind").to_lowercase();
+        let name = text::at(about, "/name");
         json!(if name.is_empty() {
             kind
         } else {
@@ -136,14 +140,20 @@ pub const EVENTS: &[Column] = &[
         })
     }),
     wide("Subobject", "Which part of it.", |event, _| {
-        json!(text::at(event, "/involvedObject/fieldPath"))
+        json!(first_of(
+            event,
+            &["/involvedObject/fieldPath", "/regarding/fieldPath"]
+        ))
     }),
     wide("Source", "Who tells.", |event, _| json!(source(event))),
     shown("Message", "What happened.", |event, _| {
-        json!(text::at(event, "/message").trim())
+        json!(first_of(event, &["/message", "/note"]).trim())
     }),
     wide("First Seen", "When it was first seen.", |event, now| {
-        let time = first_of(event, &["/firstTimestamp", "/eventTime"]);
+        let time = first_of(
+            event,
+            &["/firstTimestamp", "/deprecatedFirstTimestamp", "/eventTime"],
+        );
         json!(text::age_of(time, now))
     }),
     wide("Count", "How often it was seen.", |event, _| {
@@ -160,7 +170,9 @@ fn last_seen(event: &Value, now: Timestamp) -> String {
     let times = [
         "/series/lastObservedTime",
         "/lastTimestamp",
+        "/deprecatedLastTimestamp",
         "/firstTimestamp",
+        "/deprecatedFirstTimestamp",
         "/eventTime",
     ];
     text::age_of(first_of(event, &times), now)
@@ -175,13 +187,20 @@ fn first_of<'a>(event: &'a Value, pointers: &[&str]) -> &'a str {
 }
 
 fn first_number(event: &Value) -> i64 {
-    let counts = ["/series/count", "/count"].map(|pointer| text::number(event, pointer));
+    let counts =
+        ["/series/count", "/count", "/deprecatedCount"].map(|pointer| text::number(event, pointer));
     counts.into_iter().find(|count| *count > 0).unwrap_or(1)
 }
 
 fn source(event: &Value) -> String {
-    let component = first_of(event, &["/source/component", "/reportingComponent"]);
-    match text::at(event, "/source/host") {
+    let components = [
+        "/source/component",
+        "/deprecatedSource/component",
+        "/reportingComponent",
+        "/reportingController",
+    ];
+    let component = first_of(event, &components);
+    match first_of(event, &["/source/host", "/deprecatedSource/host"]) {
         "" => component.to_owned(),
         host => format!("{component}, {host}"),
     }

@@ -1,12 +1,31 @@
 //! What `kubectl get` prints of an object, cell by cell. Headings, order and words: Kubernetes' `printersinternal.go`.
 
+mod batch;
 mod cluster;
+mod network;
 mod pod;
+mod policy;
+mod storage;
 mod text;
 mod workload;
 
+pub use batch::{
+    AUTOSCALERS, CONTROLLER_REVISIONS, CRON_JOBS, DAEMON_SETS, DISRUPTION_BUDGETS, JOBS,
+    POD_TEMPLATES, STATEFUL_SETS,
+};
 pub use cluster::{EVENTS, LEASES, NAMESPACES, NODES, SERVICE_ACCOUNTS};
+pub use network::{
+    ENDPOINTS, INGRESS_CLASSES, INGRESSES, IP_ADDRESSES, NETWORK_POLICIES, SERVICE_CIDRS,
+};
 pub use pod::PODS;
+pub use policy::{
+    ADMISSION_BINDINGS, ADMISSION_POLICIES, CREATED_AT, FLOW_SCHEMAS, PRIORITY_CLASSES,
+    PRIORITY_LEVELS, RESOURCE_QUOTAS, ROLE_BINDINGS, RUNTIME_CLASSES, SIGNING_REQUESTS, WEBHOOKS,
+};
+pub use storage::{
+    ATTACHMENTS, ATTRIBUTE_CLASSES, CLAIMS, CSI_CAPACITIES, CSI_DRIVERS, CSI_NODES, DEVICE_CLAIMS,
+    DEVICE_SLICES, STORAGE_CLASSES, VOLUMES,
+};
 pub use workload::{CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, REPLICA_SETS, SECRETS, SERVICES};
 
 use objects::Timestamp;
@@ -33,6 +52,8 @@ pub enum ColumnKind {
     Text,
     /// The object's name, a text with the format `name`.
     Name,
+    /// A time, a text with the format `date`.
+    Date,
     /// A whole number.
     Integer,
 }

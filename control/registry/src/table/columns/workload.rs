@@ -49,7 +49,8 @@ pub const REPLICA_SETS: &[Column] = &[
     SELECTOR,
 ];
 
-const CONTAINERS: Column = wide(
+/// Shown with `-o wide` of whatever has a template.
+pub const CONTAINERS: Column = wide(
     "Containers",
     "Names of each container in the template.",
     |object, _| {
@@ -59,7 +60,8 @@ const CONTAINERS: Column = wide(
         ))
     },
 );
-const IMAGES: Column = wide(
+/// Shown with `-o wide` of whatever has a template.
+pub const IMAGES: Column = wide(
     "Images",
     "Images referenced by each container in the template.",
     |object, _| {
@@ -69,7 +71,8 @@ const IMAGES: Column = wide(
         ))
     },
 );
-const SELECTOR: Column = wide("Selector", "Which pods count.", |object, _| {
+/// Shown with `-o wide` of whatever has a template.
+pub const SELECTOR: Column = wide("Selector", "Which pods count.", |object, _| {
     json!(text::selector(object.pointer("/spec/selector")))
 });
 

@@ -1,0 +1,250 @@
+//! Webhook configurations, validating admission policies and their bindings. Rules: Kubernetes' admissionregistration/v1
+//! defaults and validation. Nothing is called or judged here.
+
+use super::Strategy;
+use super::check::{choice, named, one_of, selector};
+use super::edit::{
+    Members, default, default_text, existing_map, map_at, maps_in, read_list, read_map, read_maps,
+    read_number, read_text, read_texts,
+};
+use crate::Faults;
+use objects::{Object, names};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// The strategy of both kinds of webhook configurations.
+pub struct Webhooks;
+
+const FAILURE_POLICIES: [&str; 2] = ["Fail", "Ignore"];
+const MATCH_POLICIES: [&str; 2] = ["Equivalent", "Exact"];
+const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
+const SECONDS_MAX: i64 = 30;
+
+impl Strategy for Webhooks {
+    fn default_fields(&self, object: &mut Object) {
+        let mutating = object.types.kind.starts_with("Mutating");
+        for hook in maps_in(&mut object.body, "webhooks") {
+            default_text(hook, "failurePolicy", "Fail");
+            default_text(hook, "matchPolicy", "Equivalent");
+            if mutating {
+                default_text(hook, "reinvocationPolicy", "Never");
+            }
+            map_at(hook, "namespaceSelector");
+            map_at(hook, "objectSelector");
+            default(hook, "timeoutSeconds", 10);
+            for rule in maps_in(hook, "rules") {
+                default_text(rule, "scope", "*");
+            }
+            let client = existing_map(hook, "clientConfig");
+            if let Some(service) = client.and_then(|client| existing_map(client, "service")) {
+                default(service, "port", 443);
+            }
+        }
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Faults) {
+        let mut seen = BTreeSet::new();
+        for (index, hook) in read_maps(&object.body, "webhooks") {
+            let field = format!("webhooks[{index}]");
+            let name = named(hook, "name", &field, names::dns1123_subdomain, faults);
+            if name.split('.').count() < 3 {
+                let detail = "should be a domain with at least three segments separated by dots";
+                faults.invalid_text(format!("{field}.name"), name, detail);
+            }
+            if !seen.insert(name) {
+                faults.duplicate(format!("{field}.name"), &json!(name));
+            }
+            check_hook(hook, &field, faults);
+        }
+    }
+
+    fn warnings(&self, _object: &Object) -> Vec<String> {
+        vec!["this server stores webhook configurations and calls no webhook".to_owned()]
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+
+    fn desired(&self) -> &'static str {
+        "webhooks"
+    }
+}
+
+fn check_hook(hook: &Members, field: &str, faults: &mut Faults) {
+    choice(
+        hook,
+        "sideEffects",
+        field,
+        &["None", "NoneOnDryRun"],
+        faults,
+    );
+    if read_list(hook, "admissionReviewVersions").is_empty() {
+        let detail = "must specify one of v1, v1beta1";
+        faults.required(format!("{field}.admissionReviewVersions"), detail);
+    } else if !read_texts(hook, "admissionReviewVersions").any(|version| version == "v1") {
+        let shown = &hook["admissionReviewVersions"];
+        let detail = "must include at least one of v1, v1beta1";
+        faults.invalid(format!("{field}.admissionReviewVersions"), shown, detail);
+    }
+    one_of(hook, "failurePolicy", field, &FAILURE_POLICIES, faults);
+    one_of(hook, "matchPolicy", field, &MATCH_POLICIES, faults);
+    one_of(
+        hook,
+        "reinvocationPolicy",
+        field,
+        &["IfNeeded", "Never"],
+        faults,
+    );
+    selector(hook, "namespaceSelector", field, faults);
+    selector(hook, "objectSelector", field, faults);
+    let seconds = read_number(hook, "timeoutSeconds").unwrap_or(1);
+    if !(1..=SECONDS_MAX).contains(&seconds) {
+        let detail = format!("the timeout value must be between 1 and {SECONDS_MAX} seconds");
+        faults.invalid(format!("{field}.timeoutSeconds"), &json!(seconds), &detail);
+    }
+    check_rules(hook, "rules", field, faults);
+    let nothing = Members::new();
+    let client = read_map(hook, "clientConfig").unwrap_or(&nothing);
+    let field = format!("{field}.clientConfig");
+    match (
+        client.get("url").and_then(Value::as_str),
+        read_map(client, "service"),
+    ) {
+        (Some(url), None) => {
+            if !url.starts_with("https://") {
+                let detail =
+                    "'https' is the only allowed URL scheme; desired format: https://host[/path]";
+                faults.invalid_text(format!("{field}.url"), url, detail);
+            }
+        }
+        (None, Some(service)) => {
+            for name in ["namespace", "name"] {
+                let field = format!("{field}.service");
+                named(service, name, &field, names::dns1123_subdomain, faults);
+            }
+        }
+        _ => faults.required(field, "exactly one of url or service is required"),
+    }
+}
+
+/// Checks the list of rules at `list`.
+fn check_rules(members: &Members, list: &str, field: &str, faults: &mut Faults) {
+    for (index, rule) in read_maps(members, list) {
+        let field = format!("{field}.{list}[{index}]");
+        for name in ["operations", "apiGroups", "apiVersions", "resources"] {
+            if read_list(rule, name).is_empty() {
+                faults.required(format!("{field}.{name}"), "");
+            }
+        }
+        for (index, operation) in read_texts(rule, "operations").enumerate() {
+            if !OPERATIONS.contains(&operation) {
+                let field = format!("{field}.operations[{index}]");
+                faults.unsupported(field, operation, &OPERATIONS);
+            }
+        }
+        one_of(
+            rule,
+            "scope",
+            &field,
+            &["*", "Cluster", "Namespaced"],
+            faults,
+        );
+    }
+}
+
+/// The strategy of validating admission policies.
+pub struct AdmissionPolicies;
+
+impl Strategy for AdmissionPolicies {
+    fn default_fields(&self, object: &mut Object) {
+        let Some(spec) = map_at(&mut object.body, "spec") else {
+            return;
+        };
+        default_text(spec, "failurePolicy", "Fail");
+        if let Some(constraints) = existing_map(spec, "matchConstraints") {
+            default_constraints(constraints);
+        }
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Faults) {
+        let nothing = Members::new();
+        let spec = read_map(&object.body, "spec").unwrap_or(&nothing);
+        one_of(spec, "failurePolicy", "spec", &FAILURE_POLICIES, faults);
+        match read_map(spec, "matchConstraints") {
+            None => faults.required("spec.matchConstraints", ""),
+            Some(constraints) => {
+                if read_list(constraints, "resourceRules").is_empty() {
+                    faults.required("spec.matchConstraints.resourceRules", "");
+                }
+                let field = "spec.matchConstraints";
+                check_rules(constraints, "resourceRules", field, faults);
+            }
+        }
+        let lists = ["validations", "auditAnnotations"];
+        if lists.iter().all(|list| read_list(spec, list).is_empty()) {
+            let detail = "validations or auditAnnotations must be present";
+            faults.required("spec.validations", detail);
+        }
+        for (index, validation) in read_maps(spec, "validations") {
+            if read_text(validation, "expression").trim().is_empty() {
+                let field = format!("spec.validations[{index}].expression");
+                faults.required(field, "expression is not specified");
+            }
+        }
+    }
+
+    fn warnings(&self, _object: &Object) -> Vec<String> {
+        vec!["this server stores admission policies and judges nothing by them".to_owned()]
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+}
+
+fn default_constraints(constraints: &mut Members) {
+    default_text(constraints, "matchPolicy", "Equivalent");
+    map_at(constraints, "namespaceSelector");
+    map_at(constraints, "objectSelector");
+    for list in ["resourceRules", "excludeResourceRules"] {
+        for rule in maps_in(constraints, list) {
+            default_text(rule, "scope", "*");
+        }
+    }
+}
+
+/// The strategy of bindings of validating admission policies.
+pub struct AdmissionBindings;
+
+const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
+
+impl Strategy for AdmissionBindings {
+    fn default_fields(&self, object: &mut Object) {
+        let spec = map_at(&mut object.body, "spec");
+        if let Some(matched) = spec.and_then(|spec| existing_map(spec, "matchResources")) {
+            default_constraints(matched);
+        }
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Faults) {
+        let nothing = Members::new();
+        let spec = read_map(&object.body, "spec").unwrap_or(&nothing);
+        named(spec, "policyName", "spec", names::dns1123_subdomain, faults);
+        let actions: BTreeSet<&str> = read_texts(spec, "validationActions").collect();
+        if actions.is_empty() {
+            faults.required("spec.validationActions", "");
+        }
+        for action in actions.iter().filter(|action| !ACTIONS.contains(action)) {
+            faults.unsupported("spec.validationActions", action, &ACTIONS);
+        }
+        if actions.contains("Deny") && actions.contains("Warn") {
+            let detail = "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)";
+            faults.invalid("spec.validationActions", &spec["validationActions"], detail);
+        }
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+}
