@@ -83,6 +83,9 @@ impl<'a> Components<'a> {
         if !properties.is_empty() {
             schema.insert("properties".to_owned(), json!(properties));
         }
+        if r#type.is_atomic {
+            schema.insert("x-kubernetes-map-type".to_owned(), json!("atomic"));
+        }
         if let Some(kind) = &r#type.kind {
             // Options of writes are a kind of every group: here of the document's.
             let (group, version) = match kind.group.as_str() {

@@ -19,6 +19,7 @@ struct Draft {
     group: &'static str,
     prefix: &'static str,
     is_kind: bool,
+    is_atomic: bool,
     lines: Vec<(usize, &'static str)>,
 }
 
@@ -73,16 +74,19 @@ fn read_drafts(text: &'static str) -> Result<Vec<Draft>, LoadError> {
                     package.1 = "";
                 }
             }
-            Some("@type") => drafts.push(Draft {
-                name: words
-                    .next()
-                    .ok_or_else(|| broken("a type without a name"))?,
-                package: package.0,
-                group: package.1,
-                prefix: package.2,
-                is_kind: words.next() == Some("kind"),
-                lines: Vec::new(),
-            }),
+            Some("@type") => {
+                let name = words.next();
+                let marks: Vec<&str> = words.collect();
+                drafts.push(Draft {
+                    name: name.ok_or_else(|| broken("a type without a name"))?,
+                    package: package.0,
+                    group: package.1,
+                    prefix: package.2,
+                    is_kind: marks.contains(&"kind"),
+                    is_atomic: marks.contains(&"atomic"),
+                    lines: Vec::new(),
+                });
+            }
             Some(_) => {
                 let draft = drafts
                     .last_mut()
@@ -118,6 +122,7 @@ impl Reader<'_> {
             go_name: draft.name,
             go_path: format!("{version}.{}", draft.name),
             kind: draft.is_kind.then_some(kind),
+            is_atomic: draft.is_atomic,
             fields,
             by_json,
             by_number,

@@ -44,6 +44,8 @@ pub struct Type {
     pub go_path: String,
     /// Set for a kind of the API.
     pub kind: Option<GroupVersionKind>,
+    /// Owned as a whole when applied.
+    pub is_atomic: bool,
     /// Its members, in the order of the sources; those of embedded types among them.
     pub fields: Vec<Field>,
     by_json: Vec<u16>,

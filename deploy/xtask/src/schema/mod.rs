@@ -17,13 +17,13 @@ use std::path::{Path, PathBuf};
 const HEADER: &str = "\
 # Facts of Kubernetes' API types. Written by `cargo xtask schema` from kinds.txt; do not edit.
 #   @package NAME GROUP OPENAPI-PREFIX         (GROUP is - for core)
-#   @type NAME [kind]                          then one line a field:
+#   @type NAME [kind] [atomic]                 then one line a field:
 #   JSON-NAME PROTOBUF-NUMBER TYPE FLAG...    (~ = the fields of TYPE stand in this map themselves)
 #   or = TYPE                               the fields of another type
 # TYPE: a scalar, a type of the package, package.type, []TYPE, {}TYPE (map of text), items[]TYPE (list within a message),
 #   TYPE|array, TYPE|bool, TYPE|strings (that, or a list of it, a boolean, a list of texts).
 # ptr: a pointer in Go. keep: written even when zero. req: required. merge[=KEY], replace, retain: patch strategy.
-# list=map|set|atomic, key=K[,K]: list type. atomic: atomic map. go=NAME: the name of the type in Go's errors.
+# list=map|set|atomic, key=K[,K]: list type. atomic: atomic map, or type that is owned as a whole. go=NAME: the name of the type in Go's errors.
 # default=JSON: the default that OpenAPI publishes.
 ";
 
@@ -36,6 +36,7 @@ pub fn generate(go_sources: &Path, kinds: &Path, out: &Path) -> anyhow::Result<(
         packages: BTreeMap::new(),
         kinds: BTreeSet::new(),
         written: BTreeMap::new(),
+        atomic: BTreeSet::new(),
         queue: Vec::new(),
     };
     for line in wanted.lines().filter(|line| !line.starts_with('#')) {
@@ -81,6 +82,7 @@ struct Generator {
     packages: BTreeMap<String, Package>,
     kinds: BTreeSet<Name>,
     written: BTreeMap<Name, String>,
+    atomic: BTreeSet<Name>,
     queue: Vec<Name>,
 }
 
@@ -136,6 +138,9 @@ impl Generator {
         self.written.insert(name.clone(), String::new());
         let (package, type_name) = name;
         let declaration = self.declaration(package, type_name)?;
+        if mark(&declaration.comment, "structType") == Some("atomic") {
+            self.atomic.insert(name.clone());
+        }
         let mut lines = String::new();
         match declaration.body {
             Body::Struct(fields) => {
@@ -354,7 +359,11 @@ impl Generator {
             } else {
                 ""
             };
-            text.push_str(&format!("@type {}{kind}\n{lines}", name.1));
+            let atomic = match self.atomic.contains(name) {
+                true => " atomic",
+                false => "",
+            };
+            text.push_str(&format!("@type {}{kind}{atomic}\n{lines}", name.1));
         }
         text
     }
