@@ -83,6 +83,7 @@ pub fn write(query: &Query, headers: &HeaderMap, is_apply: bool) -> Result<Write
             named.or_else(|| program(headers))
         },
         field_validation,
+        force: query.flag("force"),
         ..WriteOptions::default()
     })
 }

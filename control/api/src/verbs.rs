@@ -158,6 +158,9 @@ impl Call<'_> {
         };
         let is_apply = kind == PatchKind::Apply;
         let mut options = options::write(self.query, &self.parts.headers, is_apply)?;
+        if is_apply {
+            options.create_refused = authorize(self.caller, Verb::Create, self.target).err();
+        }
         let decoded = body::decode_patch(&self.body, is_apply)?;
         options.duplicate_fields = decoded.duplicates;
         let patch = Patch {

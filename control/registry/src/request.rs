@@ -248,8 +248,12 @@ pub enum FieldValidation {
 pub struct WriteOptions {
     /// `dryRun=All`: do everything but the commit.
     pub dry_run: bool,
-    /// Who manages the fields; server-side apply will ask for it.
+    /// Who manages the fields; an apply must say it.
     pub field_manager: Option<String>,
+    /// Whether an apply takes what others own.
+    pub force: bool,
+    /// Why the caller may not create the object, if so: an apply creates what is not there.
+    pub create_refused: Option<Status>,
     /// What happens to unknown and duplicate fields.
     pub field_validation: FieldValidation,
     /// Members that came twice in the body, as `duplicate field "spec.x"` names them; see [`crate::decode_json`].

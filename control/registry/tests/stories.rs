@@ -35,6 +35,7 @@ stories!(
     events,
     admission,
     evictions,
+    apply,
 );
 
 fn check(path: &str) {

@@ -16,11 +16,6 @@ pub fn type_of(kind: &GroupVersionKind) -> Type<'static> {
     known.unwrap_or_else(|| deduced(builtin))
 }
 
-/// Whether the kind has a schema.
-pub fn is_known(kind: &GroupVersionKind) -> bool {
-    Schemas::builtin().kind(kind).is_some()
-}
-
 fn deduced(schema: &Schema) -> Type<'_> {
     schema
         .named("__untyped_deduced_")

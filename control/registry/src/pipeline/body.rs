@@ -1,7 +1,7 @@
 //! A client's body becomes an object: type and field checks, then the metadata that only the server may set is taken out.
 //! Never touches the store. Words: Kubernetes' API server.
 
-use super::Pipeline;
+use super::{Pipeline, fields};
 use crate::schema;
 use crate::{Target, WriteOptions};
 use objects::{GroupVersionKind, Object, ObjectError, ObjectMeta, Status};
@@ -26,7 +26,11 @@ pub fn read(
     if let Some(stored) = target.resource.stored_as {
         stored.store(&mut value);
     }
-    let object = Object::from_value(value).map_err(unreadable)?;
+    let reset = fields::is_reset(&value);
+    let mut object = Object::from_value(value).map_err(unreadable)?;
+    if reset {
+        object.metadata.managed_fields = fields::reset_mark();
+    }
     Ok(Body { object, warnings })
 }
 
@@ -65,7 +69,7 @@ fn unreadable(error: ObjectError) -> Status {
 }
 
 /// Sets `apiVersion` and `kind` where the client left them out, and refuses others than the path's.
-fn check_type(
+pub fn check_type(
     pipeline: &Pipeline,
     value: &mut Value,
     expected: &GroupVersionKind,
@@ -176,7 +180,6 @@ pub fn clear_server_fields(metadata: &mut ObjectMeta) {
     metadata.creation_timestamp = None;
     metadata.deletion_timestamp = None;
     metadata.deletion_grace_period_seconds = None;
-    metadata.managed_fields.clear();
     metadata.rest.remove("selfLink");
 }
 
@@ -188,6 +191,5 @@ pub fn keep_server_fields(metadata: &mut ObjectMeta, old: &ObjectMeta) {
     metadata.deletion_timestamp = old.deletion_timestamp;
     metadata.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
     metadata.generate_name = old.generate_name.clone();
-    metadata.managed_fields.clear();
     metadata.rest.remove("selfLink");
 }

@@ -8,7 +8,7 @@ use super::shape::{
     not_served, refuse_invalid,
 };
 use super::store::{self, Stored, Try, tries};
-use super::{Pipeline, admit, body, commit, scale, versions};
+use super::{Pipeline, admit, apply as apply_patch, body, commit, fields, scale, versions};
 use crate::strategy::Claim;
 use crate::{
     Caller, Faults, Patch, PatchKind, Target, Verb, WriteOptions, Written, metadata, schema,
@@ -40,6 +40,7 @@ pub async fn update(
                 Ok(Draft {
                     object: object.clone(),
                     warnings: read.warnings.clone(),
+                    applied: None,
                 })
             };
             change.run(pipeline, made).await
@@ -62,10 +63,13 @@ pub async fn patch(
     options: &WriteOptions,
 ) -> Result<Written, Status> {
     if patch.kind == PatchKind::Apply {
-        return Err(Status::failure(
-            415,
-            Reason::UnsupportedMediaType,
-            "this server does not serve server-side apply (application/apply-patch+yaml); use kubectl apply without --server-side, or a strategic merge, merge or JSON patch",
+        return apply_patch::apply(pipeline, caller, target, patch, options).await;
+    }
+    if options.force {
+        return Err(apply_patch::invalid_option(
+            "force",
+            "FieldValueForbidden",
+            "Forbidden: may not be specified for non-apply patch",
         ));
     }
     let change = Change {
@@ -87,6 +91,7 @@ pub async fn patch(
                 Ok(Draft {
                     object,
                     warnings: read.warnings,
+                    applied: None,
                 })
             };
             change.run(pipeline, made).await
@@ -145,29 +150,38 @@ fn merge_by_type(kind: &GroupVersionKind, value: &mut Value, patch: &Value) -> R
 
 /// An object as a write makes it, before it has been checked.
 #[derive(Clone)]
-struct Draft {
-    object: Object,
-    warnings: Vec<String>,
+pub struct Draft {
+    /// The object.
+    pub object: Object,
+    /// For `Warning` headers.
+    pub warnings: Vec<String>,
+    /// Who owns what, if it was applied; else it is found out.
+    pub applied: Option<Vec<Value>>,
 }
 
 fn draft_of(object: Object) -> Draft {
     Draft {
         object,
         warnings: Vec::new(),
+        applied: None,
     }
 }
 
 /// An update or patch on its way.
-struct Change<'a> {
-    caller: &'a Caller,
-    target: &'a Target,
-    options: &'a WriteOptions,
-    verb: Verb,
+pub struct Change<'a> {
+    /// Who asks.
+    pub caller: &'a Caller,
+    /// For what.
+    pub target: &'a Target,
+    /// How.
+    pub options: &'a WriteOptions,
+    /// By which verb.
+    pub verb: Verb,
 }
 
 impl Change<'_> {
     /// Reads, makes the new object out of the stored one, commits; again when somebody else was faster.
-    async fn run(
+    pub async fn run(
         &self,
         pipeline: &Pipeline,
         made: impl Fn(&Stored) -> Result<Draft, Status>,
@@ -213,9 +227,10 @@ impl Change<'_> {
         let Draft {
             mut object,
             mut warnings,
+            applied,
         } = made(&stored)?;
         check_preconditions(key, &object, &stored)?;
-        self.shape(&mut object, &stored.object, pipeline);
+        self.shape(&mut object, &stored.object, pipeline, applied);
         let held = self.target.resource.strategy.claims(&stored.object);
         let claims = self
             .check(pipeline, &mut object, &stored.object, &held)
@@ -232,18 +247,35 @@ impl Change<'_> {
     }
 
     /// Keeps what this request may not change, and fills in what it left out.
-    fn shape(&self, object: &mut Object, old: &Object, pipeline: &Pipeline) {
+    fn shape(
+        &self,
+        object: &mut Object,
+        old: &Object,
+        pipeline: &Pipeline,
+        applied: Option<Vec<Value>>,
+    ) {
         let strategy = self.target.resource.strategy;
         body::keep_server_fields(&mut object.metadata, &old.metadata);
+        let record = |object: &mut Object| match applied {
+            Some(entries) => object.metadata.managed_fields = entries,
+            None => fields::track(pipeline, self.target, self.options, Some(old), object),
+        };
         match self.target.subresource_name() {
-            "status" => keep_all_but_status(object, old),
-            "finalize" => keep_all_but_finalizers(object, old),
+            "status" => {
+                keep_all_but_status(object, old);
+                record(object);
+            }
+            "finalize" => {
+                keep_all_but_finalizers(object, old);
+                record(object);
+            }
             part @ ("ephemeralcontainers" | "resize") => {
                 strategy.default_fields(object);
                 match part {
                     "resize" => keep_all_but_resources(object, old),
                     _ => keep_all_but_ephemeral(object, old),
                 }
+                record(object);
                 if desire_differs(strategy, object, old) {
                     object.metadata.generation = old.metadata.generation + 1;
                 }
@@ -253,6 +285,7 @@ impl Change<'_> {
                     copy_member(object, old, "status");
                 }
                 strategy.default_fields(object);
+                record(object);
                 strategy.prepare_update(object, old, &context(pipeline, self.caller, old));
                 if strategy.has_generation() && desire_differs(strategy, object, old) {
                     object.metadata.generation = old.metadata.generation + 1;

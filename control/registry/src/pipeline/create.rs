@@ -3,7 +3,7 @@
 
 use super::shape::{busy, context, not_served, refuse_invalid};
 use super::store::{self, tries};
-use super::{Pipeline, admit, binding, body, commit, eviction, fault_list, priority};
+use super::{Pipeline, admit, binding, body, commit, eviction, fault_list, fields, priority};
 use crate::{Caller, Faults, Target, Verb, WriteOptions, Written, metadata};
 use mvcc::Consistency;
 use objects::{Object, ObjectKey, Reason, Status};
@@ -42,6 +42,49 @@ pub async fn create(
         ));
     }
     body::clear_server_fields(&mut object.metadata);
+    let draft = Draft {
+        object,
+        warnings: read.warnings,
+        applied: None,
+    };
+    create_draft(pipeline, caller, target, draft, options).await
+}
+
+/// Creates what an apply made of nothing; `entries` say who owns what.
+pub async fn create_applied(
+    pipeline: &Pipeline,
+    caller: &Caller,
+    target: &Target,
+    value: Value,
+    options: &WriteOptions,
+    entries: Vec<Value>,
+) -> Result<Written, Status> {
+    let read = body::read(pipeline, target, value, options)?;
+    let mut object = read.object;
+    body::check_place(&mut object, target)?;
+    if !object.metadata.resource_version.is_empty() || !object.metadata.uid.0.is_empty() {
+        let why = "the configuration names a resourceVersion or uid, but there is no such object";
+        let name = &object.metadata.name;
+        return Err(Status::conflict(&target.group_resource(), name, why));
+    }
+    body::clear_server_fields(&mut object.metadata);
+    let draft = Draft {
+        object,
+        warnings: read.warnings,
+        applied: Some(entries),
+    };
+    create_draft(pipeline, caller, target, draft, options).await
+}
+
+/// Gives a new object its identity, and its name where that is to be generated.
+async fn create_draft(
+    pipeline: &Pipeline,
+    caller: &Caller,
+    target: &Target,
+    mut draft: Draft,
+    options: &WriteOptions,
+) -> Result<Written, Status> {
+    let object = &mut draft.object;
     let strategy = target.resource.strategy;
     if target.resource.subresource("status").is_some() && !strategy.keeps_status_on_create() {
         object.body.shift_remove("status");
@@ -49,10 +92,6 @@ pub async fn create(
     object.metadata.uid = pipeline.shell.uid();
     object.metadata.creation_timestamp = Some(pipeline.shell.now());
     object.metadata.generation = i64::from(strategy.has_generation());
-    let draft = Draft {
-        object,
-        warnings: read.warnings,
-    };
     let prefix = draft.object.metadata.generate_name.clone();
     if !draft.object.metadata.name.is_empty() || prefix.is_empty() {
         return create_named(pipeline, caller, target, draft, options).await;
@@ -77,6 +116,8 @@ pub async fn create(
 struct Draft {
     object: Object,
     warnings: Vec<String>,
+    /// Who owns what, if it was applied; else it is found out.
+    applied: Option<Vec<Value>>,
 }
 
 async fn create_named(
@@ -92,6 +133,10 @@ async fn create_named(
         priority::resolve(pipeline, &mut draft.object).await?;
     }
     strategy.default_fields(&mut draft.object);
+    match draft.applied {
+        Some(entries) => draft.object.metadata.managed_fields = entries,
+        None => fields::track(pipeline, target, options, None, &mut draft.object),
+    }
     let context = context(pipeline, caller, &draft.object);
     strategy.prepare_create(&mut draft.object, &context);
     admit::caller_may(caller, Verb::Create, target, &draft.object)?;

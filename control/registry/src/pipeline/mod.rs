@@ -4,6 +4,7 @@
 //! the client set no precondition. Never speaks HTTP, never checks who asks (see [`crate::authorize`]).
 
 mod admit;
+mod apply;
 mod binding;
 mod body;
 mod change;
@@ -12,6 +13,7 @@ mod create;
 mod delete;
 mod eviction;
 mod fault_list;
+mod fields;
 mod history;
 mod page;
 mod priority;

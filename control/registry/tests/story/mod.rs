@@ -327,7 +327,8 @@ impl Story {
     }
 }
 
-const FLAGS: [&str; 9] = [
+const FLAGS: [&str; 10] = [
+    "force",
     "strict",
     "ignore",
     "dry-run",
@@ -385,9 +386,11 @@ fn write_body(words: &Words<'_>, body: &str) -> Result<(Value, WriteOptions), St
     };
     let options = WriteOptions {
         dry_run: words.flag("dry-run"),
-        field_manager: None,
+        field_manager: words.get("manager").map(str::to_owned),
         field_validation,
         duplicate_fields,
+        force: words.flag("force"),
+        create_refused: None,
     };
     Ok((value, options))
 }
@@ -427,9 +430,16 @@ fn answered(written: &Written, show: Option<&str>) -> String {
     text
 }
 
-/// Namespace, name and revision, and the members at the comma-separated pointers of `show`; `all` shows everything.
+/// Namespace, name and revision, and the members at the comma-separated pointers of `show`; `owners` shows who owns which
+/// fields, `all` everything else.
 fn shown(json: &[u8], show: Option<&str>) -> String {
-    let value: Value = serde_json::from_slice(json).expect("answers are JSON");
+    let mut value: Value = serde_json::from_slice(json).expect("answers are JSON");
+    let entries = value
+        .pointer_mut("/metadata/managedFields")
+        .map(Value::take);
+    if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
+        metadata.shift_remove("managedFields");
+    }
     if show == Some("all") {
         return format!("{value:#}");
     }
@@ -452,12 +462,38 @@ fn shown(json: &[u8], show: Option<&str>) -> String {
         ),
     };
     for pointer in show.into_iter().flat_map(|show| show.split(',')) {
+        if pointer == "owners" {
+            text.push_str(&owners(entries.as_ref()));
+            continue;
+        }
         let found = value
             .pointer(pointer)
             .map_or("absent".to_owned(), Value::to_string);
         text.push_str(&format!("\n  {pointer}: {found}"));
     }
     text
+}
+
+/// Who owns which fields since when, an entry a line.
+fn owners(entries: Option<&Value>) -> String {
+    let lines = entries.and_then(Value::as_array).into_iter().flatten();
+    let lines = lines.map(|entry| {
+        let text = |name: &str| entry[name].as_str().unwrap_or_default();
+        let part = match text("subresource") {
+            "" => String::new(),
+            part => format!("/{part}"),
+        };
+        let fields = registry::apply::Set::decode(&entry["fieldsV1"]).expect("fields");
+        let time = text("time").get(11..19).unwrap_or_default();
+        format!(
+            "\n  {} {}{part} {} {time}: {}",
+            text("operation"),
+            text("manager"),
+            text("apiVersion"),
+            fields.to_string().replace('\n', " ")
+        )
+    });
+    lines.collect()
 }
 
 fn refused(status: &Status) -> String {
