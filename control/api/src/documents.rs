@@ -79,16 +79,18 @@ pub fn open_api(
 ) -> Result<Answer, Status> {
     let documents = server.open_api();
     match path {
-        OpenApiPath::V2 if accepts_any(headers, &OPEN_API_V2_ASKED) => Ok(Answer::document(
-            headers,
-            OPEN_API_V2_PROTOBUF,
-            &openapi::V2_PROTOBUF[..],
-        )),
-        OpenApiPath::V2 => Ok(Answer::document(headers, JSON, documents.v2_json().clone())),
+        OpenApiPath::V2 => {
+            let (content_type, document) = match accepts_any(headers, &OPEN_API_V2_ASKED) {
+                true => (OPEN_API_V2_PROTOBUF, documents.v2_protobuf()),
+                false => (JSON, documents.v2_json()),
+            };
+            let (hash, bytes) = (&document.hash, document.bytes.clone());
+            Ok(Answer::tagged(headers, content_type, hash, bytes))
+        }
         OpenApiPath::V3Index => Ok(Answer::document(headers, JSON, documents.index().clone())),
         OpenApiPath::V3(name) => {
             let document = documents.document(name).ok_or_else(not_found)?;
-            let mut answer = Answer::tagged(headers, JSON, &document.hash, document.json.clone());
+            let mut answer = Answer::tagged(headers, JSON, &document.hash, document.bytes.clone());
             if query.get("hash") == Some(&document.hash) {
                 answer.set(CACHE_CONTROL, "public, immutable, max-age=31536000");
             }

@@ -162,6 +162,7 @@ async fn every_version_does_its_work() {
         async move {
             kubectl.ok(&format!("create namespace {namespace}")).await;
             let mut wrong = kubectl.play("daily.txt").await;
+            wrong.extend(kubectl.play("apply.txt").await);
             if index == 0 || index == last {
                 wrong.extend(kubectl.play("rest.txt").await);
                 watch(&kubectl).await;

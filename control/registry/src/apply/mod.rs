@@ -33,3 +33,6 @@ pub use tracker::{Applied, Tracker};
 pub use typed::Duplicates;
 pub use update::{ApplyError, Conflict, Ignored, Managers, Owned, Typed, Versions, Writer};
 pub use walk::Fault;
+
+#[cfg(test)]
+mod tests;

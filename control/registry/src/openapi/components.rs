@@ -104,6 +104,9 @@ impl<'a> Components<'a> {
             Value::Object(map) if map.contains_key("$ref") => json!({"allOf": [map]}),
             schema => schema,
         };
+        if let Some(default) = &field.default {
+            property["default"] = default.clone();
+        }
         let topology = &field.topology;
         if let Some(list) = topology.list {
             property["x-kubernetes-list-type"] = json!(list);

@@ -2,23 +2,22 @@
 //! no prose: a field's description is empty.
 //!
 //! Version 3, a document a group and version, is what clients read: kubectl for `explain`, for patches and for whether the
-//! server validates fields. Version 2 is only there because older clients give up without it; its one path is a constant.
+//! server validates fields. Version 2 holds the same for older clients, and is only made when one asks.
 //! Formats: OpenAPI 3.0 with Kubernetes' extensions; gnostic's Protobuf form of version 2.
 
 mod components;
+mod gnostic;
 mod paths;
+mod v2;
 
 use crate::Registry;
 use crate::schema::Schemas;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
-/// `GET /openapi/v2` as `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`: swagger 2.0 with `/version/` alone.
-pub const V2_PROTOBUF: [u8; 48] =
-    *b"\x0a\x032.0\x12\x06\x0a\x01k\x12\x011B!\x12\x1f\x0a\x09/version/\x12\x12\x12\x10*\x0egetCodeVersion";
-
-/// The media type of [`V2_PROTOBUF`] in answers. Clients ask with `@` in the place of the dot before `v1.0`, which is no media
+/// The media type of version 2 as Protobuf in answers. Clients ask with `@` in the place of the dot before `v1.0`, which is no media
 /// type that Go can read back: an answer under that name makes kubectl 1.27 fail.
 pub const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
@@ -27,14 +26,22 @@ pub const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2
 pub struct OpenApi {
     documents: BTreeMap<String, Document>,
     index: Bytes,
-    v2: Bytes,
+    version: String,
+    v2: OnceLock<V2>,
+}
+
+/// Version 2 in both forms.
+#[derive(Debug)]
+struct V2 {
+    json: Document,
+    protobuf: Document,
 }
 
 /// A document of a group and version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
-    /// JSON.
-    pub json: Bytes,
+    /// The document.
+    pub bytes: Bytes,
     /// Stands for the content: equal documents have equal hashes on every master. Its address holds it, so that clients may
     /// keep a document for ever.
     pub hash: String,
@@ -55,7 +62,8 @@ impl OpenApi {
         OpenApi {
             documents,
             index,
-            v2: v2(version),
+            version: version.to_owned(),
+            v2: OnceLock::new(),
         }
     }
 
@@ -70,8 +78,26 @@ impl OpenApi {
     }
 
     /// `GET /openapi/v2` as JSON.
-    pub fn v2_json(&self) -> &Bytes {
-        &self.v2
+    pub fn v2_json(&self) -> &Document {
+        &self.v2().json
+    }
+
+    /// `GET /openapi/v2` as `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`.
+    pub fn v2_protobuf(&self) -> &Document {
+        &self.v2().protobuf
+    }
+
+    fn v2(&self) -> &V2 {
+        self.v2.get_or_init(|| {
+            let read = |document: &Document| serde_json::from_slice(&document.bytes);
+            let documents = self.documents.values().map(read);
+            let documents: Vec<Value> = documents.collect::<Result<_, _>>().expect("written above");
+            let document = v2::of_v3(documents.iter(), &self.version);
+            V2 {
+                json: Document::of(document.to_string().into_bytes()),
+                protobuf: Document::of(gnostic::encode(&document)),
+            }
+        })
     }
 }
 
@@ -96,9 +122,16 @@ fn document(registry: &Registry, group: &str, group_version: &str, version: &str
         "paths": paths,
         "components": {"schemas": components.finish()},
     });
-    let json = Bytes::from(document.to_string());
-    let hash = hash(&json);
-    Document { json, hash }
+    Document::of(document.to_string().into_bytes())
+}
+
+impl Document {
+    fn of(bytes: Vec<u8>) -> Self {
+        Document {
+            hash: hash(&bytes),
+            bytes: Bytes::from(bytes),
+        }
+    }
 }
 
 fn index(documents: &BTreeMap<String, Document>) -> Bytes {
@@ -107,19 +140,6 @@ fn index(documents: &BTreeMap<String, Document>) -> Bytes {
         (name.clone(), json!({"serverRelativeURL": address}))
     });
     Bytes::from(json!({"paths": addresses.collect::<Map<String, Value>>()}).to_string())
-}
-
-fn v2(version: &str) -> Bytes {
-    let document = json!({
-        "swagger": "2.0",
-        "info": {"title": "Kubernetes", "version": version},
-        "paths": {
-            "/version/": {
-                "get": {"operationId": "getCodeVersion", "responses": {"200": {"description": "OK"}}},
-            },
-        },
-    });
-    Bytes::from(document.to_string())
 }
 
 /// FNV-1a of 128 bits: documents are ours, so that nobody seeks collisions.

@@ -38,7 +38,7 @@ fn every_resource_that_is_patched_shows_field_validation() {
         .filter(|row| row.verbs.contains(&crate::Verb::Patch))
     {
         let name = document_name(&row.group, &row.version);
-        let document = read(&documents.document(&name).expect("a document").json);
+        let document = read(&documents.document(&name).expect("a document").bytes);
         let scope = if row.namespaced {
             "namespaces/{namespace}/"
         } else {
@@ -64,7 +64,7 @@ fn every_resource_that_is_patched_shows_field_validation() {
 fn every_reference_leads_somewhere() {
     let documents = documents();
     for (name, document) in &documents.documents {
-        let document = read(&document.json);
+        let document = read(&document.bytes);
         let schemas = document["components"]["schemas"]
             .as_object()
             .expect("schemas");
@@ -92,11 +92,56 @@ fn visit(value: &Value, found: &mut impl FnMut(&str)) {
 #[test]
 fn schemas_say_how_fields_merge() {
     let documents = documents();
-    let document = read(&documents.document("api/v1").expect("a document").json);
+    let document = read(&documents.document("api/v1").expect("a document").bytes);
     let spec = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]["properties"];
     expect![[r##"
         {"type":"array","items":{"allOf":[{"$ref":"#/components/schemas/io.k8s.api.core.v1.Container"}]},"x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["name"],"x-kubernetes-patch-strategy":"merge","x-kubernetes-patch-merge-key":"name"}
         {"type":"object","additionalProperties":{"type":"string"},"x-kubernetes-map-type":"atomic"}
         {"type":"object","additionalProperties":{"allOf":[{"$ref":"#/components/schemas/io.k8s.apimachinery.pkg.api.resource.Quantity"}]}}"##]]
     .assert_eq(&["containers", "nodeSelector", "overhead"].map(|name| spec[name].to_string()).join("\n"));
+}
+
+/// The document of version 2 says the same in both forms; the Protobuf form is read back as gnostic's message.
+#[test]
+fn version_2_holds_the_same() {
+    let documents = documents();
+    let json = read(&documents.v2_json().bytes);
+    let definitions = json["definitions"].as_object().expect("definitions");
+    visit(&json, &mut |target| {
+        let name = target.strip_prefix("#/definitions/").expect("within the document");
+        assert!(definitions.contains_key(name), "{name}");
+    });
+    expect![[r##"
+        {"$ref":"#/definitions/io.k8s.api.apps.v1.DeploymentStrategy","x-kubernetes-patch-strategy":"retainKeys"}
+        {"type":"array","items":{"$ref":"#/definitions/io.k8s.api.core.v1.Container"},"x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["name"],"x-kubernetes-patch-strategy":"merge","x-kubernetes-patch-merge-key":"name"}
+        {"format":"int-or-string","type":"string"}"##]]
+    .assert_eq(
+        &[
+            &definitions["io.k8s.api.apps.v1.DeploymentSpec"]["properties"]["strategy"],
+            &definitions["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"],
+            &definitions["io.k8s.apimachinery.pkg.util.intstr.IntOrString"],
+        ]
+        .map(Value::to_string)
+        .join("\n"),
+    );
+    let names = protobuf_definitions(&documents.v2_protobuf().bytes);
+    assert_eq!(names, definitions.keys().cloned().collect::<Vec<_>>());
+}
+
+/// The names in `Document.definitions.additional_properties`.
+fn protobuf_definitions(document: &[u8]) -> Vec<String> {
+    let within = |message: &[u8], number: u32| -> Vec<Vec<u8>> {
+        let mut reader = crate::schema::Reader::new(message);
+        let mut found = Vec::new();
+        while let Some((at, payload)) = reader.next().expect("well formed") {
+            if let (true, crate::schema::Payload::Bytes(bytes)) = (at == number, payload) {
+                found.push(bytes.to_vec());
+            }
+        }
+        found
+    };
+    let definitions = &within(document, 9)[0];
+    let named = within(definitions, 1);
+    let name = |schema: &Vec<u8>| String::from_utf8(within(schema, 1)[0].clone()).expect("a name");
+    named.iter().map(name).collect()
 }

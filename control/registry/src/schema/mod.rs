@@ -15,6 +15,8 @@ mod wire_leaf;
 pub use conform::{Conformed, accept, accept_patched, conform};
 pub use merge::{MergeError, strategic_merge};
 pub use protobuf::{PROTOBUF_MAGIC, ProtobufError};
+#[cfg(test)]
+pub(crate) use wire::{Payload, Reader};
 
 use objects::GroupVersionKind;
 use serde_json::Value;
