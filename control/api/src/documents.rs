@@ -11,7 +11,6 @@ use http::header::{CACHE_CONTROL, HOST};
 use http::{HeaderMap, StatusCode};
 use objects::Status;
 use registry::discovery::{self, AggregatedVersion};
-use registry::openapi;
 use serde_json::{Value, json};
 
 const JSON: &str = "application/json";

@@ -73,7 +73,7 @@ impl Body {
 
     /// The arguments of every call of `name` (with dots), and whether an error is what the call is wanted to give.
     pub fn calls(&self, name: &str) -> Vec<(Vec<Go>, bool)> {
-        let wanted: Vec<&str> = name.split('.').collect();
+        let wanted: Vec<String> = name.split('.').map(str::to_owned).collect();
         let mut calls = Vec::new();
         for at in 0..self.0.len() {
             let mut reader = Reader { tokens: &self.0, at };

@@ -7,7 +7,6 @@ mod types;
 mod walks;
 mod writes;
 
-use expect_test::expect_file;
 use std::path::PathBuf;
 
 const PACKAGE: &str = "golang-k8s-sigs-structured-merge-diff-dev";
