@@ -38,6 +38,7 @@ pub struct Tracker<'a> {
 }
 
 /// What an apply makes.
+#[derive(Debug)]
 pub struct Applied {
     /// The object; None when it stays as it is.
     pub object: Option<Value>,

@@ -59,20 +59,24 @@ fn parameters_item(out: &mut Message, parameter: &Value) {
             body.flag(4, &parameter["required"]);
             body.message(5, |out| schema(out, &parameter["schema"]));
         }),
-        Some("path") => out.message(2, |other| other.message(4, |path| {
-            path.flag(1, &parameter["required"]);
-            path.text(2, &parameter["in"]);
-            path.text(4, &parameter["name"]);
-            path.text(5, &parameter["type"]);
-            path.flag(19, &parameter["uniqueItems"]);
-        })),
-        _ => out.message(2, |other| other.message(3, |query| {
-            query.flag(1, &parameter["required"]);
-            query.text(2, &parameter["in"]);
-            query.text(4, &parameter["name"]);
-            query.text(6, &parameter["type"]);
-            query.flag(20, &parameter["uniqueItems"]);
-        })),
+        Some("path") => out.message(2, |other| {
+            other.message(4, |path| {
+                path.flag(1, &parameter["required"]);
+                path.text(2, &parameter["in"]);
+                path.text(4, &parameter["name"]);
+                path.text(5, &parameter["type"]);
+                path.flag(19, &parameter["uniqueItems"]);
+            })
+        }),
+        _ => out.message(2, |other| {
+            other.message(3, |query| {
+                query.flag(1, &parameter["required"]);
+                query.text(2, &parameter["in"]);
+                query.text(4, &parameter["name"]);
+                query.text(6, &parameter["type"]);
+                query.flag(20, &parameter["uniqueItems"]);
+            })
+        }),
     });
 }
 

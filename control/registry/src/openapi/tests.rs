@@ -108,7 +108,9 @@ fn version_2_holds_the_same() {
     let json = read(&documents.v2_json().bytes);
     let definitions = json["definitions"].as_object().expect("definitions");
     visit(&json, &mut |target| {
-        let name = target.strip_prefix("#/definitions/").expect("within the document");
+        let name = target
+            .strip_prefix("#/definitions/")
+            .expect("within the document");
         assert!(definitions.contains_key(name), "{name}");
     });
     expect![[r##"

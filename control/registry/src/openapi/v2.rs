@@ -42,7 +42,10 @@ fn merge_definition(definitions: &mut Map<String, Value>, name: &str, schema: Va
         definitions.insert(name.to_owned(), schema);
         return;
     };
-    let Some(kinds) = known.get_mut(GROUP_VERSION_KIND).and_then(Value::as_array_mut) else {
+    let Some(kinds) = known
+        .get_mut(GROUP_VERSION_KIND)
+        .and_then(Value::as_array_mut)
+    else {
         return;
     };
     for kind in schema[GROUP_VERSION_KIND].as_array().into_iter().flatten() {
@@ -67,7 +70,10 @@ fn operation(operation: &Value) -> Value {
     let mut made = Map::new();
     let mut all = parameters(&operation["parameters"]);
     if let Some((types, schema)) = body(operation) {
-        all.insert(0, json!({"name": "body", "in": "body", "required": true, "schema": schema}));
+        all.insert(
+            0,
+            json!({"name": "body", "in": "body", "required": true, "schema": schema}),
+        );
         made.insert("consumes".to_owned(), types);
     }
     made.insert("produces".to_owned(), json!(["application/json"]));
@@ -78,7 +84,10 @@ fn operation(operation: &Value) -> Value {
     let responses = members(&operation["responses"]).map(|(code, response)| {
         let schema = self::schema(&response["content"]["application/json"]["schema"]);
         let description = &response["description"];
-        (code.clone(), json!({"description": description, "schema": schema}))
+        (
+            code.clone(),
+            json!({"description": description, "schema": schema}),
+        )
     });
     made.insert("responses".to_owned(), Value::Object(responses.collect()));
     let extensions = members(operation).filter(|(name, _)| name.starts_with("x-"));
@@ -120,13 +129,18 @@ fn schema(schema: &Value) -> Value {
                 made.insert("$ref".to_owned(), json!(format!("#/definitions/{name}")));
             }
             ("allOf", Value::Array(one)) if one.len() == 1 => made.extend(
-                self::schema(&one[0]).as_object().cloned().into_iter().flatten(),
+                self::schema(&one[0])
+                    .as_object()
+                    .cloned()
+                    .into_iter()
+                    .flatten(),
             ),
             // Version 2 has no alternatives: a text stands for all of them.
             ("oneOf", _) => drop(made.insert("type".to_owned(), json!("string"))),
             ("properties", Value::Object(properties)) => {
                 let properties = properties.iter();
-                let properties = properties.map(|(name, value)| (name.clone(), self::schema(value)));
+                let properties =
+                    properties.map(|(name, value)| (name.clone(), self::schema(value)));
                 made.insert(name.clone(), Value::Object(properties.collect()));
             }
             ("items" | "additionalProperties", value) => {

@@ -41,7 +41,10 @@ pub struct File {
 
 pub fn read(source: &str) -> File {
     let tokens = tokens(source);
-    let mut reader = Reader { tokens: &tokens, at: 0 };
+    let mut reader = Reader {
+        tokens: &tokens,
+        at: 0,
+    };
     let mut file = File::default();
     while let Some(token) = reader.peek().cloned() {
         match token {
@@ -63,7 +66,10 @@ impl Body {
             else {
                 continue;
             };
-            let mut reader = Reader { tokens: &self.0, at: at + 3 };
+            let mut reader = Reader {
+                tokens: &self.0,
+                at: at + 3,
+            };
             if let Some(value) = reader.value() {
                 locals.insert(name.clone(), value);
             }
@@ -76,8 +82,13 @@ impl Body {
         let wanted: Vec<String> = name.split('.').map(str::to_owned).collect();
         let mut calls = Vec::new();
         for at in 0..self.0.len() {
-            let mut reader = Reader { tokens: &self.0, at };
-            if reader.dotted().is_some_and(|name| name.ends_with(&wanted[..]))
+            let mut reader = Reader {
+                tokens: &self.0,
+                at,
+            };
+            if reader
+                .dotted()
+                .is_some_and(|name| name.ends_with(&wanted[..]))
                 && reader.sign('(')
             {
                 let arguments = reader.list(')');
@@ -92,7 +103,10 @@ impl Body {
     pub fn literals(&self, of: &str) -> Vec<Go> {
         let mut found = Vec::new();
         for at in 0..self.0.len() {
-            let mut reader = Reader { tokens: &self.0, at };
+            let mut reader = Reader {
+                tokens: &self.0,
+                at,
+            };
             match reader.value() {
                 Some(Go::Literal(name, members)) if name == of => {
                     found.push(Go::Literal(name, members));
@@ -192,7 +206,8 @@ impl Reader<'_> {
         loop {
             let Some(name) = self.word() else { return };
             while self.peek().is_some_and(|token| {
-                !matches!(token, Token::Sign('=' | ')')) && !matches!(token, Token::Word(word) if word == "func")
+                !matches!(token, Token::Sign('=' | ')'))
+                    && !matches!(token, Token::Word(word) if word == "func")
             }) {
                 self.at += 1;
             }
@@ -373,7 +388,9 @@ fn tokens(source: &str) -> Vec<Token> {
                 }
             }
             '/' if next == Some('*') => {
-                while at < letters.len() && !(letters[at] == '*' && letters.get(at + 1) == Some(&'/')) {
+                while at < letters.len()
+                    && !(letters[at] == '*' && letters.get(at + 1) == Some(&'/'))
+                {
                     at += 1;
                 }
                 at += 2;

@@ -40,7 +40,9 @@ impl<'a> Scope<'a> {
     }
 
     fn lookup(&self, name: &str) -> Option<&Go> {
-        self.locals.get(name).or_else(|| self.package.values.get(name))
+        self.locals
+            .get(name)
+            .or_else(|| self.package.values.get(name))
     }
 
     /// A text.
@@ -96,7 +98,9 @@ impl<'a> Scope<'a> {
                 let whole = text.parse::<i64>().map(Value::from);
                 whole.or_else(|_| {
                     let number = text.parse::<f64>().ok().and_then(Number::from_f64);
-                    number.map(Value::Number).ok_or_else(|| format!("no number {text}"))
+                    number
+                        .map(Value::Number)
+                        .ok_or_else(|| format!("no number {text}"))
                 })
             }
             Go::Name(name) => match name.as_str() {
@@ -105,6 +109,9 @@ impl<'a> Scope<'a> {
                 "nil" => Ok(Value::Null),
                 name => Err(format!("no scalar {name}")),
             },
+            Go::Call(callee, value) if is_name(callee, &["float64"]) => {
+                self.scalar(value.first().ok_or("no number")?)
+            }
             other => Err(format!("no scalar: {other:?}")),
         }
     }
@@ -118,7 +125,8 @@ impl<'a> Scope<'a> {
                 None => Err(format!("no set {name}")),
             },
             Go::Call(callee, paths) if is_name(callee, &["_NS", "NewSet", "fieldpath.NewSet"]) => {
-                let paths: Result<Vec<Path>, String> = paths.iter().map(|path| self.path(path)).collect();
+                let paths: Result<Vec<Path>, String> =
+                    paths.iter().map(|path| self.path(path)).collect();
                 Ok(Some(Set::of(paths?)))
             }
             other => Err(format!("no set: {other:?}")),
@@ -140,7 +148,9 @@ impl<'a> Scope<'a> {
     fn element(&self, go: &Go) -> Result<Element, String> {
         match go {
             Go::Number(number) => Ok(Element::Index(number.parse().map_err(|_| "no index")?)),
-            Go::Call(callee, members) if is_name(callee, &["_KBF", "KeyByFields", "fieldpath.KeyByFields"]) => {
+            Go::Call(callee, members)
+                if is_name(callee, &["_KBF", "KeyByFields", "fieldpath.KeyByFields"]) =>
+            {
                 let pairs = members.chunks(2).map(|pair| match pair {
                     [name, value] => Ok((self.text(name)?, self.scalar(value)?)),
                     _ => Err("a key without a value".to_owned()),
@@ -187,7 +197,9 @@ impl<'a> Scope<'a> {
         match of_one_type.first() {
             Some((arguments, _)) if body.names("SameVersionParser") => {
                 let name = self.text(arguments.first().ok_or("no type")?)?;
-                let r#type = schema.named(&name).ok_or_else(|| format!("no type {name}"))?;
+                let r#type = schema
+                    .named(&name)
+                    .ok_or_else(|| format!("no type {name}"))?;
                 Ok(Parser::Same(r#type))
             }
             _ => Ok(Parser::ByVersion(schema)),
@@ -205,14 +217,17 @@ pub fn members<'g>(go: &'g Go, order: &[&'static str]) -> Result<HashMap<String,
     let Go::Literal(_, list) = go else {
         return Err(format!("no literal: {go:?}"));
     };
-    let named = list.iter().enumerate().map(|(at, (name, value))| match name {
-        Some(Go::Name(name) | Go::Text(name)) => Ok((name.clone(), value)),
-        None => match order.get(at) {
-            Some(name) => Ok(((*name).to_owned(), value)),
-            None => Err(format!("member {at} without a name")),
-        },
-        Some(other) => Err(format!("no name: {other:?}")),
-    });
+    let named = list
+        .iter()
+        .enumerate()
+        .map(|(at, (name, value))| match name {
+            Some(Go::Name(name) | Go::Text(name)) => Ok((name.clone(), value)),
+            None => match order.get(at) {
+                Some(name) => Ok(((*name).to_owned(), value)),
+                None => Err(format!("member {at} without a name")),
+            },
+            Some(other) => Err(format!("no name: {other:?}")),
+        });
     named.collect()
 }
 

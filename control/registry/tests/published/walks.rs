@@ -9,11 +9,21 @@ use registry::apply::{Duplicates, Set, equal};
 use serde_json::Value;
 
 /// All cases of a file's tables.
-pub fn cases(file: &str, package: &File) -> Vec<Case> {
+pub(super) fn cases(file: &str, package: &File) -> Vec<Case> {
     let tables: [(&str, &str, &[&'static str], Check); 5] = [
         ("mergeCases", "triplets", &["lhs", "rhs", "out"], merge),
-        ("symdiffCases", "quints", &["lhs", "rhs", "removed", "modified", "added"], compare),
-        ("removeCases", "quadruplets", &["object", "set", "removeOutput", "extractOutput"], remove),
+        (
+            "symdiffCases",
+            "quints",
+            &["lhs", "rhs", "removed", "modified", "added"],
+            compare,
+        ),
+        (
+            "removeCases",
+            "quadruplets",
+            &["object", "set", "removeOutput", "extractOutput"],
+            remove,
+        ),
         ("fieldsetCases", "pairs", &["object", "set"], field_set),
         ("validationCases", "", &[], validate),
     ];
@@ -31,8 +41,16 @@ pub fn cases(file: &str, package: &File) -> Vec<Case> {
             }));
         }
     }
-    for group in package.values.get("reconcileCases").into_iter().flat_map(items) {
-        cases.push(Case::of(format!("{file} reconcileCases {}", name_of(&scope, group)), reconcile(&scope, group)));
+    for group in package
+        .values
+        .get("reconcileCases")
+        .into_iter()
+        .flat_map(items)
+    {
+        cases.push(Case::of(
+            format!("{file} reconcileCases {}", name_of(&scope, group)),
+            reconcile(&scope, group),
+        ));
     }
     cases.extend(deduced(file, package));
     cases
@@ -42,7 +60,9 @@ type Check = fn(&Scope<'_>, Type<'static>, &Row<'_>) -> Result<(), String>;
 type Row<'g> = std::collections::HashMap<String, &'g Go>;
 
 fn name_of(scope: &Scope<'_>, group: &Go) -> String {
-    let name = members(group, &[]).ok().and_then(|members| Some(scope.text(members.get("name")?)));
+    let name = members(group, &[])
+        .ok()
+        .and_then(|members| Some(scope.text(members.get("name")?)));
     name.and_then(Result::ok).unwrap_or_default()
 }
 
@@ -66,8 +86,11 @@ fn of_group(
     };
     if rows.is_empty() {
         let lists = ["validObjects", "invalidObjects", "duplicatesObjects"];
-        let lists = lists.iter().filter_map(|list| Some((*list, *group.get(*list)?)));
-        let objects = lists.flat_map(|(list, objects)| items(objects).map(move |object| (list, object)));
+        let lists = lists
+            .iter()
+            .filter_map(|list| Some((*list, *group.get(*list)?)));
+        let objects =
+            lists.flat_map(|(list, objects)| items(objects).map(move |object| (list, object)));
         let objects = objects.enumerate().map(|(at, (list, object))| {
             let row = Row::from([(list.to_owned(), object)]);
             (format!("{name} {list} {at}"), run(&row))
@@ -93,7 +116,8 @@ fn fitting(
     name: &str,
     duplicates: Duplicates,
 ) -> Result<Value, String> {
-    let value = object(&scope.text(row.get(name).ok_or_else(|| unread(name))?)?).map_err(|why| unread(&why))?;
+    let value = object(&scope.text(row.get(name).ok_or_else(|| unread(name))?)?)
+        .map_err(|why| unread(&why))?;
     r#type
         .validate(&value, duplicates)
         .map_err(|faults| format!("{name} does not fit: {}", faults[0]))?;
@@ -128,18 +152,25 @@ fn merge(scope: &Scope<'_>, r#type: Type<'static>, row: &Row<'_>) -> Result<(), 
     let live = fitting(scope, r#type, row, "lhs", Duplicates::Allow)?;
     let applied = fitting(scope, r#type, row, "rhs", Duplicates::Refuse)?;
     let wanted = fitting(scope, r#type, row, "out", Duplicates::Allow)?;
-    let got = r#type.merge(&live, &applied).map_err(|fault| fault.to_string())?;
+    let got = r#type
+        .merge(&live, &applied)
+        .map_err(|fault| fault.to_string())?;
     same_values(&got, &wanted)
 }
 
 fn compare(scope: &Scope<'_>, r#type: Type<'static>, row: &Row<'_>) -> Result<(), String> {
-    let [old, new] = ["lhs", "rhs"].map(|name| fitting(scope, r#type, row, name, Duplicates::Allow));
+    let [old, new] =
+        ["lhs", "rhs"].map(|name| fitting(scope, r#type, row, name, Duplicates::Allow));
     let (old, new) = (old?, new?);
-    let there = r#type.compare(&old, &new).map_err(|fault| fault.to_string())?;
+    let there = r#type
+        .compare(&old, &new)
+        .map_err(|fault| fault.to_string())?;
     same_sets("added", &there.added, &set(scope, row, "added")?)?;
     same_sets("modified", &there.modified, &set(scope, row, "modified")?)?;
     same_sets("removed", &there.removed, &set(scope, row, "removed")?)?;
-    let back = r#type.compare(&new, &old).map_err(|fault| fault.to_string())?;
+    let back = r#type
+        .compare(&new, &old)
+        .map_err(|fault| fault.to_string())?;
     same_sets("modified backwards", &back.modified, &there.modified)?;
     same_sets("added backwards", &back.added, &there.removed)?;
     same_sets("removed backwards", &back.removed, &there.added)
@@ -148,7 +179,10 @@ fn compare(scope: &Scope<'_>, r#type: Type<'static>, row: &Row<'_>) -> Result<()
 /// What is extracted is the client's part and not ours.
 fn remove(scope: &Scope<'_>, r#type: Type<'static>, row: &Row<'_>) -> Result<(), String> {
     let value = fitting(scope, r#type, row, "object", Duplicates::Refuse)?;
-    let output = scope.text(row.get("removeOutput").ok_or_else(|| unread("removeOutput"))?)?;
+    let output = scope.text(
+        row.get("removeOutput")
+            .ok_or_else(|| unread("removeOutput"))?,
+    )?;
     if output == "unparseable" {
         return Err(unread("only the extracted value is given"));
     }
@@ -158,7 +192,9 @@ fn remove(scope: &Scope<'_>, r#type: Type<'static>, row: &Row<'_>) -> Result<(),
 
 fn field_set(scope: &Scope<'_>, r#type: Type<'static>, row: &Row<'_>) -> Result<(), String> {
     let value = fitting(scope, r#type, row, "object", Duplicates::Allow)?;
-    let got = r#type.field_set(&value).map_err(|fault| fault.to_string())?;
+    let got = r#type
+        .field_set(&value)
+        .map_err(|fault| fault.to_string())?;
     same_sets("fields", &got, &set(scope, row, "set")?)
 }
 
@@ -184,12 +220,20 @@ fn validate(scope: &Scope<'_>, r#type: Type<'static>, row: &Row<'_>) -> Result<(
 
 fn reconcile(scope: &Scope<'_>, group: &Go) -> Result<(), String> {
     let group = members(group, &[]).map_err(|why| unread(&why))?;
-    let text = |name: &str| scope.text(group.get(name).ok_or_else(|| unread(name))?).map_err(|why| unread(&why));
+    let text = |name: &str| {
+        scope
+            .text(group.get(name).ok_or_else(|| unread(name))?)
+            .map_err(|why| unread(&why))
+    };
     let schema = schema(&text("newSchema")?).map_err(|why| unread(&why))?;
     let root = text("rootTypeName")?;
     let r#type = schema.named(&root).ok_or_else(|| unread(&root))?;
     let old = set(scope, &group, "oldFields")?;
-    let fixed = scope.set(group.get("fixedFields").ok_or_else(|| unread("fixedFields"))?)?;
+    let fixed = scope.set(
+        group
+            .get("fixedFields")
+            .ok_or_else(|| unread("fixedFields"))?,
+    )?;
     let got = r#type.reconcile(&old).map_err(|fault| fault.to_string())?;
     same_sets("fields", &got, &fixed.unwrap_or(old))
 }
@@ -197,12 +241,24 @@ fn reconcile(scope: &Scope<'_>, group: &Go) -> Result<(), String> {
 /// The tables within the functions about deduced types.
 fn deduced(file: &str, package: &File) -> Vec<Case> {
     let scope = Scope::global(package);
-    let parser = scope.parser(&Go::Name("DeducedParser".to_owned())).expect("known");
+    let parser = scope
+        .parser(&Go::Name("DeducedParser".to_owned()))
+        .expect("known");
     let r#type = parser.of_version("").expect("one for all");
     let tables: [(&str, &str, &[&'static str], Check); 3] = [
-        ("TestMergeDeduced", "triplets", &["lhs", "rhs", "out"], merge),
+        (
+            "TestMergeDeduced",
+            "triplets",
+            &["lhs", "rhs", "out"],
+            merge,
+        ),
         ("TestToSetDeduced", "pairs", &["object", "set"], field_set),
-        ("TestSymdiffDeduced", "quints", &["lhs", "rhs", "removed", "modified", "added"], compare),
+        (
+            "TestSymdiffDeduced",
+            "quints",
+            &["lhs", "rhs", "removed", "modified", "added"],
+            compare,
+        ),
     ];
     let mut cases = Vec::new();
     for (function, table, order, check) in tables {

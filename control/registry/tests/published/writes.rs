@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// All cases of a file's functions.
-pub fn cases(file: &str, package: &File) -> Vec<Case> {
+pub(super) fn cases(file: &str, package: &File) -> Vec<Case> {
     let mut cases = Vec::new();
     let mut functions: Vec<_> = package.functions.iter().collect();
     functions.sort_by_key(|(name, _)| *name);
@@ -28,7 +28,9 @@ pub fn cases(file: &str, package: &File) -> Vec<Case> {
         for versions in versions {
             let mut locals = body.locals();
             let given = parameters.iter().skip(1).zip(&versions);
-            locals.extend(given.map(|(name, version)| (name.clone(), Go::Text((*version).to_owned()))));
+            locals.extend(
+                given.map(|(name, version)| (name.clone(), Go::Text((*version).to_owned()))),
+            );
             let scope = Scope { package, locals };
             let runs = [body.calls("Test"), body.calls("TestWithConverter")].concat();
             let Some((arguments, fails)) = runs.first() else {
@@ -37,7 +39,9 @@ pub fn cases(file: &str, package: &File) -> Vec<Case> {
             let tables = body.literals("map TestCase");
             let mut rows: Vec<(String, &Go)> = Vec::new();
             for table in &tables {
-                let Go::Literal(_, list) = table else { continue };
+                let Go::Literal(_, list) = table else {
+                    continue;
+                };
                 rows.extend(list.iter().map(|(name, case)| match name {
                     Some(Go::Text(name)) => (name.clone(), case),
                     _ => (String::new(), case),
@@ -79,7 +83,11 @@ enum Converter {
 }
 
 impl Versions<'static> for Converter {
-    fn convert(&self, object: &Typed<'static>, version: &str) -> Result<Option<Typed<'static>>, Fault> {
+    fn convert(
+        &self,
+        object: &Typed<'static>,
+        version: &str,
+    ) -> Result<Option<Typed<'static>>, Fault> {
         let fault = |text: String| Fault {
             path: String::new(),
             text,
@@ -92,13 +100,17 @@ impl Versions<'static> for Converter {
                 }));
             }
             Converter::Repeating(parser) => {
-                let number = version.strip_prefix('v').and_then(|number| number.parse().ok());
+                let number = version
+                    .strip_prefix('v')
+                    .and_then(|number| number.parse().ok());
                 let Some(number) = number else {
                     return Ok(None);
                 };
                 (repeat(&object.value, number, true), parser)
             }
-            Converter::Renaming(parser) => (rename(&object.value, &object.version, version), parser),
+            Converter::Renaming(parser) => {
+                (rename(&object.value, &object.version, version), parser)
+            }
         };
         let r#type = parser.of_version(version).map_err(fault)?;
         Ok(Some(Typed {
@@ -112,6 +124,9 @@ impl Versions<'static> for Converter {
 fn repeat(value: &Value, number: usize, is_top: bool) -> Value {
     match value {
         Value::Object(map) => {
+            // Of names that become the same, the last in order wins.
+            let mut map = map.clone();
+            map.sort_keys();
             let members = map.iter().map(|(name, value)| {
                 let first: String = name.chars().take(1).collect();
                 let name = match is_top {
@@ -158,7 +173,9 @@ fn run(scope: &Scope<'_>, case: &Go, arguments: &[Go], fails: bool) -> Result<()
     if case.keys().any(|name| name == "RequiresUnions") {
         return Err(unread("unions, which no API type has".to_owned()));
     }
-    let parser = scope.parser(arguments.first().ok_or("no parser")?).map_err(unread)?;
+    let parser = scope
+        .parser(arguments.first().ok_or("no parser")?)
+        .map_err(unread)?;
     let converter = match arguments.get(1) {
         None => Converter::Same,
         Some(go) => converter(scope, go, parser).map_err(unread)?,
@@ -170,7 +187,11 @@ fn run(scope: &Scope<'_>, case: &Go, arguments: &[Go], fails: bool) -> Result<()
         live: None,
         managers: Managers::new(),
     };
-    let operations: Vec<&Go> = case.get("Ops").into_iter().flat_map(|ops| items(ops)).collect();
+    let operations: Vec<&Go> = case
+        .get("Ops")
+        .into_iter()
+        .flat_map(|ops| items(ops))
+        .collect();
     for (at, operation) in operations.iter().enumerate() {
         match state.act(scope, operation) {
             Ok(()) => {}
@@ -234,7 +255,11 @@ impl State {
         if !["Apply", "ForceApply", "Update"].contains(&kind.as_str()) {
             return Err(unread(format!("{kind}, which is the client's part")));
         }
-        let text = |name: &str| scope.text(fields.get(name).ok_or_else(|| unread(name.to_owned()))?).map_err(unread);
+        let text = |name: &str| {
+            scope
+                .text(fields.get(name).ok_or_else(|| unread(name.to_owned()))?)
+                .map_err(unread)
+        };
         let (manager, version) = (text("Manager")?, text("APIVersion")?);
         let value = object(&text("Object")?).map_err(unread)?;
         let r#type = self.parser.of_version(&version).map_err(unread)?;
@@ -258,7 +283,9 @@ impl State {
         };
         let managers = self.managers.clone();
         if kind == "Update" {
-            self.managers = writer.update(&new, managers).map_err(|fault| fault.to_string())?;
+            self.managers = writer
+                .update(&new, managers)
+                .map_err(|fault| fault.to_string())?;
             self.live = Some(new);
             return Ok(());
         }
@@ -302,12 +329,17 @@ impl State {
                 });
             }
         };
-        let converted = self.converter.convert(live, version).map_err(|fault| fault.to_string())?;
+        let converted = self
+            .converter
+            .convert(live, version)
+            .map_err(|fault| fault.to_string())?;
         converted.ok_or_else(|| format!("no version {version}"))
     }
 
     fn change_parser(&mut self, scope: &Scope<'_>, parser: &Go) -> Result<(), String> {
-        self.parser = scope.parser(parser).map_err(|why| format!("{}{why}", crate::Outcome::UNREAD))?;
+        self.parser = scope
+            .parser(parser)
+            .map_err(|why| format!("{}{why}", crate::Outcome::UNREAD))?;
         let Some(live) = &mut self.live else {
             return Ok(());
         };
@@ -320,7 +352,10 @@ impl State {
         let unread = |why: String| format!("{}{why}", crate::Outcome::UNREAD);
         if let Some(wanted) = case.get("Object") {
             let wanted = object(&scope.text(wanted).map_err(unread)?).map_err(unread)?;
-            let version = scope.text(case.get("APIVersion").ok_or_else(|| unread("APIVersion".to_owned()))?);
+            let version = scope.text(
+                case.get("APIVersion")
+                    .ok_or_else(|| unread("APIVersion".to_owned()))?,
+            );
             let live = self.live_in(&version.map_err(unread)?)?;
             if !equal(&live.value, &wanted) {
                 return Err(format!("object {}, wanted {wanted}", live.value));
