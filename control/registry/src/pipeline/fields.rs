@@ -8,9 +8,9 @@ use crate::apply::{
     Typed, Versions,
 };
 use crate::{Registry, ResourceDef, Target, WriteOptions};
-use std::sync::Arc;
 use objects::{Cause, GroupVersionKind, Object, Reason, Status, StatusDetails};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Records what a write that is no apply changed from `old` (none for a create) to `object`, whose own entries are those
 /// that the client sent.
