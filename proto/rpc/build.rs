@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_client(grpc)
         .build_server(grpc)
         .bytes(".")
+        .codec_path("crate::codec::SizedCodec")
         .compile_fds(protox::compile(&files, ["proto"])?)?;
     Ok(())
 }

@@ -2,6 +2,9 @@
 //! Generated from `proto/` at build time; holds no logic. The feature `grpc` (on by default) adds tonic's clients and
 //! servers; the shim takes the messages alone.
 
+#[cfg(feature = "grpc")]
+pub mod codec;
+
 /// What the agent and a pod's shim say to each other over the pod's Unix socket: length-delimited messages, no gRPC.
 pub mod shim {
     #![expect(missing_docs, reason = "generated; documented in proto/shim.proto")]

@@ -11,7 +11,7 @@ use crate::store::{
     StoreError,
 };
 use crate::tables::{Table, Tables, TablesError, try_scan};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use objects::Revision;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
@@ -181,6 +181,7 @@ pub(crate) fn latest<T: Tables + ?Sized>(
         }
         return Ok(response);
     }
+    let mut copies = Copies::default();
     try_scan(
         tables,
         Table::Latest,
@@ -191,7 +192,8 @@ pub(crate) fn latest<T: Tables + ?Sized>(
             if limit.is_some_and(|limit| response.kvs.len() >= limit) {
                 response.more = true;
             } else {
-                response.kvs.push(read_latest(key, record, keys_only)?);
+                let kv = read_latest(key, record, keys_only, &mut copies)?;
+                response.kvs.push(kv);
             }
             Ok(ControlFlow::Continue(()))
         },
@@ -199,12 +201,34 @@ pub(crate) fn latest<T: Tables + ?Sized>(
     Ok(response)
 }
 
-fn read_latest(key: &[u8], record: &[u8], keys_only: bool) -> Result<KeyValue, TablesError> {
+fn read_latest(
+    key: &[u8],
+    record: &[u8],
+    keys_only: bool,
+    copies: &mut Copies,
+) -> Result<KeyValue, TablesError> {
     if keys_only {
         let header = Header::read(Table::Latest, key, record)?;
-        return Ok(header.key_value(Bytes::copy_from_slice(key), Bytes::new()));
+        return Ok(header.key_value(copies.of(key), Bytes::new()));
     }
-    Ok(Record::read(Table::Latest, key, Bytes::copy_from_slice(record))?.kv)
+    Ok(Record::read(Table::Latest, key, copies.of(record))?.kv)
+}
+
+/// Copies of what a scan visits, many in one piece of memory. A piece is given back when the last copy in it is dropped, so whoever
+/// keeps a few of them keeps no more than was read.
+#[derive(Default)]
+struct Copies(BytesMut);
+
+impl Copies {
+    const PIECE_BYTES: usize = 32 << 10;
+
+    fn of(&mut self, bytes: &[u8]) -> Bytes {
+        if self.0.capacity() < bytes.len() {
+            self.0 = BytesMut::with_capacity(Self::PIECE_BYTES.max(bytes.len()));
+        }
+        self.0.extend_from_slice(bytes);
+        self.0.split().freeze()
+    }
 }
 
 /// Some of what happened.
