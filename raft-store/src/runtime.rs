@@ -69,6 +69,30 @@ pub(crate) fn simulated_wall_ms() -> Option<u64> {
     })
 }
 
+/// Lets the tasks that are ready run first, and those whose sockets have something to read. Whoever gathers requests calls it
+/// after the first one: the requests that came in the same packet are each a task, and the first of them wakes the gatherer before
+/// the others have run.
+pub(crate) async fn let_others_ask() {
+    tokio::task::yield_now().await;
+}
+
+/// What `future` gives, if it does within `limit`. tokio's timers count whole milliseconds, which is too long a time to
+/// gather requests in; a thread sleeps more exactly.
+pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let pause = async {
+        match is_simulated() {
+            true => tokio::time::sleep(limit).await,
+            // It only fails when the member stops.
+            false => drop(tokio::task::spawn_blocking(move || std::thread::sleep(limit)).await),
+        }
+    };
+    tokio::select! {
+        biased;
+        done = future => Some(done),
+        () = pause => None,
+    }
+}
+
 /// Has a thread of its own do work that blocks; a simulation does it as a task.
 pub(crate) fn spawn_blocking<F, T>(work: F) -> JoinHandle<T>
 where

@@ -6,11 +6,14 @@
 
 use super::Inner;
 use super::propose::Forwarded;
+use super::rhythm::Rhythm;
+use crate::runtime;
 use crate::types::{Payload, Replies};
 use bytes::{Bytes, BytesMut};
 use openraft::errors::{ClientWriteError, RaftError};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 /// Entries on their way at once; all but the first are made of [many bytes](GATHERED_BYTES_LARGE).
 const ENTRIES_MAX: usize = 4;
@@ -33,22 +36,38 @@ pub(crate) struct Arrived {
 /// Makes entries of what arrives, as long as the member runs.
 pub(crate) async fn run(inner: Arc<Inner>, mut arrivals: mpsc::Receiver<Arrived>) {
     let on_their_way = Arc::new(Semaphore::new(ENTRIES_MAX));
+    let rhythm = Arc::new(Rhythm::default());
     let mut gathered: Vec<Arrived> = Vec::new();
     while let Some(first) = arrivals.recv().await {
         gathered.push(first);
+        runtime::let_others_ask().await;
         let Some(permit) = turn(&on_their_way, &mut arrivals, &mut gathered).await else {
             return;
         };
-        while bytes_of(&gathered) < ENTRY_BYTES_MAX
-            && let Ok(next) = arrivals.try_recv()
-        {
-            gathered.push(next);
-        }
+        gather(&rhythm, &mut arrivals, &mut gathered).await;
         let (member, batches) = (inner.clone(), std::mem::take(&mut gathered));
+        let rhythm = rhythm.clone();
         inner.spawn(async move {
             let _permit = permit;
+            let (count, began) = (batches.len(), Instant::now());
             member.propose_entry(batches).await;
+            let waiting = member.arrivals.max_capacity() - member.arrivals.capacity();
+            rhythm.answered(count + waiting, began, Instant::now());
         });
+    }
+}
+
+/// Takes the batches that are there, and waits for those that are expected.
+async fn gather(
+    rhythm: &Rhythm,
+    arrivals: &mut mpsc::Receiver<Arrived>,
+    gathered: &mut Vec<Arrived>,
+) {
+    while bytes_of(gathered) < ENTRY_BYTES_MAX {
+        match rhythm.next(gathered.len(), arrivals).await {
+            Some(next) => gathered.push(next),
+            None => return,
+        }
     }
 }
 

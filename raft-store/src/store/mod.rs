@@ -15,6 +15,7 @@ mod maintenance;
 mod open;
 mod propose;
 mod read;
+mod rhythm;
 mod service;
 mod slow;
 mod space;

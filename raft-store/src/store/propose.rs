@@ -6,7 +6,9 @@
 
 use super::Inner;
 use super::entries::Arrived;
+use super::rhythm::Rhythm;
 use crate::net::Purpose;
+use crate::runtime;
 use crate::stages::Stage;
 use crate::types::{MemberId, Replies};
 use bytes::Bytes;
@@ -70,7 +72,7 @@ impl Inner {
                 return Err(StoreError::Busy);
             }
         }
-        if self.proposals.max_capacity() - self.proposals.capacity() == BATCH_COMMANDS_LARGE {
+        if self.waiting() == BATCH_COMMANDS_LARGE {
             self.many_proposals.notify_one();
         }
         match timeout_at(deadline, answer).await {
@@ -83,6 +85,11 @@ impl Inner {
                 self.config.timings.request
             ))),
         }
+    }
+
+    /// How many commands wait to be proposed.
+    fn waiting(&self) -> usize {
+        self.proposals.max_capacity() - self.proposals.capacity()
     }
 
     /// Proposes a batch on this member, which must lead.
@@ -183,14 +190,17 @@ impl Inner {
 /// Takes what waits and sends it on its way, as long as the member runs.
 pub(crate) async fn run(inner: Arc<Inner>, mut proposals: mpsc::Receiver<Proposal>) {
     let on_their_way = Arc::new(Semaphore::new(BATCHES_MAX));
+    let rhythm = Arc::new(Rhythm::default());
     while let Some(first) = proposals.recv().await {
+        runtime::let_others_ask().await;
         let Some(permit) = turn(&inner, &on_their_way).await else {
             return;
         };
-        let (batch, replies) = collect(&inner, first, &mut proposals);
-        let member = inner.clone();
+        let (batch, replies) = collect(&inner, &rhythm, first, &mut proposals).await;
+        let (member, rhythm) = (inner.clone(), rhythm.clone());
         inner.spawn(async move {
             let _permit = permit;
+            let commands = replies.len();
             member.metrics.proposed(replies.len() as u64);
             let stages = &member.metrics.stages;
             let began = Instant::now();
@@ -206,6 +216,7 @@ pub(crate) async fn run(inner: Arc<Inner>, mut proposals: mpsc::Receiver<Proposa
             if outcome.is_err() {
                 member.metrics.failed(replies.len() as u64);
             }
+            rhythm.answered(commands + member.waiting(), began, Instant::now());
             answer(replies, outcome);
         });
     }
@@ -221,15 +232,16 @@ async fn turn(inner: &Inner, on_their_way: &Arc<Semaphore>) -> Option<OwnedSemap
     }
 }
 
-fn collect(
+async fn collect(
     inner: &Inner,
+    rhythm: &Rhythm,
     first: Proposal,
     proposals: &mut mpsc::Receiver<Proposal>,
 ) -> (Batch, Vec<oneshot::Sender<Reply>>) {
     let mut commands = Vec::new();
     let mut replies = Vec::new();
     let mut bytes = 0;
-    let (now, mut queued) = (Instant::now(), Duration::ZERO);
+    let mut queued = Duration::ZERO;
     let mut next = Some(first);
     while let Some(Proposal {
         command,
@@ -237,7 +249,7 @@ fn collect(
         since,
     }) = next.take()
     {
-        queued += now.saturating_duration_since(since);
+        queued += since.elapsed();
         // A client that went away before its command was proposed needs none.
         if !reply.is_closed() {
             bytes += size(&command);
@@ -245,7 +257,7 @@ fn collect(
             replies.push(reply);
         }
         if bytes < BATCH_BYTES_MAX && commands.len() < BATCH_COMMANDS_MAX {
-            next = proposals.try_recv().ok();
+            next = rhythm.next(commands.len(), proposals).await;
         }
     }
     let stages = &inner.metrics.stages;

@@ -156,6 +156,7 @@ impl Inner {
 /// Asks for all that wait, again and again, as long as the member runs.
 pub(crate) async fn run(inner: Arc<Inner>, mut reads: mpsc::Receiver<Waiting>) {
     while let Some(first) = reads.recv().await {
+        runtime::let_others_ask().await;
         let mut waiting = vec![first];
         while let Ok(next) = reads.try_recv() {
             waiting.push(next);
@@ -176,6 +177,7 @@ pub(crate) type Asked = oneshot::Sender<Result<LogId, String>>;
 /// Confirms by heartbeats that this member leads, once for all that asked before, as long as the member runs.
 pub(crate) async fn confirm(inner: Arc<Inner>, mut asked: mpsc::Receiver<Asked>) {
     while let Some(first) = asked.recv().await {
+        runtime::let_others_ask().await;
         let mut waiting = vec![first];
         while let Ok(next) = asked.try_recv() {
             waiting.push(next);
