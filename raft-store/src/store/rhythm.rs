@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// The part of a round's time for which the answered ones are waited for.
-const PART_OF_ROUND: u32 = 4;
+const PART_OF_ROUND: u32 = 2;
 /// No longer than this, however slow the disk.
 const WAIT_MAX: Duration = Duration::from_millis(2);
 
@@ -69,9 +69,9 @@ mod tests {
         let rhythm = Rhythm::default();
         assert_eq!(rhythm.wait(1, began), None, "nothing is expected yet");
         rhythm.answered(3, began, after(4));
-        assert_eq!(rhythm.wait(2, after(4)), Some(Duration::from_millis(1)));
+        assert_eq!(rhythm.wait(2, after(4)), Some(Duration::from_millis(2)));
         assert_eq!(rhythm.wait(3, after(4)), None, "all are here");
-        assert_eq!(rhythm.wait(2, after(5)), None, "it took too long");
+        assert_eq!(rhythm.wait(2, after(6)), None, "it took too long");
         rhythm.answered(1, began, after(4000));
         assert_eq!(rhythm.wait(1, after(4000)), None, "who is alone goes");
         rhythm.answered(2, began, after(4000));
