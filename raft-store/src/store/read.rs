@@ -4,6 +4,7 @@
 //! next one: an answer only holds for reads that began before it was asked.
 
 use super::Inner;
+use super::rhythm::Rhythm;
 use crate::db::{Db, View};
 use crate::net::Purpose;
 use crate::net::wire::to_log_id;
@@ -155,15 +156,18 @@ impl Inner {
 
 /// Asks for all that wait, again and again, as long as the member runs.
 pub(crate) async fn run(inner: Arc<Inner>, mut reads: mpsc::Receiver<Waiting>) {
+    let rhythm = Rhythm::default();
     while let Some(first) = reads.recv().await {
         runtime::let_others_ask().await;
         let mut waiting = vec![first];
-        while let Ok(next) = reads.try_recv() {
+        while let Some(next) = rhythm.next(waiting.len(), &mut reads).await {
             waiting.push(next);
         }
+        let began = Instant::now();
         let result = inner
-            .allow_reads(Instant::now() + inner.config.timings.request)
+            .allow_reads(began + inner.config.timings.request)
             .await;
+        rhythm.answered(waiting.len() + reads.len(), began, Instant::now());
         for read in waiting {
             // Who no longer waits was told at its deadline.
             let _ = read.send(result.clone());
@@ -176,18 +180,21 @@ pub(crate) type Asked = oneshot::Sender<Result<LogId, String>>;
 
 /// Confirms by heartbeats that this member leads, once for all that asked before, as long as the member runs.
 pub(crate) async fn confirm(inner: Arc<Inner>, mut asked: mpsc::Receiver<Asked>) {
+    let rhythm = Rhythm::default();
     while let Some(first) = asked.recv().await {
         runtime::let_others_ask().await;
         let mut waiting = vec![first];
-        while let Ok(next) = asked.try_recv() {
+        while let Some(next) = rhythm.next(waiting.len(), &mut asked).await {
             waiting.push(next);
         }
+        let began = Instant::now();
         let confirmed = inner.raft.get_read_log_id(ReadPolicy::ReadIndex);
         let read_index = match tokio::time::timeout(ATTEMPT_MAX, confirmed).await {
             Ok(Ok((read_log_id, _))) => Ok(*read_log_id.log_id()),
             Ok(Err(err)) => Err(err.to_string()),
             Err(_) => Err("no quorum confirmed the leader in time".to_owned()),
         };
+        rhythm.answered(waiting.len() + asked.len(), began, Instant::now());
         for reply in waiting {
             // Who no longer waits has given up.
             let _ = reply.send(read_index.clone());
