@@ -149,6 +149,9 @@ pub struct Get {
     /// No header line
     #[arg(long)]
     pub no_headers: bool,
+    /// With who owns which fields, in YAML and JSON
+    #[arg(long)]
+    pub show_managed_fields: bool,
 }
 
 /// `ctl describe`.

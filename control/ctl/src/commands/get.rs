@@ -205,6 +205,15 @@ pub fn labels(labels: &Value) -> String {
     }
 }
 
+/// Takes out who owns which fields: long, and seldom what one looks for.
+fn hide_owners(args: &Get, object: &mut Value) {
+    if !args.show_managed_fields
+        && let Some(metadata) = object["metadata"].as_object_mut()
+    {
+        metadata.shift_remove("managedFields");
+    }
+}
+
 async fn whole(context: &Context, asks: &[Ask], args: &Get, asked: &Asked) -> Result<()> {
     let mut items = Vec::new();
     for Ask {
@@ -242,6 +251,9 @@ async fn whole(context: &Context, asks: &[Ask], args: &Get, asked: &Asked) -> Re
             );
         }
         return Ok(());
+    }
+    for (_, item) in &mut items {
+        hide_owners(args, item);
     }
     let single = matches!(asked, Asked::Objects(named) if named.len() == 1);
     let value = match items.pop() {
@@ -298,7 +310,8 @@ async fn watch_path(context: &Context, args: &Get, path: &str) -> Result<()> {
     if !matches!(args.output.output, Output::Table | Output::Wide) {
         let mut events = context.client.watch(&format!("{path}&watch=true")).await?;
         while let Some(event) = events.next().await {
-            let object = event?.object;
+            let mut object = event?.object;
+            hide_owners(args, &mut object);
             if args.output.output == Output::Json {
                 output::json(&object)?
             } else {

@@ -95,7 +95,11 @@ impl Compiler<'_> {
                 self.map(value, relation)
             }
             shape => TypeRef {
-                relation: field.topology.atomic_map.then_some(Relation::Atomic),
+                relation: match (field.topology.atomic_map, field.topology.granular_map) {
+                    (true, _) => Some(Relation::Atomic),
+                    (_, true) => Some(Relation::Separable),
+                    _ => None,
+                },
                 ..self.shape(shape)
             },
         }

@@ -117,6 +117,9 @@ impl<'a> Components<'a> {
         if topology.atomic_map {
             property["x-kubernetes-map-type"] = json!("atomic");
         }
+        if topology.granular_map {
+            property["x-kubernetes-map-type"] = json!("granular");
+        }
         let rule = field.patch;
         let strategies = [
             (rule.merge, "merge"),

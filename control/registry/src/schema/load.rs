@@ -241,6 +241,7 @@ fn read_flags(
                 "replace" => field.patch.replace = true,
                 "retain" => field.patch.retain_keys = true,
                 "atomic" => field.topology.atomic_map = true,
+                "granular" => field.topology.granular_map = true,
                 _ => return None,
             },
             Some(("merge", key)) => {

@@ -107,6 +107,8 @@ pub struct Topology {
     pub keys: Vec<&'static str>,
     /// A map that is owned as a whole.
     pub atomic_map: bool,
+    /// A map of a type that is owned as a whole elsewhere, but not here.
+    pub granular_map: bool,
 }
 
 /// What a value looks like.

@@ -23,7 +23,7 @@ const HEADER: &str = "\
 # TYPE: a scalar, a type of the package, package.type, []TYPE, {}TYPE (map of text), items[]TYPE (list within a message),
 #   TYPE|array, TYPE|bool, TYPE|strings (that, or a list of it, a boolean, a list of texts).
 # ptr: a pointer in Go. keep: written even when zero. req: required. merge[=KEY], replace, retain: patch strategy.
-# list=map|set|atomic, key=K[,K]: list type. atomic: atomic map, or type that is owned as a whole. go=NAME: the name of the type in Go's errors.
+# list=map|set|atomic, key=K[,K]: list type. atomic: atomic map, or type that is owned as a whole; granular: not here. go=NAME: the name of the type in Go's errors.
 # default=JSON: the default that OpenAPI publishes.
 ";
 
@@ -406,8 +406,8 @@ fn flags(field: &Field, options: &[&str]) -> Vec<String> {
         mark(&field.comment, "mapType"),
         mark(&field.comment, "structType"),
     ];
-    if kinds.contains(&Some("atomic")) {
-        flags.push("atomic".to_owned());
-    }
+    let relations = ["atomic", "granular"].into_iter();
+    let told = relations.filter(|relation| kinds.contains(&Some(*relation)));
+    flags.extend(told.map(str::to_owned));
     flags
 }
