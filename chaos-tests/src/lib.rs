@@ -13,6 +13,7 @@ pub mod faketime;
 pub mod history;
 pub mod injector;
 pub mod kernel;
+mod machines;
 pub mod nemesis;
 pub mod planted;
 pub mod report;

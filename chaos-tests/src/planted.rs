@@ -1,9 +1,9 @@
 //! Shows on real processes that the harness can fail: our masters, built with a promise that can be broken on purpose, are run
 //! with each such bug, and the run must end with the right anomaly; without the bug the same run must find nothing.
 //!
-//! Each run is this program's own `run`, so that what is shown is what a person would see. The other bugs are the simulation's to
-//! show: a vote that is not synced and a damaged entry taken for a torn tail need more luck than real processes have in a minute,
-//! and a progress told too early does not reach clients of the etcd API, who are told progress by the service's own account.
+//! Each run is this program's own `run`, so that what is shown is what a person would see. What needs luck is given a fault that makes
+//! it sure: a vote that is not synced loses its power while votes are all that is written, and an entry that is cut off although it
+//! was acknowledged is cut off where only those who never had it can notice.
 
 use crate::check::anomaly::Class;
 use crate::results::{Results, Verdict};
@@ -18,39 +18,30 @@ use tokio::process::Command;
 const VARIABLE: &str = "TRIREME_PLANTED_BUG";
 /// A bug may hide from one seed.
 const SEEDS: u64 = 3;
-/// Requests a second.
+/// Requests a second, where a bug asks for no more.
 const RATE: u32 = 600;
+/// As many as the machine gives.
+const RATE_MAX: u32 = 4000;
 
 /// A bug, the run that shows it, and as what.
 pub struct Bug {
     /// As the masters know it.
     pub name: &'static str,
-    /// How seldom it strikes, where a minute of a slow machine is too short for how seldom it does by itself.
-    one_in: Option<u32>,
     workloads: &'static str,
     nemesis: &'static str,
     seconds: u32,
+    rate: u32,
     classes: &'static [Class],
-}
-
-impl Bug {
-    /// What the masters are told.
-    fn planted(&self) -> String {
-        match self.one_in {
-            Some(one_in) => format!("{}:{one_in}", self.name),
-            None => self.name.to_owned(),
-        }
-    }
 }
 
 /// The bugs that real processes can show.
 pub const BUGS: &[Bug] = &[
     Bug {
         name: "read-index-off",
-        one_in: None,
         workloads: "register,append",
         nemesis: "partition,pause",
         seconds: 30,
+        rate: RATE,
         classes: &[
             Class::StaleRead,
             Class::GSingleRealtime,
@@ -59,18 +50,18 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "fsync-off",
-        one_in: None,
         workloads: "register,set",
         nemesis: "power-loss-all,power-loss-majority",
         seconds: 30,
+        rate: RATE,
         classes: &[Class::LostWrite, Class::RevisionWentBack],
     },
     Bug {
         name: "ack-before-commit",
-        one_in: None,
         workloads: "register,set,append",
         nemesis: "kill,partition",
         seconds: 30,
+        rate: RATE,
         classes: &[
             Class::LostWrite,
             Class::RevisionWentBack,
@@ -79,51 +70,75 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "double-apply",
-        one_in: None,
         workloads: "append,watch,admin",
         nemesis: "none",
         seconds: 20,
+        rate: RATE,
         classes: &[Class::Divergent, Class::G1a, Class::Duplicate],
     },
     Bug {
         name: "watch-skips",
-        one_in: Some(1000),
         workloads: "watch",
         nemesis: "none",
         seconds: 60,
+        rate: RATE_MAX,
         classes: &[Class::WatchMissed],
     },
     Bug {
         name: "watch-repeats",
-        one_in: None,
         workloads: "watch",
         nemesis: "none",
         seconds: 20,
+        rate: RATE,
         classes: &[Class::WatchResume, Class::WatchDuplicate],
     },
     Bug {
         name: "txn-split",
-        one_in: None,
         workloads: "watch",
         nemesis: "none",
         seconds: 20,
+        rate: RATE,
         classes: &[Class::WatchTorn],
     },
     Bug {
         name: "revision-lower",
-        one_in: None,
         workloads: "register,set,watch",
         nemesis: "kill,restart",
         seconds: 30,
+        rate: RATE,
         classes: &[Class::RevisionWentBack, Class::Divergent],
     },
     Bug {
         name: "lease-wall-clock",
-        one_in: None,
         workloads: "lease",
         nemesis: "clock-jump",
         seconds: 40,
+        rate: RATE,
         classes: &[Class::EarlyExpiry],
+    },
+    Bug {
+        name: "progress-early",
+        workloads: "watch",
+        nemesis: "none",
+        seconds: 45,
+        rate: RATE,
+        classes: &[Class::WatchBookmark],
+    },
+    Bug {
+        name: "vote-not-synced",
+        workloads: "register",
+        nemesis: "power-loss-election",
+        seconds: 40,
+        rate: RATE,
+        classes: &[Class::TermWentBack],
+    },
+    Bug {
+        name: "torn-committed",
+        workloads: "register,set",
+        nemesis: "flipped-entry",
+        seconds: 45,
+        rate: RATE,
+        classes: &[Class::LostWrite, Class::RevisionWentBack],
     },
 ];
 
@@ -184,7 +199,10 @@ pub async fn run(plan: &Plan, told: &dyn Fn(&Shown)) -> Result<Vec<Shown>> {
             continue;
         }
         let mut one = show(plan, bug).await?;
-        let same = |other: &&Bug| (other.workloads, other.nemesis) == (bug.workloads, bug.nemesis);
+        let same = |other: &&Bug| {
+            (other.workloads, other.nemesis) == (bug.workloads, bug.nemesis)
+                && (other.seconds, other.rate) == (bug.seconds, bug.rate)
+        };
         let known = clean.iter().find(|(other, _)| same(other));
         let without = match known {
             Some((_, without)) => without.clone(),
@@ -206,7 +224,7 @@ pub async fn run(plan: &Plan, told: &dyn Fn(&Shown)) -> Result<Vec<Shown>> {
 async fn show(plan: &Plan, bug: &Bug) -> Result<Shown> {
     let began = Instant::now();
     let mut shown = Shown {
-        bug: bug.planted(),
+        bug: bug.name.to_owned(),
         workloads: bug.workloads.to_owned(),
         nemesis: bug.nemesis.to_owned(),
         found: None,
@@ -219,7 +237,7 @@ async fn show(plan: &Plan, bug: &Bug) -> Result<Shown> {
     while shown.found.is_none() && shown.runs < SEEDS {
         let out = plan.out.join(format!("{}-{}", bug.name, shown.runs));
         let seed = plan.seed + shown.runs;
-        let results = one_run(bug, &plan.planted, Some(bug.planted()), seed, &out).await?;
+        let results = one_run(bug, &plan.planted, Some(bug.name), seed, &out).await?;
         shown.runs += 1;
         let named = results
             .findings
@@ -268,7 +286,7 @@ async fn is_clean(plan: &Plan, bug: &Bug) -> Result<Result<(), String>> {
 async fn one_run(
     bug: &Bug,
     programs: &Path,
-    planted: Option<String>,
+    planted: Option<&str>,
     seed: u64,
     out: &Path,
 ) -> Result<Results> {
@@ -278,7 +296,7 @@ async fn one_run(
         .args(["run", "--target", "control", "--workload", bug.workloads])
         .args(["--nemesis", bug.nemesis])
         .args(["--time", &format!("{}s", bug.seconds)])
-        .args(["--rate", &RATE.to_string(), "--seed", &seed.to_string()])
+        .args(["--rate", &bug.rate.to_string(), "--seed", &seed.to_string()])
         .arg("--out")
         .arg(out)
         .env(crate::cluster::BINARIES_VARIABLE, programs)

@@ -240,7 +240,12 @@ fn gaps(timeline: &Timeline) -> Vec<Gap> {
         .map(|attempt| attempt.ended_ns)
         .collect();
     acknowledged.sort_unstable();
-    let installed = timeline.faults.iter().filter(|fault| fault.is_installed());
+    // What is lost whole stands still until it is restored; the fault itself tells for how long.
+    let is_last = |kind: &str| kind.parse().is_ok_and(Kind::is_last);
+    let installed = timeline
+        .faults
+        .iter()
+        .filter(|fault| fault.is_installed() && !is_last(&fault.kind));
     installed
         .map(|fault| {
             let until = fault.until_ns.unwrap_or(timeline.end_ns) + 1_000_000_000;

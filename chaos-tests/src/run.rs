@@ -128,7 +128,7 @@ fn conclude(
 
 async fn load_and_faults(
     config: &RunConfig,
-    bed: Option<&mut Testbed>,
+    mut bed: Option<&mut Testbed>,
     endpoints: Vec<Endpoint>,
     recorder: &Arc<Recorder>,
     progress: &dyn Progress,
@@ -140,6 +140,7 @@ async fn load_and_faults(
     let _ends_load = stop.clone().drop_guard();
     let _ends_watching = stop_watching.clone().drop_guard();
     let load = load(config, endpoints);
+    let prefix = load.prefix.clone();
     let load = tokio::spawn(workload::run(load, recorder.clone(), stop.clone()));
     let leaders = tokio::spawn(nemesis::watch_leader(
         probe,
@@ -150,7 +151,8 @@ async fn load_and_faults(
     let until = began + Duration::from_secs(config.seconds);
     let faults = async {
         tokio::time::sleep(WARM_UP).await;
-        if let Some(bed) = bed {
+        let mut last = 0;
+        if let Some(bed) = bed.as_deref_mut() {
             let mut nemesis = Nemesis {
                 bed,
                 recorder: recorder.clone(),
@@ -159,13 +161,13 @@ async fn load_and_faults(
             let planned = nemesis::schedule(config.seed, &config.nemesis);
             if config.combos {
                 let combined = nemesis::combined(planned, &config.nemesis);
-                nemesis.run(combined, until).await?;
+                last = nemesis.run(combined, until).await?;
             } else {
-                nemesis.run(planned, until).await?;
+                last = nemesis.run(planned, until).await?;
             }
         }
         tokio::time::sleep_until(until.into()).await;
-        anyhow::Ok(())
+        anyhow::Ok(last)
     };
     let show = async {
         loop {
@@ -175,10 +177,19 @@ async fn load_and_faults(
     };
     let broken = tokio::select! {
         broken = faults => broken,
-        () = show => Ok(()),
+        () = show => Ok(0),
     };
     stop.cancel();
     let unread = load.await.context("the load panicked")?;
+    let is_to_restore = config.nemesis.contains(&nemesis::Kind::Restore);
+    let restored = match (&broken, bed) {
+        (Ok(last), Some(bed)) if is_to_restore => {
+            let kind = nemesis::Kind::Restore.name();
+            progress.fault(kind);
+            nemesis::restore(bed, recorder, last + 1, prefix, config.seed).await
+        }
+        _ => Ok(()),
+    };
     stop_watching.cancel();
     leaders.await.context("the watch on the leader panicked")?;
     broken?;
@@ -187,7 +198,7 @@ async fn load_and_faults(
         "after all faults were healed these had no last word: {}",
         unread.join(", ")
     );
-    Ok(())
+    restored
 }
 
 fn load(config: &RunConfig, endpoints: Vec<Endpoint>) -> Load {

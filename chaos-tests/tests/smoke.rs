@@ -7,6 +7,7 @@ use chaos::results::{Results, RunConfig, Verdict};
 use chaos::run::{self, Progress, Store};
 use chaos::testbed::Choice;
 use chaos::workload;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -70,6 +71,30 @@ async fn clients_of_broken_masters_see_what_the_store_promises() {
     assert_eq!(results.verdict, Verdict::Ok, "{:#?}", results.reasons);
     let ops = results.findings.ops;
     assert!(ops >= 2000, "{ops} operations show too little");
+}
+
+/// A holder of each lock sleeps until another has it, so that two believe to hold it.
+#[tokio::test]
+async fn two_believe_to_hold_a_lock_and_only_the_condition_keeps_them_apart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let target = Choice::parse("control").expect("a target");
+    let config = RunConfig {
+        workloads: vec![workload::Kind::Lock, workload::Kind::LockUnfenced],
+        rate: 200,
+        ..config(&target, 10, &[])
+    };
+    let results = run(&config, &target, folder.path()).await;
+    assert_eq!(results.verdict, Verdict::Violated);
+    let broken: BTreeSet<&str> = results
+        .findings
+        .anomalies()
+        .map(|(_, anomaly)| {
+            assert_eq!(anomaly.class, Class::LockBroken, "{anomaly}");
+            anomaly.key.as_str()
+        })
+        .collect();
+    let unfenced = BTreeSet::from(["lock-unfenced-0", "lock-unfenced-1"]);
+    assert_eq!(broken, unfenced);
 }
 
 #[tokio::test]

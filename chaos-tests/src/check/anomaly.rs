@@ -79,6 +79,12 @@ pub enum Class {
     Divergent,
     /// A snapshot's checksum is wrong.
     TornSnapshot,
+    /// A member told a lower term than before: it forgot a vote.
+    TermWentBack,
+    /// What was restored is not what was saved.
+    RestoredWrongly,
+    /// A watcher from before a restore was left to believe that it missed nothing.
+    WatchBlind,
 }
 
 impl Class {
@@ -130,6 +136,9 @@ impl std::fmt::Display for Class {
             Class::WrongSum => "wrong sum",
             Class::Divergent => "members differ",
             Class::TornSnapshot => "snapshot torn",
+            Class::TermWentBack => "term went back",
+            Class::RestoredWrongly => "restored wrongly",
+            Class::WatchBlind => "watch left blind by a restore",
         })
     }
 }

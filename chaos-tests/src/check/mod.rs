@@ -10,8 +10,10 @@ mod lease;
 mod lock;
 mod prefix;
 pub mod register;
+mod restore;
 mod revisions;
 mod set;
+mod terms;
 mod txn;
 mod watch;
 pub mod wgl;
@@ -114,6 +116,8 @@ pub fn check(timeline: &Timeline, limits: Limits) -> Findings {
     findings.add("lock", || lock::check(timeline));
     findings.add("hashes", || divergence::check(timeline));
     findings.add("revisions", || revisions::check(timeline));
+    findings.add("terms", || terms::check(timeline));
+    findings.add("restore", || restore::check(timeline));
     findings.millis = began.elapsed().as_millis() as u64;
     findings
 }

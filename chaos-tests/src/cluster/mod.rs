@@ -22,14 +22,14 @@ pub use net::run_with_input;
 pub(crate) use net::{free_network, is_gone, sweep};
 pub use probe::{Leader, Probe};
 
+use crate::machines::{self, Machines};
 use anyhow::{Context, Result, bail};
 use client::{Client, Config};
 use net::Network;
 use nix::sys::signal::Signal;
 pub(crate) use process::Process;
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(50);
@@ -69,14 +69,23 @@ struct Machine {
     process: Option<Process>,
 }
 
+impl machines::Machine for Machine {
+    fn process(&mut self) -> &mut Option<Process> {
+        &mut self.process
+    }
+
+    fn running(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+}
+
 /// The cluster.
 pub struct Cluster {
     // Fields drop in this order: processes, then their network, then their data.
-    machines: BTreeMap<String, Machine>,
+    machines: Machines<Machine>,
     network: Network,
     binaries: Binaries,
     config: Config,
-    logs: PathBuf,
     data: tempfile::TempDir,
 }
 
@@ -88,14 +97,11 @@ impl Cluster {
             .tempdir()
             .context("no temporary folder can be made")?;
         let logs = options.logs.unwrap_or_else(|| data.path().join("logs"));
-        std::fs::create_dir_all(&logs)
-            .with_context(|| format!("cannot make {}", logs.display()))?;
         let mut cluster = Cluster {
-            machines: BTreeMap::new(),
+            machines: Machines::new(logs)?,
             network: Network::create()?,
             binaries: options.binaries,
             config: Config::default(),
-            logs,
             data,
         };
         for number in 1..=options.masters {
@@ -150,7 +156,7 @@ impl Cluster {
     /// Starts the process of a machine, which must not run. A master with an empty data directory joins the others.
     pub fn start_machine(&mut self, name: &str) -> Result<()> {
         let args = self.arguments(name)?;
-        let machine = self.machine(name)?;
+        let machine = self.machines.of(name)?;
         if machine.process.is_some() {
             bail!("{name} runs already");
         }
@@ -160,12 +166,12 @@ impl Cluster {
         });
         let log = self.log(name);
         let process = Process::start(name, &self.network.namespace(name), &program, &args, &log)?;
-        self.machine_mut(name)?.process = Some(process);
+        self.machines.of_mut(name)?.process = Some(process);
         Ok(())
     }
 
     fn arguments(&self, name: &str) -> Result<Vec<String>> {
-        let machine = self.machine(name)?;
+        let machine = self.machines.of(name)?;
         let data_dir = self.data_dir(name);
         let mut args = vec!["run".to_owned()];
         let mut add = |flag: &str, value: String| args.extend([flag.to_owned(), value]);
@@ -257,7 +263,7 @@ impl Cluster {
             if Instant::now() > until {
                 bail!(
                     "the {masters} masters did not all vote within {START_DEADLINE:?}; the last answer was {status:?}; logs: {}",
-                    self.logs.display()
+                    self.machines.logs().display()
                 );
             }
             tokio::time::sleep(POLL).await;
@@ -281,22 +287,22 @@ impl Cluster {
 
     /// SIGKILL.
     pub async fn kill(&mut self, name: &str) -> Result<()> {
-        self.take_process(name)?.kill().await
+        self.machines.take(name)?.kill().await
     }
 
     /// SIGTERM, and waits for an orderly end.
     pub async fn stop(&mut self, name: &str) -> Result<()> {
-        self.take_process(name)?.stop(STOP_DEADLINE).await
+        self.machines.take(name)?.stop(STOP_DEADLINE).await
     }
 
     /// SIGSTOP.
     pub fn pause(&self, name: &str) -> Result<()> {
-        self.running(name)?.signal(Signal::SIGSTOP)
+        self.machines.running(name)?.signal(Signal::SIGSTOP)
     }
 
     /// SIGCONT.
     pub fn resume(&self, name: &str) -> Result<()> {
-        self.running(name)?.signal(Signal::SIGCONT)
+        self.machines.running(name)?.signal(Signal::SIGCONT)
     }
 
     /// Cuts the masters named off from the other masters. Everybody keeps their clients.
@@ -317,7 +323,7 @@ impl Cluster {
 
     /// Destroys the data directory of a machine that does not run.
     pub fn destroy_data(&mut self, name: &str) -> Result<()> {
-        if self.machine(name)?.process.is_some() {
+        if self.machines.of(name)?.process.is_some() {
             bail!("{name} runs; stop it before its data goes");
         }
         let data_dir = self.data_dir(name);
@@ -340,22 +346,17 @@ impl Cluster {
 
     /// The process id of a machine's process.
     pub fn pid(&self, name: &str) -> Result<u32> {
-        self.running(name)?
-            .pid()
-            .with_context(|| format!("{name} is over"))
+        self.machines.pid(name)
     }
 
     /// Whether a machine's process was started and did not end.
     pub fn is_running(&mut self, name: &str) -> bool {
-        self.machine_mut(name)
-            .ok()
-            .and_then(|machine| machine.process.as_mut())
-            .is_some_and(|process| process.ended().is_none())
+        self.machines.is_running(name)
     }
 
     /// How a machine's process ended by itself, if it did; then it can be started again.
     pub fn take_ended(&mut self, name: &str) -> Option<std::process::ExitStatus> {
-        let machine = self.machine_mut(name).ok()?;
+        let machine = self.machines.of_mut(name).ok()?;
         let status = machine.process.as_mut()?.ended()?;
         machine.process = None;
         Some(status)
@@ -363,7 +364,7 @@ impl Cluster {
 
     /// The address of a machine.
     pub fn address(&self, name: &str) -> Result<Ipv4Addr> {
-        Ok(self.machine(name)?.address)
+        Ok(self.machines.of(name)?.address)
     }
 
     /// The network namespace of a machine.
@@ -422,7 +423,7 @@ impl Cluster {
 
     /// A machine's log.
     pub fn log(&self, name: &str) -> PathBuf {
-        self.logs.join(format!("{name}.log"))
+        self.machines.log(name)
     }
 
     /// The programs.
@@ -432,41 +433,7 @@ impl Cluster {
 
     /// An error that names a process that ended by itself, with the end of its log.
     pub fn fail_where_ended(&mut self) -> Result<()> {
-        let logs = self.logs.clone();
-        for (name, machine) in &mut self.machines {
-            let ended = machine.process.as_mut().and_then(Process::ended);
-            if let Some(status) = ended {
-                let log = logs.join(format!("{name}.log"));
-                bail!("{name} ended by itself ({status}): {}", last_line(&log));
-            }
-        }
-        Ok(())
-    }
-
-    fn machine(&self, name: &str) -> Result<&Machine> {
-        self.machines
-            .get(name)
-            .with_context(|| format!("there is no machine {name}"))
-    }
-
-    fn machine_mut(&mut self, name: &str) -> Result<&mut Machine> {
-        self.machines
-            .get_mut(name)
-            .with_context(|| format!("there is no machine {name}"))
-    }
-
-    fn running(&self, name: &str) -> Result<&Process> {
-        self.machine(name)?
-            .process
-            .as_ref()
-            .with_context(|| format!("{name} does not run"))
-    }
-
-    fn take_process(&mut self, name: &str) -> Result<Process> {
-        self.machine_mut(name)?
-            .process
-            .take()
-            .with_context(|| format!("{name} does not run"))
+        self.machines.fail_where_ended()
     }
 }
 
@@ -474,7 +441,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         for name in self.names(Role::Node) {
             // Pods outlive their agent by design; this ends them and gives back what they had of the machine.
-            if let Ok(machine) = self.machine_mut(&name) {
+            if let Ok(machine) = self.machines.of_mut(&name) {
                 machine.process = None;
             }
             let net = format!("--net=/run/netns/{}", self.network.namespace(&name));
@@ -486,14 +453,4 @@ impl Drop for Cluster {
             }
         }
     }
-}
-
-pub(crate) fn last_line(log: &Path) -> String {
-    let text = std::fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    text.lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or("its log is empty")
-        .to_owned()
 }

@@ -6,7 +6,7 @@ mod recorder;
 mod request;
 mod watch;
 
-pub use operations::{Attempt, FaultSpan, Outcome, Timeline, Watched, timeline};
+pub use operations::{Attempt, FaultSpan, Outcome, TermTold, Timeline, Watched, timeline};
 pub use recorder::{Recorder, read};
 pub use request::{Change, Reply, Request, Seen, Step, Told};
 pub use watch::{Notice, Wanted, WatchPart};
@@ -116,6 +116,15 @@ pub enum Event {
         /// What happened to it.
         #[serde(flatten)]
         phase: FaultPhase,
+    },
+    /// A member told a term; written when it is another than the one that it told before.
+    Term {
+        /// The member's name.
+        name: String,
+        /// Its number, which one that comes with an empty disk under an old name does not share.
+        member: u64,
+        /// The term.
+        term: u64,
     },
     /// The members were asked who leads; written when the answer changes.
     Leader {

@@ -113,6 +113,19 @@ impl FaultSpan {
     }
 }
 
+/// A term that a member told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TermTold {
+    /// When.
+    pub ns: u64,
+    /// The member's name.
+    pub name: String,
+    /// Its number.
+    pub member: u64,
+    /// The term.
+    pub term: u64,
+}
+
 /// A history, joined.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
@@ -124,6 +137,8 @@ pub struct Timeline {
     pub faults: Vec<FaultSpan>,
     /// Who led from when on, and the term.
     pub leaders: Vec<(u64, Option<String>, u64)>,
+    /// The terms that members told, in order.
+    pub terms: Vec<TermTold>,
     /// The last instant.
     pub end_ns: u64,
 }
@@ -179,6 +194,12 @@ pub fn timeline(records: &[Record]) -> Result<Timeline> {
                 phase,
             } => joined.fault(ns, *number, kind, targets, phase),
             Event::Leader { name, term } => joined.leaders.push((ns, name.clone(), *term)),
+            Event::Term { name, member, term } => joined.terms.push(TermTold {
+                ns,
+                name: name.clone(),
+                member: *member,
+                term: *term,
+            }),
         }
     }
     joined.attempts.extend(open.requests.into_values());

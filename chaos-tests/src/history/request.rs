@@ -188,6 +188,28 @@ pub enum Request {
     },
     /// Fetches a whole snapshot of a member and verifies its checksum.
     Snapshot,
+    /// Puts a key that is to be kept, whatever is lost.
+    Keep {
+        /// The key.
+        key: u64,
+        /// The value; put once in a run.
+        value: u64,
+    },
+    /// Reads all keys that are to be kept.
+    Kept,
+    /// Saves the whole state as an administrator does, to restore it when everything is lost.
+    Save,
+    /// A digest over all keys of the run that have no lease, with their values and revisions.
+    Digest {
+        /// The revision; None asks for the newest.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<u64>,
+    },
+    /// Opens a watch that goes on from a revision, as a watcher does who knows no later one.
+    Follow {
+        /// The revision.
+        from: u64,
+    },
 }
 
 impl Request {
@@ -199,7 +221,11 @@ impl Request {
             | Request::Balances { .. }
             | Request::IsAttached { .. }
             | Request::Hash { .. }
-            | Request::Snapshot => false,
+            | Request::Snapshot
+            | Request::Kept
+            | Request::Save
+            | Request::Digest { .. }
+            | Request::Follow { .. } => false,
             Request::Txn { steps } => steps.iter().any(|step| step.value().is_some()),
             Request::Write { .. }
             | Request::Cas { .. }
@@ -213,6 +239,7 @@ impl Request {
             | Request::Acquire { .. }
             | Request::Guarded { .. }
             | Request::Release { .. }
+            | Request::Keep { .. }
             | Request::Compact { .. } => true,
         }
     }
@@ -221,8 +248,9 @@ impl Request {
     pub fn is_linearizable(&self) -> bool {
         match self {
             Request::Read { serializable, .. } => !serializable,
-            Request::Balances { at } => at.is_none(),
+            Request::Balances { at } | Request::Digest { at } => at.is_none(),
             Request::Hash { .. } | Request::Snapshot | Request::Compact { .. } => false,
+            Request::Save | Request::Follow { .. } => false,
             // Leases are granted and prolonged beside the keys; their answers' revisions promise nothing of them.
             Request::KeepAlive { .. } | Request::Grant { .. } | Request::Revoke { .. } => false,
             _ => true,
@@ -300,6 +328,23 @@ pub enum Told {
         /// Whether its checksum is right.
         whole: bool,
     },
+    /// The keys that are there of those that are to be kept.
+    Kept {
+        /// In ascending order: the key, its value and the revision of its last change.
+        kept: Vec<(u64, u64, u64)>,
+    },
+    /// A digest.
+    Digest {
+        /// The first bytes of a SHA-256.
+        digest: u64,
+        /// Over so many keys.
+        keys: u64,
+    },
+    /// That the revisions a watch asks for are no more.
+    Compacted {
+        /// The lowest that can be had.
+        revision: u64,
+    },
 }
 
 /// An answer.
@@ -314,6 +359,15 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// What it tells, without the revision.
+    pub fn told_shortly(&self) -> String {
+        let told = Reply {
+            revision: None,
+            told: self.told.clone(),
+        };
+        told.to_string()
+    }
+
     /// An answer at a revision.
     pub fn at(revision: u64, told: Told) -> Self {
         Reply {
@@ -389,6 +443,12 @@ impl Display for Request {
             Request::Compact { revision } => write!(f, "compact to revision {revision}"),
             Request::Hash { revision } => write!(f, "hash at revision {revision}"),
             Request::Snapshot => write!(f, "fetch a snapshot"),
+            Request::Keep { key, value } => write!(f, "put {value} into {key}, to be kept"),
+            Request::Kept => write!(f, "read all that is to be kept"),
+            Request::Save => write!(f, "save the state"),
+            Request::Digest { at: None } => write!(f, "digest of all keys"),
+            Request::Digest { at: Some(at) } => write!(f, "digest of all keys at revision {at}"),
+            Request::Follow { from } => write!(f, "watch on from revision {from}"),
         }
     }
 }
@@ -422,6 +482,9 @@ impl Display for Reply {
                 let whole = if *whole { "whole" } else { "torn" };
                 write!(f, "{bytes} bytes, {whole}")?;
             }
+            Told::Kept { kept } => write!(f, "{} keys", kept.len())?,
+            Told::Digest { digest, keys } => write!(f, "{digest:016x} of {keys} keys")?,
+            Told::Compacted { revision } => write!(f, "compacted, begins at {revision}")?,
         }
         match self.revision {
             Some(revision) => write!(f, " (revision {revision})"),

@@ -2,26 +2,65 @@
 
 use super::{Effect, Fault, Kind};
 use crate::injector::{Calls, Effect as CallEffect};
+use crate::testbed::Probe;
+use crate::tunswitch::Quality;
 use anyhow::{Result, ensure};
 use nix::errno::Errno;
 use rand::RngExt;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// A disk with less room than this is full: no file of a store grows by less.
 const FULL: u64 = 64 << 10;
+/// Members that hear nobody ask for votes within this.
+const VOTES_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Fault<'_> {
     /// The power of all targets is lost at one moment; the processes, which would see errors afterwards, are killed.
     pub(super) async fn power_loss(&mut self, targets: Vec<String>) -> Result<Effect> {
+        self.installed(&targets);
+        self.lose_power(&targets).await
+    }
+
+    /// Members that hear nobody raise their terms, each with a vote for itself and no entry to follow it to the disk.
+    pub(super) async fn power_loss_in_election(&mut self) -> Result<Effect> {
+        let (names, probe) = (self.bed.names(), self.bed.probe()?);
+        let before = terms(&probe).await;
+        for (from, to) in super::network::directions(&names, |_, _| true) {
+            self.bed.network().set(&from, &to, Quality::cut())?;
+        }
+        self.installed(&names);
+        let until = Instant::now() + VOTES_DEADLINE;
+        let raised = loop {
+            let now = terms(&probe).await;
+            let is_raised = |(name, term): &(&String, &u64)| before.get(*name) < Some(*term);
+            let raised = now.iter().filter(is_raised).count();
+            if raised == names.len() || Instant::now() > until {
+                break raised;
+            }
+            self.wait(50..100).await?;
+        };
+        // Whoever records the terms has to see them too.
+        self.wait(400..800).await?;
+        let lost = self.lose_power(&names).await?;
+        Ok(match lost {
+            Effect::Seen(text) if raised > 0 => {
+                Effect::Seen(format!("{raised} members raised their terms; {text}"))
+            }
+            Effect::Seen(_) => Effect::Unseen("no member asked for votes".to_owned()),
+            unseen @ Effect::Unseen(_) => unseen,
+        })
+    }
+
+    async fn lose_power(&mut self, targets: &[String]) -> Result<Effect> {
         let mut canaries = Vec::new();
-        for name in &targets {
+        for name in targets {
             canaries.push(self.bed.disk(name)?.set_canaries()?);
         }
-        self.installed(&targets);
-        for name in &targets {
+        for name in targets {
             self.bed.disk(name)?.cut_power()?;
         }
-        for name in &targets {
+        for name in targets {
             self.bed.kill(name).await?;
         }
         self.hold().await?;
@@ -117,4 +156,13 @@ impl Fault<'_> {
             None => "went on".to_owned(),
         }
     }
+}
+
+/// The terms of the members that answer.
+async fn terms(probe: &Probe) -> BTreeMap<String, u64> {
+    let statuses = probe.statuses().await;
+    let told = statuses
+        .into_iter()
+        .filter_map(|(name, status)| Some((name, status?.term)));
+    told.collect()
 }

@@ -1,15 +1,15 @@
 //! Files of a stopped member are damaged: a torn tail, a zeroed sector, a flipped bit.
 //!
-//! Only ever one member, after the others were seen to have all that was committed, and no other fault until it is back or
-//! replaced: what Raft promises then still stands, however much the member lost. It must refuse its data, or be fed again, and
+//! Only ever one member, and no other fault until it is back or replaced. Either the others were seen to have all that was committed,
+//! or those who have the rest come back too: what Raft promises then still stands, however much the member lost. It must refuse its data, or be fed again, and
 //! never serve what is wrong, which the checkers see.
 
-use super::{Effect, Fault, Kind};
+use super::{Effect, Fault, HOLD_POLL, Kind};
 use crate::testbed::{Damage, Files, SECTOR, damage};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// A member that takes its damaged data does so within this.
 const TAKE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a damaged member is alone with those who lack what it lost: elections take less.
+const ALONE: Duration = Duration::from_secs(6);
 /// The longest tail that is cut off.
 const TAIL_MAX: u64 = 4096;
 
@@ -34,6 +36,69 @@ impl Fault<'_> {
         let shown = path.strip_prefix(&data).unwrap_or(&path).display();
         let took = self.watch_it_start(&name).await?;
         Ok(Effect::Seen(format!("{harm:?} in {shown}; {name} {took}")))
+    }
+
+    /// Entries that only a majority has, one of whom then loses them to a flipped bit, must not be taken for entries that never
+    /// were: alone with the minority that was down, that member may not lead, nor elect anybody.
+    pub(super) async fn flipped_entry(&mut self) -> Result<Effect> {
+        let mut others = self.others();
+        ensure!(
+            others.len() >= 2 && others.len().is_multiple_of(2),
+            "it takes an odd number of members, three or more"
+        );
+        others.shuffle(&mut self.rng);
+        let late = others.split_off(others.len() / 2);
+        let victim = others.pop().context("half of the others is somebody")?;
+        others.push(self.leader.clone());
+        for name in &late {
+            self.bed.kill(name).await?;
+        }
+        let data = self.bed.disk(&victim)?.data();
+        let before = self.newest_log(&data)?;
+        // The victim alone may end by itself.
+        self.installed(std::slice::from_ref(&victim));
+        self.hold().await?;
+        for name in others.iter().chain([&victim]) {
+            self.bed.kill(name).await?;
+        }
+        let (path, end) = self.newest_log(&data)?;
+        let begin = if path == before.0 { before.1 } else { 0 };
+        let early = begin + (end.saturating_sub(begin)) / 2;
+        let got = begin < early;
+        if got {
+            let at = self.rng.random_range(begin..early);
+            let bit = self.rng.random_range(0..8);
+            damage(&path, Damage::FlipBit { at, bit })?;
+        }
+        for name in late.iter().chain([&victim]) {
+            self.bed.start_member(name)?;
+        }
+        let until = Instant::now() + ALONE;
+        while Instant::now() < until {
+            tokio::time::sleep(HOLD_POLL).await;
+            self.look_after()?;
+        }
+        for name in &others {
+            self.bed.start_member(name)?;
+        }
+        let took = self.watch_it_start(&victim).await?;
+        Ok(if got {
+            let (late, shown) = (late.join(", "), end - begin);
+            Effect::Seen(format!(
+                "a bit of the {shown} bytes that {victim} logged without {late}; {victim} {took}"
+            ))
+        } else {
+            Effect::Unseen(format!("{victim} logged nothing meanwhile"))
+        })
+    }
+
+    /// The log that is written to, and how much of it is used.
+    fn newest_log(&self, data: &Path) -> Result<(PathBuf, u64)> {
+        let files = self.bed.target().files(data)?;
+        let path = files.logs.into_iter().rev().find(|path| used(path) > 0);
+        let path = path.context("the member has no log that holds anything")?;
+        let used = used(&path);
+        Ok((path, used))
     }
 
     /// Waits until the member is whole, or replaces it as an administrator would.

@@ -71,6 +71,7 @@ kinds! {
     PowerLoss, "power-loss", Disk, "the power of any member is lost: what was not synced is gone";
     PowerLossMajority, "power-loss-majority", Disk, "the power of a majority is lost at once";
     PowerLossAll, "power-loss-all", Disk, "the power of every member is lost at once";
+    PowerLossElection, "power-loss-election", Disk, "members that do not hear each other ask for votes, and then the power of all is lost";
     SyncError, "sync-error", Disk, "fsync and fdatasync of any member fail with EIO";
     SyncDelay, "sync-delay", Disk, "fsync and fdatasync of the leader take 50 to 400 ms longer";
     WriteError, "write-error", Disk, "writes of any member to its disk fail with EIO";
@@ -79,6 +80,7 @@ kinds! {
     TornLog, "torn-log", Disk, "the last bytes of a stopped member's log are cut off";
     ZeroedSector, "zeroed-sector", Disk, "512 bytes of a stopped member's files are zeroed";
     FlippedBit, "flipped-bit", Disk, "a bit of a stopped member's files is flipped";
+    FlippedEntry, "flipped-entry", Disk, "a bit of what one member's log got while a minority was down is flipped, and then only these run";
     ClockRate, "clock-rate", Clock, "the clocks of any member run at 0.7 to 1.5 times the rate";
     ClockJump, "clock-jump", Clock, "the wall clock of the leader jumps by up to a minute, there and back";
     MemberAdd, "member-add", Admin, "a member is added, and removed later";
@@ -87,6 +89,7 @@ kinds! {
     LeaderStorm, "leader-storm", Admin, "leadership is handed on several times a second";
     Compaction, "compaction", Admin, "all but the newest revisions are compacted, several times a second";
     Snapshot, "snapshot", Admin, "snapshots are read from every member, again and again";
+    Restore, "restore", Admin, "at the end everything is lost, and a new cluster is made of a snapshot that was saved while writes ran";
 }
 
 impl Group {
@@ -119,16 +122,24 @@ impl Kind {
 
     /// Whether a member may end by itself while it is in force: its store must stop rather than go on.
     pub fn may_end_members(self) -> bool {
+        self.damages_files()
+            || matches!(
+                self,
+                Kind::SyncError | Kind::WriteError | Kind::NoSpace | Kind::DiskFull
+            )
+    }
+
+    /// Whether files of a stopped member are damaged, so that it cannot be held to what they said.
+    pub fn damages_files(self) -> bool {
         matches!(
             self,
-            Kind::SyncError
-                | Kind::WriteError
-                | Kind::NoSpace
-                | Kind::DiskFull
-                | Kind::TornLog
-                | Kind::ZeroedSector
-                | Kind::FlippedBit
+            Kind::TornLog | Kind::ZeroedSector | Kind::FlippedBit | Kind::FlippedEntry
         )
+    }
+
+    /// Whether nothing comes after it: it is no fault among others, but the end of a run.
+    pub fn is_last(self) -> bool {
+        self == Kind::Restore
     }
 
     /// Whether it only makes links bad, so that it can be in force beside another fault.
@@ -142,8 +153,8 @@ impl Kind {
     /// Whether bad links may be in force beside it. Not beside another fault of the network, which they would end with; and not
     /// beside a damaged file, which must be the only thing that is wrong.
     pub fn bears_bad_links(self) -> bool {
-        let is_of_files = matches!(self, Kind::TornLog | Kind::ZeroedSector | Kind::FlippedBit);
-        self.group() != Group::Network && !is_of_files
+        let cuts_links = self.group() == Group::Network || self == Kind::PowerLossElection;
+        !cuts_links && !self.damages_files()
     }
 
     /// Whether members must be started with the filter that lets the harness answer their calls.

@@ -13,17 +13,20 @@ mod files;
 mod kind;
 mod network;
 mod process;
+mod restore;
 mod schedule;
 
 pub use kind::{Group, Kind};
+pub use restore::restore;
 pub use schedule::{Planned, combined, schedule};
 
 use crate::history::{Event, FaultPhase, Recorder};
 use crate::testbed::{Leader, Probe, Testbed};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,17 +52,17 @@ pub struct Nemesis<'a> {
 }
 
 impl Nemesis<'_> {
-    /// Installs faults until `until`; the last one is healed when this returns. An error is a fault of the harness, or members
-    /// that do not become whole again.
+    /// Installs faults until `until`; the last one is healed when this returns, with its number. An error is a fault of the
+    /// harness, or members that do not become whole again.
     pub async fn run(
         &mut self,
         planned: impl Iterator<Item = Planned>,
         until: Instant,
-    ) -> Result<()> {
+    ) -> Result<u32> {
         let mut number = 0;
         for planned in planned {
             if Instant::now() + planned.lasts > until {
-                return Ok(());
+                break;
             }
             number += 1;
             let kind = planned.kind.name();
@@ -80,7 +83,7 @@ impl Nemesis<'_> {
                 .min(until.saturating_duration_since(Instant::now()));
             tokio::time::sleep(rest).await;
         }
-        Ok(())
+        Ok(number)
     }
 
     /// One fault, and the bad links beside it, which have a number of their own. Returns the fault's targets.
@@ -225,11 +228,13 @@ impl Fault<'_> {
                 self.power_loss(majority).await
             }
             Kind::PowerLossAll => self.power_loss(self.bed.names()).await,
+            Kind::PowerLossElection => self.power_loss_in_election().await,
             Kind::SyncError | Kind::SyncDelay | Kind::WriteError | Kind::NoSpace => {
                 self.calls().await
             }
             Kind::DiskFull => self.disk_full().await,
             Kind::TornLog | Kind::ZeroedSector | Kind::FlippedBit => self.damaged_file().await,
+            Kind::FlippedEntry => self.flipped_entry().await,
             Kind::ClockRate => self.clock_rate().await,
             Kind::ClockJump => self.clock_jump().await,
             Kind::MemberAdd => self.member_add().await,
@@ -238,6 +243,7 @@ impl Fault<'_> {
             Kind::LeaderStorm => self.leader_storm().await,
             Kind::Compaction => self.compaction().await,
             Kind::Snapshot => self.snapshot().await,
+            Kind::Restore => bail!("it can only be the end of a run"),
         }
     }
 
@@ -335,11 +341,24 @@ impl Fault<'_> {
     }
 }
 
-/// Records who leads, whenever that changes, until `stop`.
+/// Records who leads and which terms the members tell, whenever that changes, until `stop`.
 pub async fn watch_leader(probe: Probe, recorder: Arc<Recorder>, stop: CancellationToken) {
     let mut known: Option<Option<Leader>> = None;
+    let mut terms: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     loop {
-        let leader = probe.leader().await;
+        let statuses = probe.statuses().await;
+        for (name, status) in &statuses {
+            let Some(status) = status else { continue };
+            let told = (status.id, status.term);
+            if terms.insert(name.clone(), told) != Some(told) {
+                recorder.add(Event::Term {
+                    name: name.clone(),
+                    member: status.id,
+                    term: status.term,
+                });
+            }
+        }
+        let leader = Leader::of(&statuses);
         if known.as_ref() != Some(&leader) {
             recorder.add(Event::Leader {
                 name: leader.as_ref().map(|leader| leader.name.clone()),

@@ -5,6 +5,7 @@ mod bank;
 mod layout;
 mod locks;
 pub mod register;
+mod restores;
 mod sets;
 mod transactions;
 mod watches;
@@ -170,10 +171,48 @@ pub const CASES: &[Case] = &[
         Class::NotAPrefix,
         locks::torn_prefix,
     ),
+    right("restores and terms", restores::right),
+    planted(
+        "restored without a put",
+        RESTORE,
+        Class::LostWrite,
+        restores::lost,
+    ),
+    planted(
+        "restored with a later put",
+        RESTORE,
+        Class::RestoredWrongly,
+        restores::later,
+    ),
+    planted(
+        "restored with another digest",
+        RESTORE,
+        Class::RestoredWrongly,
+        restores::other_digest,
+    ),
+    planted(
+        "watcher not told of a restore",
+        RESTORE,
+        Class::WatchBlind,
+        restores::blind,
+    ),
+    planted(
+        "revisions given again",
+        &["revisions"],
+        Class::RevisionWentBack,
+        restores::revisions_again,
+    ),
+    planted(
+        "vote forgotten",
+        &["terms"],
+        Class::TermWentBack,
+        restores::forgotten_vote,
+    ),
 ];
 
 const TXN: &[&str] = &["transactions"];
 const WATCH: &[&str] = &["watch"];
+const RESTORE: &[&str] = &["restore"];
 
 const fn right(name: &'static str, make: fn(u64) -> Option<Vec<Record>>) -> Case {
     Case {

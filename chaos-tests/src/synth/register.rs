@@ -403,7 +403,9 @@ fn id_of(event: &Event) -> Option<u64> {
         | Event::Ok { id, .. }
         | Event::Fail { id, .. }
         | Event::Info { id, .. } => Some(*id),
-        Event::Watch { .. } | Event::Fault { .. } | Event::Leader { .. } => None,
+        Event::Watch { .. } | Event::Fault { .. } | Event::Leader { .. } | Event::Term { .. } => {
+            None
+        }
     }
 }
 

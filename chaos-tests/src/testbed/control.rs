@@ -2,19 +2,25 @@
 
 use super::probe::Probe;
 use super::target::{
-    Endpoint, Files, Launch, Member, Start, Target, TlsMaterial, files_ending, once_possible,
+    Endpoint, Files, Launch, Member, Saved, Start, Target, TlsMaterial, files_ending, once_possible,
 };
 use crate::cluster::Binaries;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use client::Config;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Saving and restoring a test's data takes no longer.
+const TOLD_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Masters.
 pub struct Control {
     binaries: Binaries,
     /// Where the join token is kept for masters to come.
     token: PathBuf,
+    /// Where the administrator's kubeconfig is kept.
+    kubeconfig: PathBuf,
     tls: Option<TlsMaterial>,
 }
 
@@ -24,8 +30,39 @@ impl Control {
         Control {
             binaries,
             token: folder.join("join-token"),
+            kubeconfig: folder.join("admin.kubeconfig"),
             tls: None,
         }
+    }
+}
+
+impl Control {
+    /// A file with what seals the keys of saved states.
+    fn passphrase(&self) -> Result<String> {
+        let path = self.token.with_file_name("passphrase");
+        std::fs::write(&path, "of a cluster that will be lost").context("cannot write a file")?;
+        Ok(path.display().to_string())
+    }
+
+    /// What one of the programs prints.
+    async fn told(&self, program: &str, args: &[&str]) -> Result<String> {
+        let run = tokio::process::Command::new(self.binaries.path(program))
+            .args(args)
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let ended = tokio::time::timeout(TOLD_DEADLINE, run)
+            .await
+            .with_context(|| format!("{program} did not end within {TOLD_DEADLINE:?}"))?
+            .with_context(|| format!("{program} cannot be run; is it built?"))?;
+        let said = String::from_utf8_lossy(&ended.stderr);
+        ensure!(
+            ended.status.success(),
+            "{program} {} failed: {}",
+            args.join(" "),
+            said.trim()
+        );
+        Ok(String::from_utf8_lossy(&ended.stdout).into_owned())
     }
 }
 
@@ -50,6 +87,7 @@ impl Target for Control {
             return Ok(false);
         }
         std::fs::write(&self.token, token).context("cannot keep the join token")?;
+        std::fs::copy(&kubeconfig, &self.kubeconfig).context("cannot keep the kubeconfig")?;
         let config = Config::load(Some(&kubeconfig), None)?;
         let identity = config
             .identity
@@ -112,6 +150,61 @@ impl Target for Control {
 
     fn clock_problem(&self) -> Option<String> {
         None
+    }
+
+    fn restore_problem(&self) -> Option<String> {
+        None
+    }
+
+    async fn save(&self, to: &Path) -> Result<Saved> {
+        let (archive, sealed) = (to.display().to_string(), self.passphrase()?);
+        let kubeconfig = self.kubeconfig.display().to_string();
+        self.told(
+            "ctl",
+            &[
+                "--kubeconfig",
+                &kubeconfig,
+                "snapshot",
+                "save",
+                &archive,
+                "--passphrase-file",
+                &sealed,
+            ],
+        )
+        .await?;
+        let status = self
+            .told("ctl", &["snapshot", "status", &archive, "-o", "json"])
+            .await?;
+        let status: serde_json::Value =
+            serde_json::from_str(&status).context("ctl snapshot status prints JSON")?;
+        let revision = status["revision"].as_u64();
+        Ok(Saved {
+            revision: revision.with_context(|| format!("no revision in {status}"))?,
+            bytes: std::fs::metadata(to).map_or(0, |file| file.len()),
+        })
+    }
+
+    async fn restore(&self, from: &Path, first: &Member) -> Result<()> {
+        let (archive, sealed) = (from.display().to_string(), self.passphrase()?);
+        let (data, address) = (first.data.display().to_string(), first.address.to_string());
+        self.told(
+            "ctl",
+            &[
+                "snapshot",
+                "restore",
+                &archive,
+                "--data-dir",
+                &data,
+                "--name",
+                &first.name,
+                "--address",
+                &address,
+                "--passphrase-file",
+                &sealed,
+            ],
+        )
+        .await?;
+        Ok(())
     }
 
     /// A master joins by itself.

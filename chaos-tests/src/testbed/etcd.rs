@@ -1,9 +1,11 @@
 //! Any etcd of version 3.4 or later, as its packages start it, without TLS.
 
 use super::probe::Probe;
-use super::target::{Endpoint, Files, Launch, Member, Start, Target, files_ending, once_possible};
+use super::target::{
+    Endpoint, Files, Launch, Member, Saved, Start, Target, files_ending, once_possible,
+};
 use crate::cluster::run_with_input;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
 use std::path::{Path, PathBuf};
 
@@ -113,6 +115,19 @@ impl Target for Etcd {
         once_possible(|| probe.member_add(&url))
             .await
             .with_context(|| format!("{} is not let in", member.name))
+    }
+
+    fn restore_problem(&self) -> Option<String> {
+        let text = "etcd restores every member by itself and goes on from the saved revision: it hands revisions out again";
+        Some(text.to_owned())
+    }
+
+    async fn save(&self, _: &Path) -> Result<Saved> {
+        bail!("the harness restores no etcd")
+    }
+
+    async fn restore(&self, _: &Path, _: &Member) -> Result<()> {
+        bail!("the harness restores no etcd")
     }
 
     async fn expel(&self, probe: &Probe, member: &Member) -> Result<()> {

@@ -26,17 +26,17 @@ pub use choice::Choice;
 pub use disk::{Canaries, Damage, Disk, PowerLoss, SECTOR, damage};
 pub use etcd::PROGRAM as ETCD;
 pub use probe::{Known, Leader, Probe, Status, connect};
-pub use target::{Endpoint, Files, Launch, Member, Start, Target, TlsMaterial};
+pub use target::{Endpoint, Files, Launch, Member, Saved, Start, Target, TlsMaterial};
 
-use crate::cluster::{Process, last_line};
+use crate::cluster::Process;
 use crate::faketime::{self, Clock};
 use crate::injector::Injector;
+use crate::machines::{self, Machines};
 use crate::tunswitch::Network;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
-use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Removes what harnesses that are no more left on the machine: namespaces, mounts, folders. Every testbed begins with it.
@@ -51,8 +51,6 @@ const POLL: Duration = Duration::from_millis(50);
 /// that would hang, also on a machine that others use.
 pub const WHOLE_DEADLINE: Duration = Duration::from_secs(120);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
-/// How much of a log's last line is told.
-const SAID_MAX: usize = 240;
 /// The address of m1 ends in this plus one.
 const FIRST_PLACE: u8 = 10;
 
@@ -112,16 +110,25 @@ impl Drop for Machine {
     }
 }
 
+impl machines::Machine for Machine {
+    fn process(&mut self) -> &mut Option<Process> {
+        &mut self.process
+    }
+
+    fn running(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+}
+
 /// The members and all that they stand on.
 pub struct Testbed {
     // Fields drop in this order: processes and their disks, then their network, then the folder.
-    machines: BTreeMap<String, Machine>,
+    machines: Machines<Machine>,
     network: Network,
     target: Box<dyn Target>,
     with_injector: bool,
     with_clock: bool,
     is_begun: bool,
-    logs: PathBuf,
     folder: tempfile::TempDir,
 }
 
@@ -134,18 +141,15 @@ impl Testbed {
             .tempdir()
             .context("no temporary folder can be made")?;
         let logs = options.logs.unwrap_or_else(|| folder.path().join("logs"));
-        std::fs::create_dir_all(&logs)
-            .with_context(|| format!("cannot make {}", logs.display()))?;
         let target = options.choice.target(folder.path())?;
         let with_clock = options.with_clock && target.clock_problem().is_none();
         let mut bed = Testbed {
-            machines: BTreeMap::new(),
+            machines: Machines::new(logs)?,
             network: Network::create(options.seed)?,
             target,
             with_injector: options.with_injector,
             with_clock,
             is_begun: false,
-            logs,
             folder,
         };
         for number in 1..=options.members {
@@ -171,7 +175,7 @@ impl Testbed {
 
     async fn wait_for_first(&mut self, first: &str) -> Result<()> {
         let until = Instant::now() + WHOLE_DEADLINE;
-        let member = self.machine(first)?.member.clone();
+        let member = self.machines.of(first)?.member.clone();
         while !self.target.is_ready(&member)? {
             self.fail_where_ended()?;
             ensure!(
@@ -224,10 +228,7 @@ impl Testbed {
         let members: Vec<Member> = self.members();
         let (is_begun, namespace, log) =
             (self.is_begun, self.network.namespace(name), self.log(name));
-        let machine = self
-            .machines
-            .get_mut(name)
-            .with_context(|| format!("there is no member {name}"))?;
+        let machine = self.machines.of_mut(name)?;
         ensure!(machine.process.is_none(), "{name} runs already");
         let start = match (machine.was_started, is_begun) {
             (true, _) => Start::Again,
@@ -253,10 +254,8 @@ impl Testbed {
 
     /// SIGKILL, and waits until it is gone.
     pub async fn kill(&mut self, name: &str) -> Result<()> {
-        let machine = self.machine_mut(name)?;
-        machine.is_paused = false;
-        let process = machine.process.take();
-        let process = process.with_context(|| format!("{name} does not run"))?;
+        self.machines.of_mut(name)?.is_paused = false;
+        let process = self.machines.take(name)?;
         let pid = process.first_pid();
         process.kill().await?;
         pid.into_iter().for_each(faketime::forget);
@@ -265,8 +264,7 @@ impl Testbed {
 
     /// SIGTERM, and waits for an orderly end: success, or the signal itself, which some programs raise again at their end.
     pub async fn stop(&mut self, name: &str) -> Result<()> {
-        let process = self.machine_mut(name)?.process.take();
-        let process = process.with_context(|| format!("{name} does not run"))?;
+        let process = self.machines.take(name)?;
         let status = process.end(STOP_DEADLINE).await?;
         let is_orderly = status.success() || status.signal() == Some(Signal::SIGTERM as i32);
         ensure!(is_orderly, "{name} did not stop well: {status}");
@@ -275,15 +273,15 @@ impl Testbed {
 
     /// SIGSTOP.
     pub fn pause(&mut self, name: &str) -> Result<()> {
-        self.running(name)?.signal(Signal::SIGSTOP)?;
-        self.machine_mut(name)?.is_paused = true;
+        self.machines.running(name)?.signal(Signal::SIGSTOP)?;
+        self.machines.of_mut(name)?.is_paused = true;
         Ok(())
     }
 
     /// SIGCONT.
     pub fn resume(&mut self, name: &str) -> Result<()> {
-        self.running(name)?.signal(Signal::SIGCONT)?;
-        self.machine_mut(name)?.is_paused = false;
+        self.machines.running(name)?.signal(Signal::SIGCONT)?;
+        self.machines.of_mut(name)?.is_paused = false;
         Ok(())
     }
 
@@ -292,17 +290,17 @@ impl Testbed {
     pub async fn restore(&mut self) -> Result<()> {
         self.network.heal();
         for name in self.names() {
-            if self.machine(&name)?.is_paused {
+            if self.machines.of(&name)?.is_paused {
                 self.resume(&name)?;
             }
             self.restore_clock(&name).await?;
-            let machine = self.machine_mut(&name)?;
+            let machine = self.machines.of_mut(&name)?;
             if let Some(injector) = &machine.injector {
                 injector.heal();
             }
             machine.disk.drain()?;
             if !self.is_running(&name) {
-                self.machine_mut(&name)?.drop_process();
+                self.machines.of_mut(&name)?.drop_process();
                 self.start_member(&name)?;
             }
         }
@@ -312,14 +310,15 @@ impl Testbed {
     /// A wrong rate ends with the process only, and the library leaves memory behind for one that was killed.
     async fn restore_clock(&mut self, name: &str) -> Result<()> {
         let has_rate = self
-            .machine(name)?
+            .machines
+            .of(name)?
             .clock
             .as_ref()
             .is_some_and(Clock::has_rate);
         if has_rate && self.is_running(name) {
             self.kill(name).await?;
         }
-        match &mut self.machine_mut(name)?.clock {
+        match &mut self.machines.of_mut(name)?.clock {
             Some(clock) => clock.reset(),
             None => Ok(()),
         }
@@ -327,26 +326,60 @@ impl Testbed {
 
     /// Tells the others that a member is no more, and ends it.
     pub async fn expel(&mut self, name: &str) -> Result<()> {
-        let member = self.machine(name)?.member.clone();
+        let member = self.machines.of(name)?.member.clone();
         let probe = self.probe_without(name)?;
         self.target.expel(&probe, &member).await?;
         if self.is_running(name) {
             self.kill(name).await?;
         }
-        self.machine_mut(name)?.process = None;
+        self.machines.of_mut(name)?.process = None;
         Ok(())
     }
 
     /// Starts a member that was expelled, with an empty disk, as a new one of the same name.
     pub async fn rejoin(&mut self, name: &str) -> Result<()> {
         let probe = self.probe_without(name)?;
-        let machine = self.machine_mut(name)?;
+        let machine = self.machines.of_mut(name)?;
         ensure!(machine.process.is_none(), "{name} runs; stop it first");
         machine.disk.wipe()?;
         machine.was_started = false;
         let member = machine.member.clone();
         self.target.admit(&probe, &member).await?;
         self.start_member(name)
+    }
+
+    /// Kills every member and destroys what all of them had.
+    pub async fn lose_everything(&mut self) -> Result<()> {
+        for name in self.names() {
+            if self.is_running(&name) {
+                self.kill(&name).await?;
+            }
+            let machine = self.machines.of_mut(&name)?;
+            machine.drop_process();
+            machine.disk.wipe()?;
+            machine.was_started = false;
+        }
+        Ok(())
+    }
+
+    /// Makes a new cluster of what was saved, after everything was lost: the first member of the state, the others as they join it.
+    pub async fn restore_from(&mut self, saved: &Path) -> Result<()> {
+        let names = self.names();
+        let (first, others) = names.split_first().context("a testbed has members")?;
+        let member = self.machines.of(first)?.member.clone();
+        self.target.restore(saved, &member).await?;
+        self.machines.of_mut(first)?.was_started = true;
+        self.start_member(first)?;
+        self.wait_for_first(first).await?;
+        for name in others {
+            self.start_member(name)?;
+        }
+        self.wait_until_whole().await
+    }
+
+    /// A place for files of the harness that goes with the testbed.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Adds a member: its place, its admission, its process.
@@ -356,7 +389,7 @@ impl Testbed {
             .context("there is room for a member")?;
         let probe = self.probe()?;
         let name = self.add_machine(number)?;
-        let member = self.machine(&name)?.member.clone();
+        let member = self.machines.of(&name)?.member.clone();
         let admitted = self.target.admit(&probe, &member).await;
         let started = match admitted {
             Ok(()) => self.start_member(&name),
@@ -397,7 +430,7 @@ impl Testbed {
             if Instant::now() > until {
                 bail!(
                     "the members did not become whole within {WHOLE_DEADLINE:?}: {problem:#}; logs: {}",
-                    self.logs.display()
+                    self.machines.logs().display()
                 );
             }
             tokio::time::sleep(POLL).await;
@@ -515,12 +548,12 @@ impl Testbed {
 
     /// A member's disk.
     pub fn disk(&mut self, name: &str) -> Result<&mut Disk> {
-        Ok(&mut self.machine_mut(name)?.disk)
+        Ok(&mut self.machines.of_mut(name)?.disk)
     }
 
     /// What answers a member's system calls.
     pub fn injector(&self, name: &str) -> Result<&Injector> {
-        self.machine(name)?.injector.as_ref().context(
+        self.machines.of(name)?.injector.as_ref().context(
             "the members were started without the filter that lets the harness answer system calls",
         )
     }
@@ -530,68 +563,36 @@ impl Testbed {
         if let Some(problem) = self.target.clock_problem() {
             bail!(problem);
         }
-        let clock = self.machine_mut(name)?.clock.as_mut();
+        let clock = self.machines.of_mut(name)?.clock.as_mut();
         clock.context("the members were started without libfaketime")
     }
 
     /// A member's process id.
     pub fn pid(&self, name: &str) -> Result<u32> {
-        self.running(name)?
-            .pid()
-            .with_context(|| format!("{name} is over"))
+        self.machines.pid(name)
     }
 
     /// Whether a member's process was started and did not end.
     pub fn is_running(&mut self, name: &str) -> bool {
-        self.machine_mut(name)
-            .ok()
-            .and_then(|machine| machine.process.as_mut())
-            .is_some_and(|process| process.ended().is_none())
+        self.machines.is_running(name)
     }
 
     /// A member's log.
     pub fn log(&self, name: &str) -> PathBuf {
-        self.logs.join(format!("{name}.log"))
+        self.machines.log(name)
     }
 
     /// The members whose process ended by itself, and how.
     pub fn ended(&mut self) -> Vec<(String, String)> {
-        let logs = self.logs.clone();
-        let mut ended = Vec::new();
-        for (name, machine) in &mut self.machines {
-            if let Some(status) = machine.process.as_mut().and_then(Process::ended) {
-                let said = last_line(&logs.join(format!("{name}.log")));
-                let said: String = said.chars().take(SAID_MAX).collect();
-                ended.push((name.clone(), format!("{status}: {said}")));
-            }
-        }
-        ended
+        let ended = self.machines.ended().into_iter().map(|(name, status)| {
+            let said = self.machines.last_said(&name);
+            (name, format!("{status}: {said}"))
+        });
+        ended.collect()
     }
 
     /// An error that names a process that ended by itself, with the end of its log.
     pub fn fail_where_ended(&mut self) -> Result<()> {
-        match self.ended().first() {
-            Some((name, how)) => bail!("{name} ended by itself ({how})"),
-            None => Ok(()),
-        }
-    }
-
-    fn machine(&self, name: &str) -> Result<&Machine> {
-        self.machines
-            .get(name)
-            .with_context(|| format!("there is no member {name}"))
-    }
-
-    fn machine_mut(&mut self, name: &str) -> Result<&mut Machine> {
-        self.machines
-            .get_mut(name)
-            .with_context(|| format!("there is no member {name}"))
-    }
-
-    fn running(&self, name: &str) -> Result<&Process> {
-        self.machine(name)?
-            .process
-            .as_ref()
-            .with_context(|| format!("{name} does not run"))
+        self.machines.fail_where_ended()
     }
 }

@@ -65,6 +65,21 @@ pub struct Known {
     pub is_learner: bool,
 }
 
+impl Leader {
+    /// The one of the highest term that any member tells, and that says so itself.
+    pub fn of(statuses: &[(String, Option<Status>)]) -> Option<Leader> {
+        let (name, status) = statuses
+            .iter()
+            .filter_map(|(name, status)| Some((name, status.as_ref()?)))
+            .filter(|(_, status)| status.leader != 0 && status.leader == status.id)
+            .max_by_key(|(_, status)| status.term)?;
+        Some(Leader {
+            name: name.clone(),
+            term: status.term,
+        })
+    }
+}
+
 impl Probe {
     /// Connects to members when they are asked.
     pub fn new(endpoints: &[Endpoint]) -> Result<Self> {
@@ -101,18 +116,9 @@ impl Probe {
         .await
     }
 
-    /// The leader, when one is known: the one of the highest term that any member tells, and that says so itself.
+    /// The leader, when one is known.
     pub async fn leader(&self) -> Option<Leader> {
-        let statuses = self.statuses().await;
-        let (name, status) = statuses
-            .iter()
-            .filter_map(|(name, status)| Some((name, status.as_ref()?)))
-            .filter(|(_, status)| status.leader != 0 && status.leader == status.id)
-            .max_by_key(|(_, status)| status.term)?;
-        Some(Leader {
-            name: name.clone(),
-            term: status.term,
-        })
+        Leader::of(&self.statuses().await)
     }
 
     /// Whether a member answers a linearizable read.

@@ -69,6 +69,15 @@ pub struct Endpoint {
     pub tls: Option<TlsMaterial>,
 }
 
+/// A state that was saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// The revision of the state.
+    pub revision: u64,
+    /// How large it is.
+    pub bytes: u64,
+}
+
 /// Files of a stopped member, for damage; oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
@@ -110,6 +119,15 @@ pub trait Target: Send + Sync {
 
     /// Tells the others that a member is no more. It need not run.
     async fn expel(&self, probe: &Probe, member: &Member) -> Result<()>;
+
+    /// Why the whole cluster cannot be restored from a snapshot by the harness, if it cannot.
+    fn restore_problem(&self) -> Option<String>;
+
+    /// Saves the state of members that serve, as an administrator does.
+    async fn save(&self, to: &Path) -> Result<Saved>;
+
+    /// Makes a new cluster of what was saved: fills the empty data folder of its first member.
+    async fn restore(&self, from: &Path, first: &Member) -> Result<()>;
 }
 
 /// The files below a folder whose name ends in one of `endings`, oldest name first.

@@ -6,6 +6,7 @@ use rpc::etcd::etcdserverpb as pb;
 use rpc::etcd::mvccpb::KeyValue;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio_stream::StreamExt;
 use tonic::Status;
 
@@ -70,6 +71,14 @@ impl Client {
             }
             Request::Hash { revision } => self.hash(*revision).await,
             Request::Snapshot => self.snapshot().await,
+            Request::Keep { key, value } => self.write(&kept_key(*key), *value).await,
+            Request::Kept => self.kept().await,
+            Request::Save => Err(Refused::surely(
+                "harness",
+                "a state is saved by an administrator, not by a client",
+            )),
+            Request::Digest { at } => self.digest(*at).await,
+            Request::Follow { from } => self.follow(*from).await,
         }
     }
 
@@ -413,7 +422,76 @@ impl Client {
     }
 }
 
+impl Client {
+    async fn kept(&mut self) -> Answer {
+        let found = self.range(self.all(KEPT)).await?;
+        let kept = found.kvs.iter().map(|kv| {
+            let name = &kv.key[kv.key.len().min(self.prefix.len() + KEPT.len())..];
+            Ok((number(name)?, number(&kv.value)?, kv.mod_revision as u64))
+        });
+        let kept = kept.collect::<Result<_, Refused>>()?;
+        Ok(at(found.header, Told::Kept { kept }))
+    }
+
+    /// Keys with a lease are left out: they go by themselves.
+    async fn digest(&mut self, revision: Option<u64>) -> Answer {
+        let request = pb::RangeRequest {
+            revision: revision.unwrap_or(0) as i64,
+            ..self.all("")
+        };
+        let found = self.range(request).await?;
+        let (mut sum, mut keys) = (Sha256::new(), 0);
+        for kv in found.kvs.iter().filter(|kv| kv.lease == 0) {
+            keys += 1;
+            for part in [&kv.key, &kv.value] {
+                sum.update((part.len() as u64).to_be_bytes());
+                sum.update(part);
+            }
+            for part in [kv.create_revision, kv.mod_revision, kv.version] {
+                sum.update(part.to_be_bytes());
+            }
+        }
+        let sum = sum.finalize();
+        let first = sum.first_chunk().expect("a SHA-256 is longer");
+        let digest = u64::from_be_bytes(*first);
+        Ok(at(found.header, Told::Digest { digest, keys }))
+    }
+
+    /// What a watch of everything from a revision on is told first: that this revision is no more, or nothing of the kind.
+    async fn follow(&mut self, from: u64) -> Answer {
+        let all = self.all("");
+        let create = pb::WatchCreateRequest {
+            key: all.key,
+            range_end: all.range_end,
+            start_revision: from as i64,
+            ..pb::WatchCreateRequest::default()
+        };
+        let create = pb::WatchRequest {
+            request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
+        };
+        // The stream of requests stays open, or the watch would end with it.
+        let requests = tokio_stream::once(create).chain(tokio_stream::pending());
+        let mut answers = self.watch.watch(requests).await?.into_inner();
+        let until = tokio::time::Instant::now() + FOLLOWED_FOR;
+        while let Ok(answer) = tokio::time::timeout_at(until, answers.next()).await {
+            let answer = answer.unwrap_or_else(|| Err(Status::unknown("the stream ended")))?;
+            if answer.compact_revision > 0 {
+                let revision = answer.compact_revision as u64;
+                return Ok(at(answer.header, Told::Compacted { revision }));
+            }
+        }
+        Ok(Reply {
+            revision: None,
+            told: Told::Done,
+        })
+    }
+}
+
 const CHECKSUM_BYTES: usize = 32;
+/// A watch whose beginning is gone says so at once.
+const FOLLOWED_FOR: Duration = Duration::from_secs(3);
+/// Before the keys that are to be kept.
+const KEPT: &str = "kept/";
 
 fn op(request: pb::request_op::Request) -> pb::RequestOp {
     pb::RequestOp {
@@ -435,6 +513,10 @@ fn element_key(set: &str, element: u64) -> String {
 /// The key of an account.
 pub fn account_key(number: u32) -> String {
     format!("bank/{number:04}")
+}
+
+fn kept_key(key: u64) -> String {
+    format!("{KEPT}{key:06}")
 }
 
 fn lease_key(lease: u64) -> String {

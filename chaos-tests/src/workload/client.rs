@@ -48,7 +48,9 @@ impl Client {
     /// One request, sent once.
     pub async fn ask(&mut self, request: &Request) -> Outcome {
         let deadline = match request {
-            Request::Snapshot => SNAPSHOT_DEADLINE,
+            Request::Snapshot | Request::Digest { .. } | Request::Follow { .. } => {
+                SNAPSHOT_DEADLINE
+            }
             _ => DEADLINE,
         };
         let is_write = request.is_write();

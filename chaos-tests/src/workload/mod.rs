@@ -7,6 +7,7 @@ mod admin;
 mod ask;
 mod bank;
 mod client;
+mod keep;
 mod lease;
 mod lock;
 mod process;
@@ -14,6 +15,8 @@ mod register;
 mod set;
 mod txn;
 mod watch;
+
+pub use keep::Keepers;
 
 use crate::history::Recorder;
 use crate::testbed::Endpoint;

@@ -1,5 +1,8 @@
 //! Watches: writers change a few keys in small transactions; watchers, each with what it wants, tell what comes. Watches are
 //! opened now and in the past, asked for progress, closed at any time, and taken up again at any member.
+//!
+//! Now and then all writers are silent, for so long that every watch is told how far it is; what comes next is a change of a key
+//! that is not changed otherwise. A promise that reaches further than it may is broken by that.
 
 use super::ask::{after_prefix, number as parsed};
 use super::client::Client;
@@ -19,12 +22,23 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-const WRITERS: u64 = 4;
-const WATCHERS: u64 = 8;
+/// Writers at least; more where the rate asks for it.
+const WRITERS_MIN: u64 = 4;
+const WRITERS_MAX: u64 = 32;
+const WRITES_PER_WRITER: f64 = 100.0;
+const WATCHERS: u64 = 9;
 const KEYS: u32 = 6;
 const CHANGES_MAX: usize = 3;
 /// Of the watchers, those of everything that are closed only when their connection breaks.
 const LASTING: u64 = 3;
+/// One more that lasts, and watches nothing but the key that changes only after a silence.
+const PATIENT: u64 = LASTING;
+/// The writers' silence: when it begins in each round, and how long it is. Ours tell progress every 5 seconds.
+const ROUND: Duration = Duration::from_secs(30);
+const SILENCE_BEGINS: Duration = Duration::from_secs(8);
+const SILENCE: Duration = Duration::from_millis(5600);
+/// The change after the silence comes before all others by this much.
+const HEAD_START: Duration = Duration::from_millis(400);
 /// How far in the past a watch begins, at most.
 const AGO_MAX: u64 = 200;
 const ASK_PROGRESS_EVERY: Duration = Duration::from_millis(700);
@@ -43,7 +57,7 @@ struct Common {
 }
 
 pub(super) async fn run(shared: Arc<Shared>, per_second: f64) -> Vec<String> {
-    let mut last = Process::new(&shared, number(Kind::Watch, 0, WRITERS), per_second);
+    let mut last = Process::new(&shared, number(Kind::Watch, 2, 0), per_second);
     let Some(begun) = revision_now(&mut last).await else {
         return vec!["no watch began: no member answered".to_owned()];
     };
@@ -58,17 +72,22 @@ pub(super) async fn run(shared: Arc<Shared>, per_second: f64) -> Vec<String> {
             tokio::spawn(watcher.run())
         })
         .collect();
-    together(WRITERS, |process| {
+    let writers = ((per_second / WRITES_PER_WRITER) as u64).clamp(WRITERS_MIN, WRITERS_MAX);
+    let began = Instant::now();
+    let breaker = Process::new(&shared, number(Kind::Watch, 2, 1), per_second);
+    let breaker = tokio::spawn(break_silence(breaker, began));
+    together(writers, |process| {
         let process = number(Kind::Watch, 0, process);
-        write(Process::new(&shared, process, per_second / WRITERS as f64))
+        let process = Process::new(&shared, process, per_second / writers as f64);
+        write(process, began)
     })
     .await;
+    breaker.await.expect("a process does not panic");
     let end = || Request::Change {
         changes: (0..KEYS)
-            .map(|key| Change {
-                key: name(key),
-                value: Some(shared.number()),
-            })
+            .map(name)
+            .chain([rare()])
+            .map(|key| put(&shared, key))
             .collect(),
     };
     let word = last.insist(end, super::LAST_WORD_DEADLINE).await;
@@ -110,15 +129,55 @@ fn name(key: u32) -> String {
     format!("watched/{key}")
 }
 
-async fn write(mut process: Process) {
+/// The key that changes only after a silence.
+fn rare() -> String {
+    "watched/rare".to_owned()
+}
+
+fn put(shared: &Shared, key: String) -> Change {
+    Change {
+        key,
+        value: Some(shared.number()),
+    }
+}
+
+/// How long the silence still is; None outside of one.
+fn silence(since: Duration) -> Option<Duration> {
+    let in_round = since.as_secs_f64() % ROUND.as_secs_f64();
+    let into = in_round - SILENCE_BEGINS.as_secs_f64();
+    let left = SILENCE.as_secs_f64() - into;
+    (into >= 0.0 && left > 0.0).then(|| Duration::from_secs_f64(left))
+}
+
+/// Changes the key that is left alone otherwise, as the first after each silence.
+async fn break_silence(mut process: Process, began: Instant) {
+    loop {
+        let pause = silence(began.elapsed());
+        if !process.rest(pause.unwrap_or(HEAD_START)).await {
+            return;
+        }
+        if pause.is_some() {
+            let changes = vec![put(&process.shared, rare())];
+            process.ask(Request::Change { changes }).await;
+        }
+    }
+}
+
+async fn write(mut process: Process, began: Instant) {
     while process.is_due().await {
+        if let Some(pause) = silence(began.elapsed())
+            && !process.rest(pause + HEAD_START).await
+        {
+            return;
+        }
         let mut changes: Vec<Change> = Vec::new();
         for _ in 0..process.rng.random_range(1..=CHANGES_MAX) {
             let key = name(process.rng.random_range(0..KEYS));
             if changes.iter().all(|change| change.key != key) {
-                let value = process.rng.random_bool(0.8);
-                let value = value.then(|| process.shared.number());
-                changes.push(Change { key, value });
+                changes.push(match process.rng.random_bool(0.8) {
+                    true => put(&process.shared, key),
+                    false => Change { key, value: None },
+                });
             }
         }
         process.ask(Request::Change { changes }).await;
@@ -131,6 +190,7 @@ struct Watcher {
     common: Arc<Common>,
     rng: StdRng,
     is_lasting: bool,
+    is_patient: bool,
     at: usize,
 }
 
@@ -150,7 +210,8 @@ impl Watcher {
             shared: shared.clone(),
             common: common.clone(),
             rng: StdRng::seed_from_u64(shared.seed ^ number(Kind::Watch, 1, watcher)),
-            is_lasting: watcher < LASTING,
+            is_lasting: watcher <= PATIENT,
+            is_patient: watcher == PATIENT,
             at: watcher as usize,
         }
     }
@@ -191,6 +252,7 @@ impl Watcher {
             no_delete: false,
             resumes: None,
         };
+        wanted.key = self.is_patient.then(rare);
         if self.is_lasting {
             wanted.from = self.common.begun + 1;
             if newest > self.common.begun + AGO_MAX {
