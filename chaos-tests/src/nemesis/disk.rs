@@ -1,9 +1,9 @@
 //! Power, failing and slow calls, full disks.
 
 use super::{Effect, Fault, Kind};
+use crate::history::Event;
 use crate::injector::{Calls, Effect as CallEffect};
-use crate::testbed::Probe;
-use crate::tunswitch::Quality;
+use crate::testbed::{Canaries, Probe, Status};
 use anyhow::{Result, ensure};
 use nix::errno::Errno;
 use rand::RngExt;
@@ -12,60 +12,80 @@ use std::time::{Duration, Instant};
 
 /// A disk with less room than this is full: no file of a store grows by less.
 const FULL: u64 = 64 << 10;
-/// Members that hear nobody ask for votes within this.
-const VOTES_DEADLINE: Duration = Duration::from_secs(10);
+/// What a sync takes longer while members vote.
+const SLOW_VOTE: Duration = Duration::from_millis(900);
+/// Members whose leader is dead ask for votes within this, also on such disks.
+const VOTES_DEADLINE: Duration = Duration::from_secs(15);
+const LOOK: Duration = Duration::from_millis(20);
 
 impl Fault<'_> {
     /// The power of all targets is lost at one moment; the processes, which would see errors afterwards, are killed.
     pub(super) async fn power_loss(&mut self, targets: Vec<String>) -> Result<Effect> {
+        let canaries = self.set_canaries(&targets)?;
         self.installed(&targets);
-        self.lose_power(&targets).await
+        self.lose_power(&canaries).await
     }
 
-    /// Members that hear nobody raise their terms, each with a vote for itself and no entry to follow it to the disk.
+    /// Syncs take so long that a vote which is told without one is surely not on the disk yet when the power goes, nor is the entry
+    /// that a new leader writes after it, whose sync would bring the vote along.
     pub(super) async fn power_loss_in_election(&mut self) -> Result<Effect> {
         let (names, probe) = (self.bed.names(), self.bed.probe()?);
+        let canaries = self.set_canaries(&names)?;
         let before = terms(&probe).await;
-        for (from, to) in super::network::directions(&names, |_, _| true) {
-            self.bed.network().set(&from, &to, Quality::cut())?;
+        for name in &names {
+            let delay = CallEffect::Delay(SLOW_VOTE);
+            self.bed.injector(name)?.set(Calls::Sync, delay);
         }
         self.installed(&names);
+        self.bed.kill(&self.leader.clone()).await?;
         let until = Instant::now() + VOTES_DEADLINE;
-        let raised = loop {
-            let now = terms(&probe).await;
-            let is_raised = |(name, term): &(&String, &u64)| before.get(*name) < Some(*term);
-            let raised = now.iter().filter(is_raised).count();
-            if raised == names.len() || Instant::now() > until {
-                break raised;
+        let voted = loop {
+            let voted = raised(&before, &probe).await;
+            if !voted.is_empty() || Instant::now() > until {
+                break voted;
             }
-            self.wait(50..100).await?;
+            tokio::time::sleep(LOOK).await;
         };
-        // Whoever records the terms has to see them too.
-        self.wait(400..800).await?;
-        let lost = self.lose_power(&names).await?;
+        for (name, status) in &voted {
+            self.recorder.add(Event::Term {
+                name: name.clone(),
+                member: status.id,
+                term: status.term,
+            });
+        }
+        let lost = self.lose_power(&canaries).await?;
         Ok(match lost {
-            Effect::Seen(text) if raised > 0 => {
-                Effect::Seen(format!("{raised} members raised their terms; {text}"))
+            Effect::Seen(_) if voted.is_empty() => {
+                Effect::Unseen("no member asked for votes".to_owned())
             }
-            Effect::Seen(_) => Effect::Unseen("no member asked for votes".to_owned()),
+            Effect::Seen(text) => {
+                let names: Vec<&str> = voted.iter().map(|(name, _)| name.as_str()).collect();
+                Effect::Seen(format!("{} had voted; {text}", names.join(", ")))
+            }
             unseen @ Effect::Unseen(_) => unseen,
         })
     }
 
-    async fn lose_power(&mut self, targets: &[String]) -> Result<Effect> {
-        let mut canaries = Vec::new();
-        for name in targets {
-            canaries.push(self.bed.disk(name)?.set_canaries()?);
-        }
-        for name in targets {
+    fn set_canaries(&mut self, targets: &[String]) -> Result<Vec<(String, Canaries)>> {
+        let canaries = targets.iter().map(|name| {
+            let canaries = self.bed.disk(name)?.set_canaries()?;
+            Ok((name.clone(), canaries))
+        });
+        canaries.collect()
+    }
+
+    async fn lose_power(&mut self, targets: &[(String, Canaries)]) -> Result<Effect> {
+        for (name, _) in targets {
             self.bed.disk(name)?.cut_power()?;
         }
-        for name in targets {
-            self.bed.kill(name).await?;
+        for (name, _) in targets {
+            if self.bed.is_running(name) {
+                self.bed.kill(name).await?;
+            }
         }
         self.hold().await?;
         let mut survived = Vec::new();
-        for (name, canaries) in targets.iter().zip(&canaries) {
+        for (name, canaries) in targets {
             let loss = self.bed.disk(name)?.power_on(canaries)?;
             ensure!(
                 loss.kept_synced,
@@ -165,4 +185,12 @@ async fn terms(probe: &Probe) -> BTreeMap<String, u64> {
         .into_iter()
         .filter_map(|(name, status)| Some((name, status?.term)));
     told.collect()
+}
+
+/// The members that tell a higher term than before.
+async fn raised(before: &BTreeMap<String, u64>, probe: &Probe) -> Vec<(String, Status)> {
+    let statuses = probe.statuses().await.into_iter();
+    let told = statuses.filter_map(|(name, status)| Some((name, status?)));
+    told.filter(|(name, status)| before.get(name) < Some(&status.term))
+        .collect()
 }

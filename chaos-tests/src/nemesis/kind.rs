@@ -71,7 +71,7 @@ kinds! {
     PowerLoss, "power-loss", Disk, "the power of any member is lost: what was not synced is gone";
     PowerLossMajority, "power-loss-majority", Disk, "the power of a majority is lost at once";
     PowerLossAll, "power-loss-all", Disk, "the power of every member is lost at once";
-    PowerLossElection, "power-loss-election", Disk, "members that do not hear each other ask for votes, and then the power of all is lost";
+    PowerLossElection, "power-loss-election", Disk, "the leader is killed, and the power of all is lost as soon as somebody has voted for another";
     SyncError, "sync-error", Disk, "fsync and fdatasync of any member fail with EIO";
     SyncDelay, "sync-delay", Disk, "fsync and fdatasync of the leader take 50 to 400 ms longer";
     WriteError, "write-error", Disk, "writes of any member to its disk fail with EIO";
@@ -153,15 +153,18 @@ impl Kind {
     /// Whether bad links may be in force beside it. Not beside another fault of the network, which they would end with; and not
     /// beside a damaged file, which must be the only thing that is wrong.
     pub fn bears_bad_links(self) -> bool {
-        let cuts_links = self.group() == Group::Network || self == Kind::PowerLossElection;
-        !cuts_links && !self.damages_files()
+        self.group() != Group::Network && !self.damages_files()
     }
 
     /// Whether members must be started with the filter that lets the harness answer their calls.
     pub fn needs_injector(self) -> bool {
         matches!(
             self,
-            Kind::SyncError | Kind::SyncDelay | Kind::WriteError | Kind::NoSpace
+            Kind::SyncError
+                | Kind::SyncDelay
+                | Kind::WriteError
+                | Kind::NoSpace
+                | Kind::PowerLossElection
         )
     }
 }

@@ -150,7 +150,7 @@ fn some_directions(names: &[String], leader: &str, rng: &mut StdRng) -> Vec<Dire
     all
 }
 
-pub(super) fn directions(
+fn directions(
     names: &[String],
     is_wanted: impl Fn(usize, usize) -> bool,
 ) -> Vec<Direction> {
