@@ -79,9 +79,7 @@ impl Fault<'_> {
             self.bed.disk(name)?.cut_power()?;
         }
         for (name, _) in targets {
-            if self.bed.is_running(name) {
-                self.bed.kill(name).await?;
-            }
+            self.bed.make_gone(name).await?;
         }
         self.hold().await?;
         let mut survived = Vec::new();

@@ -262,6 +262,14 @@ impl Testbed {
         Ok(())
     }
 
+    /// Makes sure that nothing of a member runs, whether it was killed before, ended by itself or lives.
+    pub async fn make_gone(&mut self, name: &str) -> Result<()> {
+        match self.machines.of(name)?.process {
+            Some(_) => self.kill(name).await,
+            None => Ok(()),
+        }
+    }
+
     /// SIGTERM, and waits for an orderly end: success, or the signal itself, which some programs raise again at their end.
     pub async fn stop(&mut self, name: &str) -> Result<()> {
         let process = self.machines.take(name)?;
@@ -351,11 +359,8 @@ impl Testbed {
     /// Kills every member and destroys what all of them had.
     pub async fn lose_everything(&mut self) -> Result<()> {
         for name in self.names() {
-            if self.is_running(&name) {
-                self.kill(&name).await?;
-            }
+            self.make_gone(&name).await?;
             let machine = self.machines.of_mut(&name)?;
-            machine.drop_process();
             machine.disk.wipe()?;
             machine.was_started = false;
         }
