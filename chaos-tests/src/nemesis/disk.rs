@@ -7,7 +7,6 @@ use crate::testbed::{Canaries, Probe, Status};
 use anyhow::{Result, ensure};
 use nix::errno::Errno;
 use rand::RngExt;
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// A disk with less room than this is full: no file of a store grows by less.
@@ -31,7 +30,7 @@ impl Fault<'_> {
     pub(super) async fn power_loss_in_election(&mut self) -> Result<Effect> {
         let (names, probe) = (self.bed.names(), self.bed.probe()?);
         let canaries = self.set_canaries(&names)?;
-        let before = terms(&probe).await;
+        let before = told(&probe).await;
         for name in &names {
             let delay = CallEffect::Delay(SLOW_VOTE);
             self.bed.injector(name)?.set(Calls::Sync, delay);
@@ -40,7 +39,15 @@ impl Fault<'_> {
         self.bed.kill(&self.leader.clone()).await?;
         let until = Instant::now() + VOTES_DEADLINE;
         let voted = loop {
-            let voted = raised(&before, &probe).await;
+            let told = told(&probe).await;
+            let voted = match self.bed.target().tells_votes() {
+                true => raised(&before, told),
+                // Who follows nobody asks for votes, or soon will.
+                false => told
+                    .into_iter()
+                    .filter(|(_, told)| told.leader == 0)
+                    .collect(),
+            };
             if !voted.is_empty() || Instant::now() > until {
                 break voted;
             }
@@ -60,7 +67,7 @@ impl Fault<'_> {
             }
             Effect::Seen(text) => {
                 let names: Vec<&str> = voted.iter().map(|(name, _)| name.as_str()).collect();
-                Effect::Seen(format!("{} had voted; {text}", names.join(", ")))
+                Effect::Seen(format!("{} voted; {text}", names.join(", ")))
             }
             unseen @ Effect::Unseen(_) => unseen,
         })
@@ -176,19 +183,19 @@ impl Fault<'_> {
     }
 }
 
-/// The terms of the members that answer.
-async fn terms(probe: &Probe) -> BTreeMap<String, u64> {
-    let statuses = probe.statuses().await;
-    let told = statuses
-        .into_iter()
-        .filter_map(|(name, status)| Some((name, status?.term)));
-    told.collect()
+/// What the members say that answer.
+async fn told(probe: &Probe) -> Vec<(String, Status)> {
+    let statuses = probe.statuses().await.into_iter();
+    statuses
+        .filter_map(|(name, status)| Some((name, status?)))
+        .collect()
 }
 
 /// The members that tell a higher term than before.
-async fn raised(before: &BTreeMap<String, u64>, probe: &Probe) -> Vec<(String, Status)> {
-    let statuses = probe.statuses().await.into_iter();
-    let told = statuses.filter_map(|(name, status)| Some((name, status?)));
-    told.filter(|(name, status)| before.get(name) < Some(&status.term))
-        .collect()
+fn raised(before: &[(String, Status)], told: Vec<(String, Status)>) -> Vec<(String, Status)> {
+    let is_raised = |(name, now): &(String, Status)| {
+        let before = before.iter().find(|(before, _)| before == name);
+        before.is_some_and(|(_, before)| before.term < now.term)
+    };
+    told.into_iter().filter(is_raised).collect()
 }

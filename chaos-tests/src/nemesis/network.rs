@@ -150,10 +150,7 @@ fn some_directions(names: &[String], leader: &str, rng: &mut StdRng) -> Vec<Dire
     all
 }
 
-fn directions(
-    names: &[String],
-    is_wanted: impl Fn(usize, usize) -> bool,
-) -> Vec<Direction> {
+fn directions(names: &[String], is_wanted: impl Fn(usize, usize) -> bool) -> Vec<Direction> {
     let mut wanted = Vec::new();
     for (i, from) in names.iter().enumerate() {
         for (j, to) in names.iter().enumerate() {

@@ -148,6 +148,10 @@ impl Target for Control {
         })
     }
 
+    fn tells_votes(&self) -> bool {
+        true
+    }
+
     fn clock_problem(&self) -> Option<String> {
         None
     }

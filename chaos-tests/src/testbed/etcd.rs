@@ -103,6 +103,10 @@ impl Target for Etcd {
         })
     }
 
+    fn tells_votes(&self) -> bool {
+        false
+    }
+
     fn clock_problem(&self) -> Option<String> {
         Some(format!(
             "{} is a Go program, which asks the kernel for the time without libc, so that libfaketime cannot reach it",

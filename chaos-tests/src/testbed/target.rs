@@ -111,6 +111,9 @@ pub trait Target: Send + Sync {
     /// The files of a stopped member.
     fn files(&self, data: &Path) -> Result<Files>;
 
+    /// Whether a member tells a term as soon as it has voted in it, not only when it has applied an entry of it.
+    fn tells_votes(&self) -> bool;
+
     /// Why this program's clock cannot be faked, if it cannot.
     fn clock_problem(&self) -> Option<String>;
 
