@@ -159,7 +159,14 @@ impl Asked<'_> {
 pub fn all(settings: &objects::cluster::ClusterSettings) -> Vec<Arc<dyn Controller>> {
     vec![
         Arc::new(crate::deployment::DeploymentController),
-        Arc::new(crate::replicaset::ReplicaSetController),
+        Arc::new(crate::replicaset::ReplicaSetController::of_sets()),
+        Arc::new(crate::replicaset::ReplicaSetController::of_replication_controllers()),
+        Arc::new(crate::statefulset::StatefulSetController),
+        Arc::new(crate::daemonset::DaemonSetController),
+        Arc::new(crate::job::JobController),
+        Arc::new(crate::cronjob::CronJobController),
+        Arc::new(crate::ttl::TtlController),
+        Arc::new(crate::disruption::DisruptionController),
         Arc::new(crate::endpointslice::EndpointSliceController),
         Arc::new(crate::namespace::NamespaceController),
         Arc::new(crate::serviceaccount::ServiceAccountController),

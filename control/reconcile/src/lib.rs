@@ -7,12 +7,18 @@
 //!
 //! Typed structs of k8s-openapi are read views; what is written is built as [`objects::Object`] or as a merge patch.
 
+pub mod children;
 pub mod conditions;
 pub mod controller;
+pub mod cronjob;
+pub mod daemonset;
 pub mod deployment;
+pub mod disruption;
 pub mod endpointslice;
 pub mod event;
 pub mod garbage;
+pub mod history;
+pub mod job;
 pub mod names;
 pub mod namespace;
 pub mod nodeipam;
@@ -23,7 +29,9 @@ pub mod podgc;
 pub mod pods;
 pub mod replicaset;
 pub mod serviceaccount;
+pub mod statefulset;
 pub mod status;
+pub mod ttl;
 pub mod view;
 
 pub use plan::{Action, EventType, ObjectReference, Plan, Precondition, Propagation, StatusUpdate};

@@ -10,13 +10,13 @@ use crate::owners::{self, Claim};
 use crate::plan::{Action, EventType, Plan, Precondition, StatusUpdate};
 use crate::status::StatusEdit;
 use crate::view::{self, Viewed, resources};
-use crate::{names, pods};
+use crate::{children, names, pods};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use objects::{
-    GroupResource, GroupVersionKind, LabelSelector, Object, ObjectError, ObjectKey, ObjectMeta,
-    Timestamp,
+    GroupResource, GroupVersionKind, LabelSelector, Object, ObjectError, ObjectKey, Timestamp,
 };
+use serde_json::{Value, json};
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,8 +29,10 @@ const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Everything that the decision may depend on, taken from one snapshot.
 pub struct Input {
-    /// The set.
+    /// The set; a replication controller is seen as one, see [`as_set`].
     pub set: Viewed<ReplicaSet>,
+    /// Its resource.
+    pub resource: GroupResource,
     /// The pods of its namespace. Those may be left out that neither name the set as an owner, nor match its selector, nor
     /// have a name that starts with the set's.
     pub pods: Vec<Arc<Pod>>,
@@ -127,37 +129,14 @@ fn create_missing(input: &Input, count: usize) -> Vec<Action> {
     let mut actions = Vec::new();
     for name in free.take(count.min(BURST_MAX)) {
         let message = format!("Created pod: {name}");
-        actions.push(Action::Create(new_pod(set, name)));
+        actions.push(Action::Create(children::pod(
+            &set.reference(),
+            set.spec("template"),
+            name,
+        )));
         actions.push(event(set, "SuccessfulCreate", message));
     }
     actions
-}
-
-/// The template's pod, under the set's ownership.
-fn new_pod(set: &Viewed<ReplicaSet>, name: String) -> Object {
-    let template = set.spec("template");
-    let part = |field| template.and_then(|template| template.get(field)).cloned();
-    let metadata: ObjectMeta = part("metadata")
-        .and_then(|metadata| serde_json::from_value(metadata).ok())
-        .unwrap_or_default();
-    let metadata = ObjectMeta {
-        name,
-        generate_name: format!("{}-", set.name()),
-        namespace: set.object.metadata.namespace.clone(),
-        labels: metadata.labels,
-        annotations: metadata.annotations,
-        finalizers: metadata.finalizers,
-        owner_references: vec![owners::controller_reference(&set.reference())],
-        ..ObjectMeta::default()
-    };
-    Object {
-        types: GroupVersionKind::new("", "v1", "Pod"),
-        metadata,
-        body: part("spec")
-            .map(|spec| ("spec".to_owned(), spec))
-            .into_iter()
-            .collect(),
-    }
 }
 
 fn delete_surplus(set: &Viewed<ReplicaSet>, active: &[&Pod], count: usize) -> Vec<Action> {
@@ -254,7 +233,7 @@ fn status(input: &Input, active: &[&Pod], now: Timestamp) -> Option<StatusUpdate
         None => conditions::remove(&mut all, "ReplicaFailure"),
     }
     edit.set_conditions(all);
-    edit.into_update(set, resources::replicasets())
+    edit.into_update(set, input.resource.clone())
 }
 
 /// When the next ready pod will have been ready for `minReadySeconds`.
@@ -269,42 +248,77 @@ fn next_available_at(
     due.filter(|at| *at > now).min()
 }
 
-/// Runs [`reconcile`] for every ReplicaSet.
-pub struct ReplicaSetController;
+/// A replication controller as a replica set: its selector is a plain map.
+pub fn as_set(mut object: Object) -> Result<Viewed<ReplicaSet>, ObjectError> {
+    if let Some(Value::Object(spec)) = object.body.get_mut("spec") {
+        let labels = spec.get("selector").cloned().unwrap_or_default();
+        spec.insert("selector".to_owned(), json!({ "matchLabels": labels }));
+    }
+    let mut set = object.clone();
+    set.types = GroupVersionKind::new("apps", "v1", "ReplicaSet");
+    let view = set.view()?;
+    Ok(Viewed { object, view })
+}
+
+/// Runs [`reconcile`] for every ReplicaSet, or for every ReplicationController.
+pub struct ReplicaSetController {
+    name: &'static str,
+    resource: GroupResource,
+}
+
+impl ReplicaSetController {
+    /// For replica sets.
+    pub fn of_sets() -> Self {
+        ReplicaSetController {
+            name: "replicaset",
+            resource: resources::replicasets(),
+        }
+    }
+
+    /// For replication controllers.
+    pub fn of_replication_controllers() -> Self {
+        ReplicaSetController {
+            name: "replicationcontroller",
+            resource: resources::replicationcontrollers(),
+        }
+    }
+}
 
 impl Controller for ReplicaSetController {
     fn name(&self) -> &'static str {
-        "replicaset"
+        self.name
     }
 
     fn keys_for(&self, change: &Change<'_>, world: &dyn World) -> Vec<ObjectKey> {
-        if change.is_of("apps", "replicasets") {
+        if change.key.resource == self.resource {
             return vec![change.key.clone()];
         }
         if change.is_of("", "pods") {
-            return controller::controllers_or_adopters(
-                change,
-                world,
-                &GroupResource::new("apps", "replicasets"),
-            );
+            return controller::controllers_or_adopters(change, world, &self.resource);
         }
         Vec::new()
     }
 
     fn plan(&self, asked: &Asked<'_>) -> Result<Plan, ObjectError> {
-        let Some(set) = asked.object::<ReplicaSet>()? else {
+        let set = if self.resource == resources::replicasets() {
+            asked.object::<ReplicaSet>()?
+        } else {
+            let object = asked.world.get(asked.key);
+            object
+                .map(|object| as_set(Object::clone(&object)))
+                .transpose()?
+        };
+        let Some(set) = set else {
             return Ok(Plan::nothing());
         };
-        let uid = set.uid().clone();
-        let is_near = |record: &controller::Record| {
-            // Its own, and those that nobody controls: it may adopt them.
-            record
-                .owners
-                .iter()
-                .all(|(owner, controls)| !controls || *owner == uid)
+        let pods = children::pods_near(asked, set.uid())?;
+        let (failure, resource) = (asked.failure.map(str::to_owned), self.resource.clone());
+        let input = Input {
+            set,
+            resource,
+            pods,
+            failure,
         };
-        let pods = asked.neighbours(&controller::pods(), &is_near)?;
-        let failure = asked.failure.map(str::to_owned);
-        Ok(reconcile(&Input { set, pods, failure }, asked.now))
+        Ok(reconcile(&input, asked.now))
     }
 }

@@ -57,6 +57,11 @@ impl StatusEdit {
         }
     }
 
+    /// Takes a member away.
+    pub fn remove(&mut self, field: &str) {
+        self.map.remove(field);
+    }
+
     /// Replaces any other member.
     pub fn set(&mut self, field: &str, value: Value) {
         self.map.insert(field.to_owned(), value);

@@ -149,7 +149,15 @@ pub mod resources {
     resource!(namespaces, "");
     resource!(services, "");
     resource!(serviceaccounts, "");
+    resource!(replicationcontrollers, "");
+    resource!(persistentvolumeclaims, "");
     resource!(deployments, "apps");
+    resource!(statefulsets, "apps");
+    resource!(daemonsets, "apps");
+    resource!(controllerrevisions, "apps");
+    resource!(jobs, "batch");
+    resource!(cronjobs, "batch");
+    resource!(poddisruptionbudgets, "policy");
     resource!(replicasets, "apps");
     resource!(endpointslices, "discovery.k8s.io");
 }

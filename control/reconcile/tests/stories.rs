@@ -27,4 +27,11 @@ stories! {
     nodelifecycle: silent, new_leader, all_silent, taints;
     nodeipam: assign;
     serviceaccount: default_account;
+    replicationcontroller: life;
+    statefulset: ordered, parallel, claims;
+    daemonset: nodes, update, surge;
+    job: completes, fails, indexed, suspended, late, queue;
+    cronjob: due, policies;
+    ttl: forgotten;
+    disruption: budget;
 }

@@ -27,5 +27,5 @@ pub use request::{
     Propagation, Shell, Target, Verb, VersionMatch, WatchEvent, WatchEventKind, WriteOptions,
     Written, parse_resource_version,
 };
-pub use strategy::Strategy;
+pub use strategy::{SYSTEM_CLASSES as SYSTEM_PRIORITY_CLASSES, Strategy};
 pub use table::{Column, ColumnKind, Registry, ResourceDef, SubresourceDef};

@@ -5,8 +5,8 @@ use k8s_openapi::api::core::v1::Pod;
 use objects::{GroupResource, Object, ObjectKey};
 use reconcile::view::resources;
 use reconcile::{
-    Plan, Viewed, deployment, endpointslice, garbage, namespace, nodeipam, nodelifecycle, podgc,
-    replicaset, serviceaccount,
+    Plan, Viewed, cronjob, daemonset, deployment, disruption, endpointslice, garbage, job,
+    namespace, nodeipam, nodelifecycle, podgc, replicaset, serviceaccount, statefulset, ttl,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -54,11 +54,62 @@ impl World {
             "replicaset" => {
                 let input = replicaset::Input {
                     set: self.viewed(&key(resources::replicasets())),
+                    resource: resources::replicasets(),
                     pods: self.views(&resources::pods(), namespace),
                     failure: self.failures.get(name).cloned(),
                 };
                 replicaset::reconcile(&input, self.now)
             }
+            "replicationcontroller" => {
+                let object = self.objects[&key(resources::replicationcontrollers())].clone();
+                let input = replicaset::Input {
+                    set: replicaset::as_set(object).expect("a well-formed object"),
+                    resource: resources::replicationcontrollers(),
+                    pods: self.views(&resources::pods(), namespace),
+                    failure: None,
+                };
+                replicaset::reconcile(&input, self.now)
+            }
+            "statefulset" => {
+                let input = statefulset::Input {
+                    set: self.viewed(&key(resources::statefulsets())),
+                    pods: self.views(&resources::pods(), namespace),
+                    revisions: self.objects_of(&resources::controllerrevisions()),
+                    claims: self.objects_of(&resources::persistentvolumeclaims()),
+                };
+                statefulset::reconcile(&input, self.now)
+            }
+            "daemonset" => {
+                let input = daemonset::Input {
+                    set: self.viewed(&key(resources::daemonsets())),
+                    nodes: self.views(&resources::nodes(), None),
+                    pods: self.views(&resources::pods(), namespace),
+                    revisions: self.objects_of(&resources::controllerrevisions()),
+                };
+                daemonset::reconcile(&input, self.now)
+            }
+            "job" => {
+                let input = job::Input {
+                    job: self.viewed(&key(resources::jobs())),
+                    pods: self.views(&resources::pods(), namespace),
+                };
+                job::reconcile(&input, self.now)
+            }
+            "ttl" => {
+                let job = self.viewed(&key(resources::jobs()));
+                ttl::reconcile(&ttl::Input { job }, self.now)
+            }
+            "cronjob" => {
+                let jobs = self.all(&resources::jobs()).into_iter();
+                let input = cronjob::Input {
+                    cron: self.viewed(&key(resources::cronjobs())),
+                    jobs: jobs
+                        .map(|job| Viewed::new(job.clone()).expect("a well-formed job"))
+                        .collect(),
+                };
+                cronjob::reconcile(&input, self.now)
+            }
+            "disruption" => disruption::reconcile(&self.budget_input(namespace, name), self.now),
             "endpointslice" => {
                 endpointslice::reconcile(&self.slices_input(namespace, name), self.now)
             }
@@ -90,6 +141,31 @@ impl World {
                 serviceaccount::reconcile(&input, self.now)
             }
             other => panic!("the simulation knows no controller {other}"),
+        }
+    }
+
+    fn objects_of(&self, resource: &GroupResource) -> Vec<Arc<Object>> {
+        let objects = self.all(resource).into_iter();
+        objects.map(|object| Arc::new(object.clone())).collect()
+    }
+
+    fn budget_input(&self, namespace: Option<&str>, name: &str) -> disruption::Input {
+        let scaled = [resources::replicasets(), resources::statefulsets()];
+        let workloads = scaled.iter().flat_map(|resource| self.all(resource));
+        let scale = |object: &Object| disruption::Scale {
+            workload: object.metadata.uid.clone(),
+            replicas: object.body["spec"]["replicas"].as_u64().expect("a count") as usize,
+        };
+        disruption::Input {
+            budget: self.viewed(&ObjectKey::new(
+                resources::poddisruptionbudgets(),
+                namespace,
+                name,
+            )),
+            pods: self.views(&resources::pods(), namespace),
+            scales: workloads
+                .map(|object| (object.metadata.uid.clone(), scale(object)))
+                .collect(),
         }
     }
 

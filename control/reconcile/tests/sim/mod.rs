@@ -34,6 +34,14 @@ pub fn resource_of(kind: &str) -> GroupResource {
         "EndpointSlice" => view::resources::endpointslices(),
         "Lease" => GroupResource::new("coordination.k8s.io", "leases"),
         "ConfigMap" => GroupResource::new("", "configmaps"),
+        "StatefulSet" => view::resources::statefulsets(),
+        "DaemonSet" => view::resources::daemonsets(),
+        "ControllerRevision" => view::resources::controllerrevisions(),
+        "ReplicationController" => view::resources::replicationcontrollers(),
+        "PersistentVolumeClaim" => view::resources::persistentvolumeclaims(),
+        "Job" => view::resources::jobs(),
+        "CronJob" => view::resources::cronjobs(),
+        "PodDisruptionBudget" => view::resources::poddisruptionbudgets(),
         "Pod" | "Node" | "Service" | "Namespace" | "ServiceAccount" => {
             GroupResource::new("", &format!("{}s", kind.to_lowercase()))
         }
@@ -236,6 +244,17 @@ impl World {
         let condition = json!({ "type": "Ready", "status": if ready { "True" } else { "False" },
             "lastTransitionTime": self.now });
         let status = json!({ "status": { "phase": phase, "conditions": [condition] } });
+        self.merge(key, &status).expect("the pod is there");
+    }
+
+    /// Ends a pod, its one container with it.
+    pub fn finish_pod(&mut self, key: &ObjectKey, phase: &str) {
+        let code = i32::from(phase != "Succeeded");
+        let ended = json!({ "exitCode": code, "finishedAt": self.now });
+        let container = json!({ "name": "c", "image": "i", "imageID": "", "ready": false,
+            "restartCount": 0, "state": { "terminated": ended } });
+        self.set_pod(key, phase, false);
+        let status = json!({ "status": { "containerStatuses": [container] } });
         self.merge(key, &status).expect("the pod is there");
     }
 

@@ -96,6 +96,12 @@ fn run_command(world: &mut World, words: &[&str], input: &str) -> String {
             }
             sets(world)
         }
+        // Controller and pods in turn, until nothing is planned: each plan, and what there is then.
+        ["settle", controller, name] => settle(world, controller, name),
+        ["finish", name, phase] => {
+            world.finish_pod(&key("Pod", name), phase);
+            pods(world)
+        }
         ["rollout", name] => rollout(world, name),
         ["get", kind, name, pointer] => {
             let object = &world.objects[&key(kind, name)];
@@ -185,6 +191,30 @@ fn reconcile(world: &mut World, controller: &str, name: &str) -> String {
         Ok(()) => plan.to_string(),
         Err(error) => format!("{plan}failed: {error}"),
     }
+}
+
+fn settle(world: &mut World, controller: &str, name: &str) -> String {
+    let (namespace, short) = split(name);
+    let mut lines = String::new();
+    for _ in 0..60 {
+        let plan = world.reconcile(controller, namespace, short);
+        let told = |action: &&Action| !matches!(action, Action::Event { .. });
+        for action in plan.actions.iter().filter(told) {
+            writeln!(lines, "{action}").expect("a text");
+        }
+        world.execute(&plan).expect("nobody else writes");
+        let before = world
+            .active_pods()
+            .iter()
+            .filter(|pod| !world.is_ready(pod))
+            .count();
+        world.tick(Duration::from_secs(1));
+        world.make_ready(usize::MAX);
+        if plan.is_nothing() && before == 0 {
+            return format!("{lines}{}", pods(world));
+        }
+    }
+    format!("{lines}does not come to rest")
 }
 
 fn pods(world: &World) -> String {

@@ -26,6 +26,14 @@ const NUMBERS: [&str; 5] = [
     "ttlSecondsAfterFinished",
     "activeDeadlineSeconds",
 ];
+/// What the job controller does not know.
+const IGNORED: [&str; 5] = [
+    "podFailurePolicy",
+    "successPolicy",
+    "backoffLimitPerIndex",
+    "maxFailedIndexes",
+    "managedBy",
+];
 const INDEXED_MAX: i64 = 100_000;
 const POLICIES: [&str; 2] = ["Failed", "TerminatingOrFailed"];
 
@@ -108,7 +116,15 @@ impl Strategy for Jobs {
     }
 
     fn warnings(&self, object: &Object) -> Vec<String> {
+        let spec = read_map(&object.body, "spec");
+        let ignored = IGNORED
+            .iter()
+            .filter(|name| spec.is_some_and(|spec| spec.contains_key(**name)))
+            .map(|name| format!("spec.{name}: this server's job controller does not act on it"));
         template_warnings(object)
+            .into_iter()
+            .chain(ignored)
+            .collect()
     }
 
     fn has_generation(&self) -> bool {
