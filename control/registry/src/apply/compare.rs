@@ -56,10 +56,17 @@ struct Change {
 }
 
 impl Change {
-    fn attach(&mut self, step: Element, change: Change) {
-        self.added.below.attach(step.clone(), change.added);
-        self.modified.below.attach(step.clone(), change.modified);
-        self.removed.below.attach(step, change.removed);
+    fn attach(&mut self, step: &Element, change: Change) {
+        let parts = [
+            (&mut self.added, change.added),
+            (&mut self.modified, change.modified),
+            (&mut self.removed, change.removed),
+        ];
+        for (all, part) in parts {
+            if !part.is_empty() {
+                all.below.attach(step.clone(), part);
+            }
+        }
     }
 }
 
@@ -145,7 +152,7 @@ fn compare_members(
         let right = new.and_then(|map| map.get(name).or(absent));
         let mut inner = Change::default();
         compare(atom.member(name), left, right, &mut inner).map_err(|fault| fault.under(&step))?;
-        change.attach(step, inner);
+        change.attach(&step, inner);
     }
     Ok(())
 }
@@ -191,7 +198,7 @@ fn compare_items(
                 inner.added.member = true;
             }
         }
-        change.attach(step, inner);
+        change.attach(&step, inner);
     }
     Ok(())
 }

@@ -23,7 +23,8 @@ pub struct Node {
 }
 
 impl Node {
-    fn is_empty(&self) -> bool {
+    /// Whether nothing is at the place and below it.
+    pub fn is_empty(&self) -> bool {
         !self.member && self.below.is_empty()
     }
 }
