@@ -263,6 +263,55 @@ async fn discovery_is_aggregated_and_cached() {
 }
 
 #[tokio::test]
+async fn schema_documents_are_cached() {
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let rig = Rig::start().await;
+    let admin = rig.admin();
+    let index = admin.get("/openapi/v3").await.json();
+    let apps = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str();
+    let apps = apps.expect("apps/v1 is served").to_owned();
+    for (path, accept) in [
+        ("/openapi/v2", "application/json"),
+        ("/openapi/v2", PROTOBUF),
+        ("/openapi/v3", "application/json"),
+        (apps.as_str(), "application/json"),
+    ] {
+        let whole = admin.get_as(path, accept).await;
+        assert_eq!(whole.code, 200, "{path}");
+        let headers = [("accept", accept), ("if-none-match", whole.header("etag"))];
+        let again = admin.call(Method::GET, path, &headers, "").await;
+        assert_eq!((again.code, again.body.len()), (304, 0), "{path} {accept}");
+    }
+    let asked = admin.get(&apps).await;
+    assert!(asked.header("cache-control").contains("immutable"));
+}
+
+/// An apply creates what is not there, and names in a refusal what others own.
+#[tokio::test]
+async fn applies_create_and_conflict() {
+    const APPLY: &str = "application/apply-patch+yaml";
+    let rig = Rig::start().await;
+    let admin = rig.admin();
+    let path = "/api/v1/namespaces/default/configmaps/a?fieldManager=";
+    let config = |value: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  k: {value}\n")
+    };
+    let apply = async |manager: &str, value: &str| {
+        let path = format!("{path}{manager}");
+        admin.patch(&path, APPLY, &config(value)).await
+    };
+    assert_eq!(apply("one", "first").await.code, 201);
+    assert_eq!(apply("one", "second").await.code, 200);
+    let refused = apply("two", "third").await;
+    assert_eq!(refused.code, 409);
+    let cause = &refused.json()["details"]["causes"][0];
+    assert_eq!(cause["reason"], "FieldManagerConflict");
+    assert_eq!(cause["field"], ".data.k");
+    assert_eq!(apply("two&force=true", "third").await.code, 200);
+    assert_eq!(apply("", "third").await.code, 422);
+}
+
+#[tokio::test]
 async fn health_tells_what_is_wrong() {
     let rig = Rig::start().await;
     let client = rig.client(None, "http/1.1");
