@@ -92,3 +92,12 @@ impl Injector {
         self.state.lock().expect("no thread panics with the state")
     }
 }
+
+impl Drop for Injector {
+    /// Another member may come under this one's name.
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.socket) {
+            eprintln!("warning: {} stays: {error}", self.socket.display());
+        }
+    }
+}
