@@ -136,15 +136,17 @@ impl Target for Control {
     }
 
     fn files(&self, data: &Path) -> Result<Files> {
+        // Beside the store lie those that were set aside because of earlier damage.
         // RocksDB's logs have a number for a name; a master's own logs do not.
-        let mut logs = files_ending(data, &[".log"]);
+        let db = data.join("store/db");
+        let mut logs = files_ending(&db, &[".log"]);
         logs.retain(|path| {
             let stem = path.file_stem().unwrap_or_default().as_encoded_bytes();
             stem.iter().all(u8::is_ascii_digit)
         });
         Ok(Files {
             logs,
-            tables: files_ending(data, &[".sst"]),
+            tables: files_ending(&db, &[".sst"]),
         })
     }
 
@@ -220,5 +222,30 @@ impl Target for Control {
         once_possible(|| probe.member_remove(&member.name))
             .await
             .with_context(|| format!("{} is not put out", member.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_was_set_aside_is_not_damaged_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("control"), "").expect("a file");
+        let binaries = Binaries::in_folder(folder.path()).expect("programs");
+        let data = folder.path().join("data");
+        for store in ["store", "store.damaged-1"] {
+            let db = data.join(store).join("db");
+            std::fs::create_dir_all(&db).expect("a folder");
+            for name in ["000007.log", "000008.sst", "LOG", "old.log"] {
+                std::fs::write(db.join(name), "x").expect("a file");
+            }
+        }
+        let control = Control::new(binaries, folder.path());
+        let files = control.files(&data).expect("files");
+        let db = data.join("store/db");
+        assert_eq!(files.logs, [db.join("000007.log")]);
+        assert_eq!(files.tables, [db.join("000008.sst")]);
     }
 }
