@@ -69,7 +69,7 @@ fn caller_of(certificate: &CertificateDer<'_>) -> Option<Caller> {
     Some(Caller {
         user,
         groups,
-        fence: None,
+        ..Caller::default()
     })
 }
 
@@ -100,6 +100,6 @@ fn impersonate(caller: Caller, headers: &HeaderMap) -> Result<Caller, Status> {
     Ok(Caller {
         user: user.to_owned(),
         groups,
-        fence: None,
+        ..Caller::default()
     })
 }

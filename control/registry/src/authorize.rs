@@ -24,15 +24,6 @@ pub fn authorize(caller: &Caller, verb: Verb, target: &Target) -> Result<(), Sta
     }
 }
 
-/// The node whose agent the caller is.
-pub fn node_of(caller: &Caller) -> Option<&str> {
-    let is_node = caller.groups.iter().any(|name| name == NODES_GROUP);
-    caller
-        .user
-        .strip_prefix(NODE_USER_PREFIX)
-        .filter(|_| is_node)
-}
-
 fn node_may(node: &str, verb: Verb, target: &Target) -> bool {
     use Verb::{Create, Delete, Get, Patch, Update};
     let row = &target.resource;

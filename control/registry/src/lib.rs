@@ -11,6 +11,7 @@ mod faults;
 mod metadata;
 pub mod openapi;
 mod pipeline;
+pub mod rbac;
 mod request;
 pub mod schema;
 mod strategy;
@@ -22,6 +23,7 @@ pub use decode::decode_json;
 pub use faults::Faults;
 pub use mvcc::At;
 pub use pipeline::Pipeline;
+pub use rbac::Access;
 pub use request::{
     Caller, DeleteOptions, Deleted, FieldValidation, List, ListOptions, Patch, PatchKind,
     Propagation, Shell, Target, Verb, VersionMatch, WatchEvent, WatchEventKind, WriteOptions,

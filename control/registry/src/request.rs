@@ -142,6 +142,10 @@ pub struct Caller {
     pub user: String,
     /// The groups.
     pub groups: Vec<String>,
+    /// The identity over time, where the proof tells one.
+    pub uid: String,
+    /// What else the proof tells of the user.
+    pub extra: std::collections::BTreeMap<String, Vec<String>>,
     /// The term under which a controller writes; the store refuses its writes in a later one.
     pub fence: Option<Term>,
 }
@@ -153,6 +157,7 @@ impl Caller {
             user: identities::controller_user(name),
             groups: vec![identities::MASTERS_GROUP.to_owned()],
             fence: Some(term),
+            ..Caller::default()
         }
     }
 
@@ -161,7 +166,7 @@ impl Caller {
         Caller {
             user: identities::MASTER_USER.to_owned(),
             groups: vec![identities::MASTERS_GROUP.to_owned()],
-            fence: None,
+            ..Caller::default()
         }
     }
 }

@@ -4,9 +4,10 @@ mod common;
 
 use common::cluster;
 use expect_test::expect_file;
+use futures::executor::block_on;
 use registry::discovery::{self, AggregatedVersion};
-use registry::{Caller, Registry, Target, Verb, authorize};
-use serde_json::Value;
+use registry::{Caller, Registry, Target, Verb};
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 
 fn told(value: &Value) -> String {
@@ -46,8 +47,23 @@ fn rights_of_a_node() {
     let node = Caller {
         user: "system:node:n1".to_owned(),
         groups: vec!["system:nodes".to_owned()],
-        fence: None,
+        ..Caller::default()
     };
+    // Two pods, one on the node; each names a secret and a config map of its own name.
+    for (pod, on) in [("n1", "n1"), ("other", "n2")] {
+        let volumes = json!([
+            {"name": "s", "secret": {"secretName": pod}},
+            {"name": "c", "configMap": {"name": pod}},
+        ]);
+        let pod = json!({
+            "metadata": {"name": pod},
+            "spec": {"nodeName": on, "volumes": volumes, "serviceAccountName": pod,
+                "containers": [{"name": "c", "image": "i"}]},
+        });
+        common::create(&pipeline, "pods", pod);
+    }
+    block_on(pipeline.access().read_all(&**pipeline.store())).expect("the store reads");
+    let access = pipeline.access();
     let mut table = String::new();
     for row in pipeline.registry().iter() {
         let subresources = row.subresources.iter().map(|sub| Some(sub.name.clone()));
@@ -62,12 +78,15 @@ fn rights_of_a_node() {
                 target.subresource.clone_from(&subresource);
                 let may: Vec<&str> = VERBS
                     .iter()
-                    .filter(|verb| authorize(&node, **verb, &target).is_ok())
+                    .filter(|verb| access.authorize(&node, **verb, &target).is_ok())
                     .map(|verb| verb.as_str())
                     .collect();
                 let path = subresource.as_ref().map_or(row.resource.clone(), |sub| {
                     format!("{}/{sub}", row.resource)
                 });
+                if may.is_empty() {
+                    continue;
+                }
                 writeln!(table, "{path} {name}: {}", may.join(" ")).expect("writes to a text");
             }
         }

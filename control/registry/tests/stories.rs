@@ -18,6 +18,7 @@ macro_rules! stories {
 }
 
 stories!(
+    rbac,
     objects,
     lists,
     pods,

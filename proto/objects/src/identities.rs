@@ -23,3 +23,32 @@ pub fn node_user(node: &str) -> String {
 pub fn controller_user(controller: &str) -> String {
     format!("system:trireme:controller:{controller}")
 }
+
+/// The user of a request that proves nothing.
+pub const ANONYMOUS_USER: &str = "system:anonymous";
+/// The group of requests that prove nothing.
+pub const UNAUTHENTICATED_GROUP: &str = "system:unauthenticated";
+/// The group of all service accounts.
+pub const SERVICE_ACCOUNTS_GROUP: &str = "system:serviceaccounts";
+/// What the name of a service account's user begins with; `NAMESPACE:NAME` follows.
+pub const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
+
+/// The user of a service account.
+pub fn service_account_user(namespace: &str, name: &str) -> String {
+    format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}")
+}
+
+/// The namespace and name of the service account that a user is.
+pub fn service_account_of(user: &str) -> Option<(&str, &str)> {
+    let (namespace, name) = user.strip_prefix(SERVICE_ACCOUNT_PREFIX)?.split_once(':')?;
+    (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
+}
+
+/// The groups of a namespace's service accounts.
+pub fn service_account_groups(namespace: &str) -> Vec<String> {
+    vec![
+        SERVICE_ACCOUNTS_GROUP.to_owned(),
+        format!("{SERVICE_ACCOUNTS_GROUP}:{namespace}"),
+        AUTHENTICATED_GROUP.to_owned(),
+    ]
+}

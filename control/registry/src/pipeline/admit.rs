@@ -1,10 +1,18 @@
 //! Admission: what the path alone does not decide. Namespaces that are missing or ending take no new objects; a node writes
-//! only what is its own. Rules and words: Kubernetes' NamespaceLifecycle and NodeRestriction plugins.
+//! only what is its own; nobody grants what he does not have. Rules and words: Kubernetes' NamespaceLifecycle and NodeRestriction
+//! plugins, and the escalation checks of its RBAC and certificates registries.
+
+mod grant;
+mod node;
+mod sign;
+
+pub use grant::may_grant;
+pub use node::node_may_change;
+pub use sign::may_sign;
 
 use super::Pipeline;
 use super::commit::Demands;
 use super::store;
-use crate::authorize::node_of;
 use crate::{Caller, Target, Verb};
 use mvcc::Consistency;
 use objects::{Cause, GroupResource, Object, ObjectKey, Status};
@@ -12,8 +20,6 @@ use serde_json::Value;
 
 /// Namespaces that are never deleted.
 const IMMORTAL_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
-/// What marks a pod that a node made of its own files.
-const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// Whether the object's namespace takes new objects, and what the commit must demand of it. A refusal always rests on a
 /// quorum's word; a yes may rest on the local replica, since the commit demands that the namespace is still the same.
@@ -80,38 +86,7 @@ pub fn caller_may(
     if verb == Verb::Delete && target.resource.kind == "Namespace" {
         check_mortal(target, object)?;
     }
-    let Some(node) = node_of(caller) else {
-        return Ok(());
-    };
-    let name = object.metadata.name.as_str();
-    let spec = object.body.get("spec");
-    let bound_to = spec
-        .and_then(|spec| spec.get("nodeName"))
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let why = match (target.resource.resource.as_str(), verb) {
-        ("nodes", _) if name != node => {
-            format!("node {node:?} is not allowed to modify node {name:?}")
-        }
-        ("pods", Verb::Create) if !object.metadata.annotations.contains_key(MIRROR_ANNOTATION) => {
-            format!(
-                "pod does not have {MIRROR_ANNOTATION:?} annotation, node {node:?} can only create mirror pods"
-            )
-        }
-        ("pods", Verb::Create) if bound_to != node => {
-            format!("node {node:?} can only create pods with spec.nodeName set to itself")
-        }
-        ("pods", Verb::Delete) if bound_to != node => {
-            format!("node {node:?} can only delete pods with spec.nodeName set to itself")
-        }
-        ("pods", _) if bound_to != node => {
-            format!(
-                "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
-            )
-        }
-        _ => return Ok(()),
-    };
-    Err(Status::forbidden(&target.group_resource(), name, &why))
+    node::may(caller, verb, target, object)
 }
 
 fn check_mortal(target: &Target, object: &Object) -> Result<(), Status> {

@@ -4,8 +4,8 @@
 
 use super::shape::{
     busy, check_preconditions, context, copy_member, desire_differs, is_released,
-    keep_all_but_ephemeral, keep_all_but_finalizers, keep_all_but_resources, keep_all_but_status,
-    not_served, refuse_invalid,
+    keep_all_but_decision, keep_all_but_ephemeral, keep_all_but_finalizers, keep_all_but_resources,
+    keep_all_but_status, not_served, refuse_invalid,
 };
 use super::store::{self, Stored, Try, tries};
 use super::{Pipeline, admit, apply as apply_patch, body, commit, fields, scale, versions};
@@ -32,7 +32,7 @@ pub async fn update(
         verb: Verb::Update,
     };
     match target.subresource_name() {
-        "" | "status" | "finalize" | "ephemeralcontainers" | "resize" => {
+        "" | "status" | "finalize" | "ephemeralcontainers" | "resize" | "approval" => {
             let read = body::read(pipeline, target, value, options)?;
             let mut object = read.object;
             body::check_place(&mut object, target)?;
@@ -80,7 +80,7 @@ pub async fn patch(
     };
     match target.subresource_name() {
         // Kubernetes finalizes by PUT alone; the namespace controller does it in one step, guarded by the revision.
-        "" | "status" | "finalize" | "ephemeralcontainers" | "resize" => {
+        "" | "status" | "finalize" | "ephemeralcontainers" | "resize" | "approval" => {
             let made = |stored: &Stored| {
                 let mut value = stored.object.to_value();
                 versions::load(&target.resource, &mut value);
@@ -231,6 +231,15 @@ impl Change<'_> {
         } = made(&stored)?;
         check_preconditions(key, &object, &stored)?;
         self.shape(&mut object, &stored.object, pipeline, applied);
+        admit::may_grant(
+            pipeline,
+            self.caller,
+            self.target,
+            &object,
+            Some(&stored.object),
+        )?;
+        admit::may_sign(pipeline, self.caller, self.target, &stored.object)?;
+        admit::node_may_change(self.caller, self.target, &object, &stored.object)?;
         let held = self.target.resource.strategy.claims(&stored.object);
         let claims = self
             .check(pipeline, &mut object, &stored.object, &held)
@@ -280,6 +289,7 @@ impl Change<'_> {
                     object.metadata.generation = old.metadata.generation + 1;
                 }
             }
+            "approval" => keep_all_but_decision(object, old, pipeline.shell.now()),
             _ => {
                 if self.target.resource.subresource("status").is_some() {
                     copy_member(object, old, "status");
@@ -308,7 +318,7 @@ impl Change<'_> {
         metadata::validate_update(object, old, &mut faults);
         let mut claims = held.to_vec();
         let part = self.target.subresource_name();
-        if part == "status" {
+        if matches!(part, "status" | "approval") {
             strategy.validate_status(object, old, &mut faults);
         } else {
             strategy.validate(object, &mut faults);

@@ -18,6 +18,7 @@ mod history;
 mod page;
 mod priority;
 mod read;
+mod roles;
 mod scale;
 mod select;
 mod shape;
@@ -27,8 +28,8 @@ mod views;
 mod watch;
 
 use crate::{
-    Caller, DeleteOptions, Deleted, List, ListOptions, Patch, Registry, Shell, Target, WatchEvent,
-    WriteOptions, Written,
+    Access, Caller, DeleteOptions, Deleted, List, ListOptions, Patch, Registry, Shell, Target,
+    WatchEvent, WriteOptions, Written,
 };
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -47,6 +48,7 @@ pub struct Pipeline {
     shell: Arc<dyn Shell>,
     settings: Arc<ClusterSettings>,
     views: Arc<views::Views>,
+    access: Arc<Access>,
 }
 
 impl Pipeline {
@@ -63,6 +65,7 @@ impl Pipeline {
             shell,
             settings: Arc::new(settings),
             views: Arc::default(),
+            access: Arc::default(),
         }
     }
 
@@ -79,6 +82,11 @@ impl Pipeline {
     /// What all masters of the cluster agree on.
     pub fn settings(&self) -> &ClusterSettings {
         &self.settings
+    }
+
+    /// Who may do what. Empty until somebody feeds it what the store holds.
+    pub fn access(&self) -> &Arc<Access> {
+        &self.access
     }
 
     /// Time and ids.
@@ -125,6 +133,24 @@ impl Pipeline {
     /// What of the past is kept, and the revision of a point in it; 410 for one that is forgotten.
     pub async fn past(&self, at: Option<At>) -> Result<HistoryStatus, Status> {
         history::past(self, at).await
+    }
+
+    /// Creates the roles and bindings that every cluster has, and gives back to them what they lost. Their namespaces exist.
+    pub async fn ensure_default_roles(&self) -> Result<(), Status> {
+        roles::ensure(self).await
+    }
+
+    /// Brings a body into the form of what the target names, as a write would; answers with warnings. Nothing is stored.
+    pub fn accept(
+        &self,
+        target: &Target,
+        value: &mut Value,
+        options: &WriteOptions,
+    ) -> Result<Vec<String>, Status> {
+        match target.subresource {
+            Some(_) => body::conform_subresource(self, target, value, options),
+            None => body::conform(self, &target.resource.kind(), value, options),
+        }
     }
 
     /// Creates an object, or does what a subresource's POST does (`binding`, `eviction`).

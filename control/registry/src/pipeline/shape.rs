@@ -53,6 +53,43 @@ pub fn keep_all_but_status(object: &mut Object, old: &Object) {
     object.metadata.finalizers = old.metadata.finalizers.clone();
 }
 
+/// The decisions on a certificate request; once made they stay.
+const DECISIONS: [&str; 2] = ["Approved", "Denied"];
+
+/// A decision on a certificate request adds conditions and changes nothing else; one that has no time gets the present.
+pub fn keep_all_but_decision(object: &mut Object, old: &Object, now: Timestamp) {
+    let conditions = object.body.get("status").map(|status| {
+        let conditions = status.get("conditions").cloned();
+        conditions.unwrap_or_else(|| Value::Array(Vec::new()))
+    });
+    let metadata = std::mem::replace(&mut object.metadata, old.metadata.clone());
+    object.metadata.resource_version = metadata.resource_version;
+    object.body = old.body.clone();
+    let Some(Value::Array(mut conditions)) = conditions else {
+        return;
+    };
+    for condition in &mut conditions {
+        let kind = condition.get("type").and_then(Value::as_str);
+        if !kind.is_some_and(|kind| DECISIONS.contains(&kind)) {
+            continue;
+        }
+        if let Value::Object(condition) = condition {
+            for time in ["lastUpdateTime", "lastTransitionTime"] {
+                if condition.get(time).is_none_or(Value::is_null) {
+                    condition.insert(time.to_owned(), serde_json::json!(now));
+                }
+            }
+        }
+    }
+    let status = object
+        .body
+        .entry("status")
+        .or_insert_with(|| Value::Object(Default::default()));
+    if let Value::Object(status) = status {
+        status.insert("conditions".to_owned(), Value::Array(conditions));
+    }
+}
+
 /// A namespace's `finalize` changes only its spec's finalizers.
 pub fn keep_all_but_finalizers(object: &mut Object, old: &Object) {
     let finalizers = object

@@ -1,7 +1,9 @@
 //! CertificateSigningRequests. Rules: Kubernetes' certificates/v1 validation and its registry/certificates.
 
 use super::check::{frozen, named};
-use super::edit::{Members, map_at, read_list, read_map, read_number, read_texts};
+use super::edit::{
+    Members, map_at, read_list, read_map, read_maps, read_number, read_text, read_texts,
+};
 use super::{Context, Strategy};
 use crate::Faults;
 use base64::Engine;
@@ -54,6 +56,12 @@ impl Strategy for SigningRequests {
         if !context.caller.groups.is_empty() {
             spec.insert("groups".to_owned(), json!(context.caller.groups));
         }
+        if !context.caller.uid.is_empty() {
+            spec.insert("uid".to_owned(), json!(context.caller.uid));
+        }
+        if !context.caller.extra.is_empty() {
+            spec.insert("extra".to_owned(), json!(context.caller.extra));
+        }
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
@@ -86,6 +94,58 @@ impl Strategy for SigningRequests {
     fn validate_update(&self, object: &Object, old: &Object, faults: &mut Faults) {
         frozen(object, old, &["spec"], faults);
     }
+
+    fn validate_status(&self, object: &Object, old: &Object, faults: &mut Faults) {
+        check_conditions(object, faults);
+        let (new, was) = (certificate(object), certificate(old));
+        if !was.is_empty() && new != was {
+            let why = "updates may not modify a certificate that is set";
+            faults.forbidden("status.certificate", why);
+        }
+        // What was decided stays decided, whichever subresource writes.
+        for decision in ["Approved", "Denied"] {
+            if has_condition(old, decision) && !has_condition(object, decision) {
+                let why = format!("updates may not remove a condition of type {decision:?}");
+                faults.forbidden("status.conditions", &why);
+            }
+        }
+    }
+}
+
+fn check_conditions(object: &Object, faults: &mut Faults) {
+    for (index, condition) in conditions(object) {
+        let field = format!("status.conditions[{index}]");
+        let (kind, status) = (read_text(condition, "type"), read_text(condition, "status"));
+        if kind.is_empty() {
+            faults.required(format!("{field}.type"), "");
+        }
+        match (kind, status) {
+            (_, "") => faults.required(format!("{field}.status"), ""),
+            ("Approved" | "Denied" | "Failed", status) if status != "True" => {
+                faults.unsupported(format!("{field}.status"), status, &["True"]);
+            }
+            _ => {}
+        }
+    }
+    if has_condition(object, "Approved") && has_condition(object, "Denied") {
+        let why = "Approved and Denied conditions are mutually exclusive";
+        faults.invalid_text("status.conditions", "Denied", why);
+    }
+}
+
+fn conditions(object: &Object) -> impl Iterator<Item = (usize, &Members)> {
+    let status = read_map(&object.body, "status");
+    status
+        .into_iter()
+        .flat_map(|status| read_maps(status, "conditions"))
+}
+
+fn has_condition(object: &Object, kind: &str) -> bool {
+    conditions(object).any(|(_, condition)| read_text(condition, "type") == kind)
+}
+
+fn certificate(object: &Object) -> &str {
+    read_map(&object.body, "status").map_or("", |status| read_text(status, "certificate"))
 }
 
 fn check_request(spec: &Members, faults: &mut Faults) {

@@ -1,6 +1,6 @@
 //! Who may, in which order, how: rights, priorities, leases, certificates.
 
-use super::{CLUSTER_WIDE, PLAIN, Row, STATUS};
+use super::{CLUSTER_WIDE, FIELDS, PLAIN, Row, STATUS, Sub};
 use crate::strategy;
 use crate::table::columns;
 
@@ -77,7 +77,7 @@ pub const ROWS: &[Row] = &[
         columns: columns::SIGNING_REQUESTS,
         strategy: &strategy::SigningRequests,
         short_names: &["csr"],
-        subresources: &[STATUS],
+        subresources: &[Sub("approval", "", "", FIELDS), STATUS],
         field_selectors: &["spec.signerName"],
         ..CLUSTER_WIDE
     },
