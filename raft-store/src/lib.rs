@@ -25,6 +25,7 @@ pub mod recover;
 pub mod runtime;
 pub mod stages;
 pub mod state;
+mod steady;
 mod store;
 pub mod types;
 
@@ -33,4 +34,5 @@ pub use figures::Figures;
 pub use histogram::{BOUNDS_US, Distribution};
 pub use membership::MembershipError;
 pub use net::{Answers, Pipe, Purpose, Tls, TlsError, Transport, TransportError};
+pub use steady::SteadyClock;
 pub use store::{LeaseLife, LocalStatus, Parts, RaftStore};

@@ -4,6 +4,7 @@
 //! thread with tokio's clock paused: there randomness comes from its seed, the wall clock is its own, and nothing is handed to
 //! another thread. Which of the two holds is a matter of the thread, chosen at run time, so that one build serves both.
 
+use crate::steady::{self, Moment};
 use openraft::{AsyncRuntime, OptionalSend, TokioRuntime};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng};
@@ -29,6 +30,7 @@ pub struct SimulationGuard(());
 impl Drop for SimulationGuard {
     fn drop(&mut self) {
         SIMULATION.with_borrow_mut(|simulation| *simulation = None);
+        steady::forget();
     }
 }
 
@@ -121,7 +123,7 @@ impl AsyncRuntime for Runtime {
     type JoinError = <TokioRuntime as AsyncRuntime>::JoinError;
     type JoinHandle<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::JoinHandle<T>;
     type Sleep = <TokioRuntime as AsyncRuntime>::Sleep;
-    type Instant = <TokioRuntime as AsyncRuntime>::Instant;
+    type Instant = Moment;
     type TimeoutError = <TokioRuntime as AsyncRuntime>::TimeoutError;
     type Timeout<R, T: Future<Output = R> + OptionalSend> =
         <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
@@ -136,29 +138,29 @@ impl AsyncRuntime for Runtime {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        TokioRuntime::spawn(future)
+        steady::spawn(future)
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
-        TokioRuntime::sleep(duration)
+        TokioRuntime::sleep(steady::takes(duration))
     }
 
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        TokioRuntime::sleep_until(deadline)
+        TokioRuntime::sleep(deadline.is_due_in())
     }
 
     fn timeout<R, F>(duration: Duration, future: F) -> Self::Timeout<R, F>
     where
         F: Future<Output = R> + OptionalSend,
     {
-        TokioRuntime::timeout(duration, future)
+        TokioRuntime::timeout(steady::takes(duration), future)
     }
 
     fn timeout_at<R, F>(deadline: Self::Instant, future: F) -> Self::Timeout<R, F>
     where
         F: Future<Output = R> + OptionalSend,
     {
-        TokioRuntime::timeout_at(deadline, future)
+        TokioRuntime::timeout(deadline.is_due_in(), future)
     }
 
     fn is_panic(join_error: &Self::JoinError) -> bool {

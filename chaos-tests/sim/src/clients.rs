@@ -3,6 +3,7 @@
 //! A client asks one member, waits for its answer or for the end of that member's life, and never asks the same thing again: what
 //! is not known stays so. Every value is written once.
 
+use crate::facts::Facts;
 use crate::judge::{Asked, Event};
 use crate::world::World;
 use mvcc::{
@@ -16,7 +17,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 const CLIENTS: usize = 4;
@@ -235,7 +236,7 @@ impl Client {
             ttl_ms: u64::try_from(ttl.as_millis()).expect("a few seconds"),
             now_ms: store.lease_now_ms(),
         };
-        let sent = Instant::now();
+        let asked = self.world.judge().facts(Facts::read_clocks);
         if self
             .command(
                 leader,
@@ -248,7 +249,8 @@ impl Client {
         {
             self.world.judge().see(&Event::LeaseHeld {
                 lease: id,
-                until: sent + ttl,
+                ttl,
+                asked: &asked,
             });
             self.lease = Some(HeldLease { id, ttl });
             let txn = Txn {
@@ -270,12 +272,13 @@ impl Client {
             id: LeaseId(lease.id),
             now_ms: store.lease_now_ms(),
         };
-        let sent = Instant::now();
+        let asked = self.world.judge().facts(Facts::read_clocks);
         let what = format!("keep lease {}", lease.id);
         if self.command(leader, store, op, command, what).await {
             self.world.judge().see(&Event::LeaseHeld {
                 lease: lease.id,
-                until: sent + lease.ttl,
+                ttl: lease.ttl,
+                asked: &asked,
             });
             self.lease = Some(lease);
         }

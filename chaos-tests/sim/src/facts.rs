@@ -7,10 +7,12 @@ use crate::switch::Message;
 use mvcc::{Batch, Command, MemTables, Meta, Overlay, Tables};
 use objects::{Revision, Term};
 use openraft::EntryPayload;
+use raft_store::SteadyClock;
 use raft_store::db::Family;
-use raft_store::types::{Entry, LogId, MemberId, Membership, Vote, log_id, term_of};
+use raft_store::types::{Entry, LogId, MemberId, Membership, Node, Vote, log_id, term_of};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// The invariant that a lost or replaced committed entry breaks.
 pub const LOST: &str = "nothing_committed_is_lost";
@@ -52,6 +54,24 @@ pub struct Committed {
     pub revision: Revision,
 }
 
+/// What the members' steady clocks showed at some moment.
+#[derive(Clone, Debug, Default)]
+pub struct Clocks {
+    /// The latest term in which somebody led.
+    pub term: u64,
+    /// By member.
+    pub shown: BTreeMap<MemberId, Instant>,
+}
+
+/// A change of the voters that takes two steps, of which one was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HalfDone {
+    /// The entry.
+    pub index: u64,
+    /// Who wrote it first.
+    pub by: MemberId,
+}
+
 /// Everything that is known.
 #[derive(Default)]
 pub struct Facts {
@@ -73,8 +93,15 @@ pub struct Facts {
     pub revision: Revision,
     /// The term in which a revision came to be.
     pub terms: BTreeMap<Revision, Term>,
-    /// Leases whose time was declared over.
-    pub expired: Vec<i64>,
+    /// Leases whose time was declared over, each with the term in which.
+    pub expired: Vec<(i64, u64)>,
+    /// Who led in each term.
+    pub leaders: BTreeMap<u64, MemberId>,
+    /// Since when a member's disk is full.
+    pub full_since: BTreeMap<MemberId, Instant>,
+    /// The last change of the voters in two steps that anybody began.
+    pub half_done: Option<HalfDone>,
+    clocks: BTreeMap<MemberId, SteadyClock>,
     tables: MemTables,
     hash: u64,
 }
@@ -85,7 +112,16 @@ impl Facts {
     /// Takes note of an event. Fails when what it tells cannot be.
     pub fn learn(&mut self, event: &Event<'_>) -> Learned {
         match event {
-            Event::Started { member } => self.member(*member).is_up = true,
+            Event::Started { member, clock } => {
+                self.member(*member).is_up = true;
+                self.clocks.insert(*member, *clock);
+            }
+            Event::Filled { member, .. } => {
+                self.full_since.entry(*member).or_insert_with(Instant::now);
+            }
+            Event::HasRoom { member } => {
+                self.full_since.remove(member);
+            }
             Event::Crashed {
                 member,
                 kept,
@@ -143,12 +179,17 @@ impl Facts {
             Event::Sent {
                 message:
                     Message::Append {
-                        commit: Some(commit),
+                        term,
+                        leader,
+                        commit,
                         ..
                     },
                 ..
             } => {
-                self.learn_commit(*commit)?;
+                self.leaders.entry(*term).or_insert(*leader);
+                if let Some(commit) = commit {
+                    self.learn_commit(*commit)?;
+                }
             }
             _ => {}
         }
@@ -164,6 +205,15 @@ impl Facts {
     pub fn last_committed(&self) -> Option<LogId> {
         let (index, committed) = self.committed.last_key_value()?;
         Some(log_id(committed.term, *index))
+    }
+
+    /// What the clocks of all members show now.
+    pub fn read_clocks(&self) -> Clocks {
+        let shown = self.clocks.iter().map(|(id, clock)| (*id, clock.now()));
+        Clocks {
+            term: self.leaders.keys().next_back().copied().unwrap_or(0),
+            shown: shown.collect(),
+        }
     }
 
     /// The members' groups of which each must have a quorum for the entry `index` to be committed: as of the last membership
@@ -183,6 +233,17 @@ impl Facts {
             .chain(after)
             .map(of)
             .collect()
+    }
+
+    /// Whether no change of the members is half done: they are of one group, and none is there whose place another took.
+    pub fn is_settled(&self) -> bool {
+        let last = self.memberships.last_key_value();
+        last.is_none_or(|(_, membership)| {
+            let is_there = |id: MemberId| membership.get_node(&id).is_some();
+            let is_due = |node: &Node| node.plan.replaces.is_some_and(is_there);
+            membership.get_joint_config().len() == 1
+                && !membership.nodes().any(|(_, node)| is_due(node))
+        })
     }
 
     /// Whether a member surely has an entry, power cut or not.
@@ -214,6 +275,14 @@ impl Facts {
             }
         } else {
             self.entries.insert(at, Arc::new(entry.clone()));
+            if let EntryPayload::Membership(membership) = &entry.payload
+                && membership.get_joint_config().len() > 1
+            {
+                self.half_done = Some(HalfDone {
+                    index: at.0,
+                    by: member,
+                });
+            }
         }
         let Some(before) = before else {
             return Ok(());
@@ -325,7 +394,7 @@ impl Facts {
                         lease.is_none()
                     };
                     self.expired
-                        .extend(ids.iter().filter(is_gone).map(|id| id.0));
+                        .extend(ids.iter().filter(is_gone).map(|id| (id.0, term.0)));
                 }
                 for event in outcome.events {
                     self.terms.insert(event.revision(), term);

@@ -1,7 +1,9 @@
 //! How the world is broken: draws a fault, lets it last, draws the next; several may hold at once.
 
+use crate::archives;
 use crate::disk::Crash;
-use crate::world::World;
+use crate::facts::HalfDone;
+use crate::world::{RESERVE_BYTES, World};
 use raft_store::types::MemberId;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -12,6 +14,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// How long a change of the members may take before the next fault comes anyway.
 const CHANGE_MAX: Duration = Duration::from_secs(4);
+
+/// How fast a steady clock may run.
+const RATES: [f64; 7] = [0.5, 0.75, 0.95, 1.05, 1.2, 1.5, 2.0];
 
 /// A way to break the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +34,20 @@ enum Kind {
     SlowDisk,
     HangingDisk,
     FailedSync,
+    FullDisk,
+    FullDisks,
+    LostSynced,
+    DamagedNotes,
     ClockJump,
+    ClockRate,
     Transfer,
     Replace,
+    HalfDone,
+    Save,
     Calm,
 }
 
-const KINDS: [(Kind, u32); 17] = [
+const KINDS: [(Kind, u32); 24] = [
     (Kind::Kill, 8),
     (Kind::PowerCut, 8),
     (Kind::PowerCutOfAll, 5),
@@ -49,9 +61,16 @@ const KINDS: [(Kind, u32); 17] = [
     (Kind::SlowDisk, 5),
     (Kind::HangingDisk, 3),
     (Kind::FailedSync, 4),
+    (Kind::FullDisk, 4),
+    (Kind::FullDisks, 3),
+    (Kind::LostSynced, 3),
+    (Kind::DamagedNotes, 3),
     (Kind::ClockJump, 4),
+    (Kind::ClockRate, 8),
     (Kind::Transfer, 6),
     (Kind::Replace, 4),
+    (Kind::HalfDone, 5),
+    (Kind::Save, 4),
     (Kind::Calm, 8),
 ];
 
@@ -157,6 +176,40 @@ async fn one(world: &World, kind: Kind, rng: &mut StdRng) {
             );
             world.disk(victim).fail_next_sync();
         }
+        Kind::FullDisk => {
+            let victim = leader_or(world, rng, any);
+            fill(world, rng, &[victim]);
+        }
+        Kind::FullDisks => fill(world, rng, &members),
+        Kind::LostSynced => {
+            world.end_life(any, Crash::Kill);
+            if world.lose_synced(any, rng) {
+                tell(
+                    world,
+                    "lost_synced",
+                    &format!("m{any} lost what it had synced"),
+                );
+            }
+        }
+        Kind::DamagedNotes => {
+            world.end_life(any, Crash::PowerCut);
+            world.damage_notes(any, rng);
+            tell(
+                world,
+                "damaged_notes",
+                &format!("a bit of m{any}'s notes flipped"),
+            );
+        }
+        Kind::ClockRate => {
+            let victim = leader_or(world, rng, any);
+            let rate = *RATES.choose(rng).expect("there are some");
+            tell(
+                world,
+                "clock_rate",
+                &format!("the clock of m{victim} runs {rate} times as fast"),
+            );
+            world.clock(victim).set_rate(rate);
+        }
         Kind::ClockJump => {
             let by_ms = rng.random_range(-60_000..60_000);
             tell(
@@ -168,6 +221,12 @@ async fn one(world: &World, kind: Kind, rng: &mut StdRng) {
         }
         Kind::Transfer => transfer(world, rng, any).await,
         Kind::Replace => replace(world, any).await,
+        Kind::HalfDone => half_done(world, rng, any).await,
+        Kind::Save => {
+            if archives::save(world).await.is_some() {
+                tell(world, "save", "an archive was saved");
+            }
+        }
         Kind::Calm => {
             tell(world, "calm", "the network is well again");
             world.weather(|weather| *weather = Default::default());
@@ -194,6 +253,26 @@ async fn mend_some(world: &World, rng: &mut StdRng) {
         if rng.random_bool(0.4) {
             world.disk(member).slow(false, false);
         }
+        if rng.random_bool(0.15) {
+            world.disk(member).make_room();
+        }
+        if rng.random_bool(0.15) {
+            world.clock(member).set_rate(1.0);
+        }
+    }
+}
+
+/// Something else takes most of the room on disks.
+fn fill(world: &World, rng: &mut StdRng, members: &[MemberId]) {
+    let name = match members.len() {
+        1 => "full_disk",
+        _ => "full_disks",
+    };
+    tell(world, name, &format!("the disks of {members:?} are full"));
+    for member in members {
+        world
+            .disk(*member)
+            .fill(rng.random_range(RESERVE_BYTES / 32..RESERVE_BYTES));
     }
 }
 
@@ -226,6 +305,38 @@ async fn replace(world: &World, leaving: MemberId) {
         // It leaves only if the cluster lets it.
         let _ = timeout(CHANGE_MAX, world.leave(leaving)).await;
     }
+}
+
+/// A new member is to take another's place, and whoever wrote the first of the two steps ends before the second.
+async fn half_done(world: &World, rng: &mut StdRng, leaving: MemberId) {
+    let last = || world.judge().facts(|facts| facts.half_done);
+    let before = last();
+    if timeout(CHANGE_MAX, world.join_for(Some(leaving))).await != Ok(true) {
+        return;
+    }
+    let begun = async {
+        loop {
+            match last() {
+                Some(now) if Some(now) != before => return now,
+                _ => sleep(Duration::from_micros(500)).await,
+            }
+        }
+    };
+    let Ok(HalfDone { index, by }) = timeout(CHANGE_MAX, begun).await else {
+        return;
+    };
+    // It may have got it to none, some or all of the others.
+    sleep(Duration::from_micros(rng.random_range(0..8_000))).await;
+    let crash = match rng.random_bool(0.5) {
+        true => Crash::Kill,
+        false => Crash::PowerCut,
+    };
+    tell(
+        world,
+        "half_done_change",
+        &format!("m{by} ends with change {index} of the members half done"),
+    );
+    world.end_life(by, crash);
 }
 
 fn tell(world: &World, kind: &'static str, what: &str) {

@@ -3,15 +3,18 @@
 //! It is told by the disks, the network and the clients as things happen, so that an invariant is checked at every step and not
 //! only when somebody looks. The first violation ends the simulation.
 
-use crate::facts::Facts;
+use crate::facts::{Clocks, Facts};
 use crate::invariants::{self, Invariant};
 use crate::switch::Message;
 use mvcc::{RangeRequest, RangeResponse, StoreError, TxnResponse, WatchBatch, WatchRequest};
 use objects::Revision;
+use raft_store::SteadyClock;
+use raft_store::log::mark::Synced;
 use raft_store::types::{Entry, LogId, MemberId, Vote};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -60,12 +63,18 @@ pub enum Asked {
 
 /// Something that happened.
 pub enum Event<'a> {
-    /// A member began a life.
-    Started { member: MemberId },
+    /// A member is about to start, with this noted of what was synced.
+    Noted { member: MemberId, synced: Synced },
+    /// A member began a life, with this steady clock.
+    Started {
+        member: MemberId,
+        clock: SteadyClock,
+    },
     /// A member did not start, and why.
     Refused {
         member: MemberId,
         reason: &'a str,
+        /// Because it found what it had synced to be missing or changed.
         is_damaged: bool,
     },
     /// A member's life ended; so many unsynced batches were kept and lost.
@@ -120,8 +129,12 @@ pub enum Event<'a> {
         op: u64,
         result: &'a Result<String, StoreError>,
     },
-    /// A lease was granted or kept alive: it must live at least until then.
-    LeaseHeld { lease: i64, until: Instant },
+    /// A lease was granted or kept alive, as was asked when the clocks showed this.
+    LeaseHeld {
+        lease: i64,
+        ttl: Duration,
+        asked: &'a Clocks,
+    },
     /// A lease was given up.
     LeaseLeft { lease: i64 },
     /// A watch began.
@@ -136,8 +149,31 @@ pub enum Event<'a> {
     WatchEnded { watch: u64, why: &'a str },
     /// The world did something to the members.
     Fault { what: &'a str },
-    /// A member's log entry was damaged while it was down.
-    Damaged { member: MemberId, index: u64 },
+    /// Something that a member had synced was damaged or lost while it was down.
+    Damaged { member: MemberId, what: &'a str },
+    /// What a member noted of that was damaged while it was down.
+    NotesDamaged { member: MemberId },
+    /// The disk of a member was filled; so many bytes are left.
+    Filled { member: MemberId, left: u64 },
+    /// The disk of a member has room again.
+    HasRoom { member: MemberId },
+    /// An archive was saved, with this state in it.
+    Saved {
+        at: MemberId,
+        applied: Option<LogId>,
+        revision: Revision,
+        hash: u64,
+    },
+    /// An archive saved at one revision was restored as a new cluster, which begins with this state.
+    Restored {
+        saved: Revision,
+        revision: Revision,
+        hash: u64,
+    },
+    /// The new cluster took a write.
+    RestoredWrote { revision: Revision },
+    /// A watcher of the old cluster went on at the new one; whether it was told that its revision is compacted.
+    RestoredWatched { start: Revision, is_compacted: bool },
     /// From now on nothing is broken any more.
     Healed,
 }
@@ -163,6 +199,7 @@ pub struct Judge {
 }
 
 struct State {
+    is_deaf: bool,
     began: Instant,
     trace: String,
     steps: u64,
@@ -175,6 +212,7 @@ impl Judge {
     /// A judge over nothing yet.
     pub fn new() -> Self {
         let state = State {
+            is_deaf: false,
             began: Instant::now(),
             trace: String::new(),
             steps: 0,
@@ -188,10 +226,17 @@ impl Judge {
         }
     }
 
+    /// One that takes note of nothing, for what is no member of the cluster that is judged.
+    pub fn deaf() -> Self {
+        let judge = Judge::new();
+        judge.state().is_deaf = true;
+        judge
+    }
+
     /// Takes note of an event.
     pub fn see(&self, event: &Event<'_>) {
         let mut state = self.state();
-        if state.violation.is_some() {
+        if state.violation.is_some() || state.is_deaf {
             return;
         }
         let at_ms = state.elapsed_ms();
@@ -278,7 +323,14 @@ impl State {
 impl fmt::Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Event::Started { member } => write!(f, "m{member} starts"),
+            Event::Noted { member, synced } => {
+                let last = synced.last.map_or(0, |last| last.index);
+                let vote = synced
+                    .vote
+                    .map_or("none".to_owned(), |vote| vote.to_string());
+                write!(f, "m{member} noted {last} vote {vote}")
+            }
+            Event::Started { member, .. } => write!(f, "m{member} starts"),
             Event::Refused { member, reason, .. } => {
                 write!(f, "m{member} does not start: {reason}")
             }
@@ -345,7 +397,23 @@ impl fmt::Display for Event<'_> {
             ),
             Event::WatchEnded { watch, why } => write!(f, "w{watch} ends: {why}"),
             Event::Fault { what } => write!(f, "FAULT {what}"),
-            Event::Damaged { member, index } => write!(f, "FAULT m{member} entry {index} damaged"),
+            Event::Damaged { member, what } => write!(f, "FAULT m{member} {what}"),
+            Event::NotesDamaged { member } => write!(f, "FAULT m{member} notes damaged"),
+            Event::Filled { member, left } => write!(f, "FAULT m{member} {left} bytes left"),
+            Event::HasRoom { member } => write!(f, "FAULT m{member} has room"),
+            Event::Saved {
+                at, revision, hash, ..
+            } => write!(f, "saved at m{at} r{revision} {hash:016x}"),
+            Event::Restored {
+                saved,
+                revision,
+                hash,
+            } => write!(f, "restored r{saved} as r{revision} {hash:016x}"),
+            Event::RestoredWrote { revision } => write!(f, "restored wrote r{revision}"),
+            Event::RestoredWatched {
+                start,
+                is_compacted,
+            } => write!(f, "restored watch r{start} compacted {is_compacted}"),
             Event::Healed => write!(f, "HEALED"),
         }
     }

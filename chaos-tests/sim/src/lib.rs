@@ -6,6 +6,7 @@
 //!
 //! The same seed gives the same trace, byte for byte, as long as the code is the same.
 
+mod archives;
 pub mod batch;
 mod clients;
 pub mod disk;
@@ -15,6 +16,8 @@ mod faults;
 pub mod invariants;
 mod judge;
 mod run;
+#[cfg(test)]
+mod stories;
 mod switch;
 mod watchers;
 mod world;

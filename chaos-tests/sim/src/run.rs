@@ -1,8 +1,9 @@
 //! One simulation, from its seed to its verdict.
 
+use crate::facts::Facts;
 use crate::judge::{Event, Judge, Violation};
 use crate::world::World;
-use crate::{clients, entropy, faults, invariants, watchers};
+use crate::{archives, clients, entropy, faults, invariants, watchers};
 use mvcc::Store;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 /// The wall clock of a simulation begins here.
-const WALL_MS: i64 = 1_800_000_000_000;
+pub(crate) const WALL_MS: i64 = 1_800_000_000_000;
 /// How long the members have to make a cluster.
 const BEGIN_MAX: Duration = Duration::from_secs(60);
 /// How long members have after healing until all of them serve writes again.
@@ -139,9 +140,16 @@ async fn live(options: &Options, seeds: &mut StdRng, world: &World, judge: &Judg
         return;
     }
     watching.finish(world).await;
+    if timeout(HEAL_MAX, archives::restore(world)).await.is_err() {
+        judge.violate(
+            invariants::PROGRESS,
+            "an archive was not restored in time".to_owned(),
+        );
+    }
 }
 
-/// Returns when every member takes a write and reads it. A replacement may only be finished now, so that one of them leaves.
+/// Returns when every member takes a write and reads it, and no change of the members is half done. A replacement may only be finished
+/// now, so that one of them leaves.
 async fn serves(world: &World) {
     for member in world.members() {
         while world.in_cluster().contains(&member) {
@@ -152,6 +160,9 @@ async fn serves(world: &World) {
             }
             sleep(Duration::from_millis(100)).await;
         }
+    }
+    while !world.judge().facts(Facts::is_settled) {
+        sleep(Duration::from_millis(100)).await;
     }
 }
 

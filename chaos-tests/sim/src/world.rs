@@ -1,13 +1,14 @@
 //! The members, their disks and their network: begins a cluster, ends lives and begins new ones, changes the members, heals.
 
-use crate::disk::{Crash, Disk};
+use crate::disk::{Crash, Disk, Lost, Notes};
 use crate::judge::{Event, Judge};
 use crate::switch::{Switch, Weather};
+use bytes::Bytes;
 use objects::cluster::MemberAdd;
 use raft_store::db::WriteBatch;
 use raft_store::log::LogError;
 use raft_store::types::MemberId;
-use raft_store::{Config, Limits, OpenError, Parts, RaftStore, Timings};
+use raft_store::{Config, Limits, OpenError, Parts, RaftStore, SteadyClock, Timings, Transport};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 const CLUSTER: &str = "simulated";
+/// With less room than this on its disk a member takes only what frees some.
+pub const RESERVE_BYTES: u64 = 64 << 10;
 
 /// The world, as all who live in it hold it.
 #[derive(Clone)]
@@ -42,6 +45,8 @@ struct State {
     ops: u64,
     answered: u64,
     faults: BTreeMap<String, u64>,
+    /// The last archive that was saved.
+    archive: Option<Bytes>,
     /// Members that are on their way out of life.
     ending: Vec<JoinHandle<()>>,
 }
@@ -49,9 +54,12 @@ struct State {
 struct Member {
     config: Config,
     disk: Disk,
+    clock: SteadyClock,
     life: Option<Life>,
     /// Undoes what was done to its disk while it is down.
     damage: Vec<WriteBatch>,
+    /// Its notes as they were before they were damaged.
+    whole_notes: Option<Notes>,
 }
 
 struct Life {
@@ -71,7 +79,7 @@ impl World {
                 keep_ms: rng.random_range(10_000..60_000),
                 ..mvcc::HistoryLimits::default()
             },
-            disk_reserve_bytes: 0,
+            disk_reserve_bytes: RESERVE_BYTES,
             hub: mvcc::HubLimits {
                 ring_bytes_max: rng.random_range(1_000..100_000),
                 queue_events_max: rng.random_range(4..200),
@@ -90,6 +98,19 @@ impl World {
                 state: Mutex::default(),
             }),
         }
+    }
+
+    /// A world of three members that keep as much as members usually do.
+    #[cfg(test)]
+    pub fn of_three(seeds: &mut StdRng, judge: Judge) -> Self {
+        let mut world = World::new(seeds, judge);
+        let inner = Arc::get_mut(&mut world.inner).expect("nobody else has it yet");
+        inner.size = 3;
+        inner.limits = Limits {
+            disk_reserve_bytes: RESERVE_BYTES,
+            ..Limits::default()
+        };
+        world
     }
 
     /// The judge.
@@ -113,6 +134,11 @@ impl World {
 
     /// Adds a member to the cluster and starts it; false when the cluster did not take it.
     pub async fn join(&self) -> bool {
+        self.join_for(None).await
+    }
+
+    /// Adds a member that takes the place of another when it has caught up, and starts it.
+    pub async fn join_for(&self, replaces: Option<MemberId>) -> bool {
         let name = format!("new{}", self.next_op());
         let add = MemberAdd {
             name: name.clone(),
@@ -126,7 +152,7 @@ impl World {
         let added = tokio::select! {
             biased;
             () = over.cancelled() => return false,
-            added = store.add_member(add) => added,
+            added = store.join_member(add, replaces.map(|id| id.to_string())) => added,
         };
         match added {
             Ok(member) => {
@@ -188,26 +214,32 @@ impl World {
 
     /// Begins a new life of a member that is down.
     pub async fn start(&self, member: MemberId) {
-        let (config, disk) = {
+        let (config, disk, clock) = {
             let state = self.state();
             match state.members.get(&member) {
                 Some(Member {
                     config,
                     disk,
+                    clock,
                     life: None,
                     ..
-                }) => (config.clone(), disk.clone()),
+                }) => (config.clone(), disk.clone(), *clock),
                 _ => return,
             }
         };
+        if let Some(synced) = disk.noted() {
+            self.inner.judge.see(&Event::Noted { member, synced });
+        }
         let place = self.inner.switch.place(member);
         let parts = Parts {
             engine: disk.engine(),
+            mark: disk.slots(),
             transport: Arc::new(place.clone()),
+            clock,
         };
         match RaftStore::open_with(config, parts).await {
             Ok((store, answers)) => {
-                self.inner.judge.see(&Event::Started { member });
+                self.inner.judge.see(&Event::Started { member, clock });
                 self.inner.switch.attach(&place, answers);
                 let life = Life {
                     store,
@@ -215,6 +247,8 @@ impl World {
                 };
                 if let Some(member) = self.state().members.get_mut(&member) {
                     member.life = Some(life);
+                    // It writes them anew.
+                    member.whole_notes = None;
                 }
             }
             Err(err) => self.refused(member, &err),
@@ -222,34 +256,69 @@ impl World {
     }
 
     fn refused(&self, member: MemberId, err: &OpenError) {
-        let is_damaged = matches!(err, OpenError::Log(LogError::Damaged { .. }));
+        let is_damaged = matches!(
+            err,
+            OpenError::Log(LogError::Damaged { .. } | LogError::Lost { .. } | LogError::Gap { .. })
+        );
         self.inner.judge.see(&Event::Refused {
             member,
             reason: &err.to_string(),
             is_damaged,
         });
-        match is_damaged {
-            true => self.mend(member),
-            false => self.inner.judge.violate(
-                crate::invariants::PROGRESS,
-                format!("m{member} does not start: {err}"),
-            ),
+        if is_damaged {
+            self.mend(member);
         }
     }
 
     /// Flips a bit in the log of a member that is down.
     pub fn damage(&self, member: MemberId, rng: &mut StdRng) -> bool {
+        self.harm(member, |disk| {
+            let (index, undo) = disk.damage_log(rng)?;
+            Some((format!("entry {index} damaged"), undo))
+        })
+    }
+
+    /// Takes from the disk of a member that is down what it had synced last.
+    pub fn lose_synced(&self, member: MemberId, rng: &mut StdRng) -> bool {
+        self.harm(member, |disk| {
+            let (lost, undo) = disk.lose_synced(rng)?;
+            let what = match lost {
+                Lost::Entry(index) => format!("entry {index}, its last one, lost"),
+                Lost::Vote => "vote lost".to_owned(),
+            };
+            Some((what, undo))
+        })
+    }
+
+    fn harm(
+        &self,
+        member: MemberId,
+        harm: impl FnOnce(&Disk) -> Option<(String, WriteBatch)>,
+    ) -> bool {
         let mut state = self.state();
         let Some(found) = state.members.get_mut(&member) else {
             return false;
         };
-        let Some((index, undo)) = found.disk.damage_log(rng) else {
+        let Some((what, undo)) = harm(&found.disk) else {
             return false;
         };
         found.damage.push(undo);
         drop(state);
-        self.inner.judge.see(&Event::Damaged { member, index });
+        let what = &what;
+        self.inner.judge.see(&Event::Damaged { member, what });
         true
+    }
+
+    /// Flips bits in what a member that is down noted of its log.
+    pub fn damage_notes(&self, member: MemberId, rng: &mut StdRng) {
+        let mut state = self.state();
+        let Some(found) = state.members.get_mut(&member) else {
+            return;
+        };
+        let whole = found.disk.damage_notes(rng);
+        found.whole_notes.get_or_insert(whole);
+        drop(state);
+        self.inner.judge.see(&Event::NotesDamaged { member });
     }
 
     fn mend(&self, member: MemberId) {
@@ -259,6 +328,9 @@ impl World {
             for undo in std::mem::take(&mut member.damage).iter().rev() {
                 member.disk.mend(undo);
             }
+            if let Some(whole) = member.whole_notes.take() {
+                member.disk.mend_notes(whole);
+            }
         }
     }
 
@@ -267,6 +339,7 @@ impl World {
         self.weather(|weather| *weather = Weather::default());
         for member in self.members() {
             self.disk(member).heal();
+            self.clock(member).set_rate(1.0);
             if self
                 .store(member)
                 .is_some_and(|store| store.failed().is_some())
@@ -294,6 +367,16 @@ impl World {
     /// Changes how the network is.
     pub fn weather(&self, change: impl FnOnce(&mut Weather)) {
         self.inner.switch.set(change);
+    }
+
+    /// Keeps an archive, in the place of the one before.
+    pub fn keep_archive(&self, archive: Bytes) {
+        self.state().archive = Some(archive);
+    }
+
+    /// The last archive that was saved.
+    pub fn last_archive(&self) -> Option<Bytes> {
+        self.state().archive.clone()
     }
 
     /// Takes note of a fault.
@@ -370,6 +453,38 @@ impl World {
         self.state().members[&member].disk.clone()
     }
 
+    /// The steady clock of a member.
+    pub fn clock(&self, member: MemberId) -> SteadyClock {
+        self.state().members[&member].clock
+    }
+
+    /// What a member is opened with.
+    pub fn config(&self, member: MemberId, cluster_id: &str) -> Config {
+        let inner = &self.inner;
+        let name = format!("m{member}");
+        Config {
+            data_dir: inner.dir.path().join(cluster_id).join(&name),
+            cluster_id: cluster_id.to_owned(),
+            member_id: member,
+            peer_address: format!("{name}:1"),
+            name,
+            listen: ([127, 0, 0, 1], 1).into(),
+            api_url: String::new(),
+            tls: None,
+            timings: Timings {
+                request: Duration::from_secs(3),
+                snapshot: Duration::from_secs(10),
+                ..Timings::default()
+            },
+            limits: inner.limits.clone(),
+        }
+    }
+
+    /// The network as a member that is not of the cluster sees it: nobody is there.
+    pub fn nowhere(&self) -> Arc<dyn Transport> {
+        Arc::new(self.inner.switch.place(MemberId::MAX))
+    }
+
     /// A number for a request, never given twice.
     pub fn next_op(&self) -> u64 {
         let mut state = self.state();
@@ -400,7 +515,8 @@ impl World {
         each.collect::<Vec<_>>().join(", ")
     }
 
-    fn any(&self) -> Option<(MemberId, RaftStore)> {
+    /// A member that runs, if possible the one that leads.
+    pub fn any(&self) -> Option<(MemberId, RaftStore)> {
         let leader = self.leader();
         let candidates = leader.into_iter().chain(self.members());
         let running = |member: MemberId| Some((member, self.store(member)?));
@@ -422,29 +538,13 @@ impl World {
 
     fn add(&self, member: MemberId) {
         let inner = &self.inner;
-        let name = format!("m{member}");
-        let config = Config {
-            data_dir: inner.dir.path().join(&name),
-            cluster_id: CLUSTER.to_owned(),
-            member_id: member,
-            peer_address: format!("{name}:1"),
-            name,
-            listen: ([127, 0, 0, 1], 1).into(),
-            api_url: String::new(),
-            tls: None,
-            timings: Timings {
-                request: Duration::from_secs(3),
-                snapshot: Duration::from_secs(10),
-                ..Timings::default()
-            },
-            limits: inner.limits.clone(),
-        };
-        let disk = Disk::new(member, inner.disk_seed, inner.judge.clone());
         let added = Member {
-            config,
-            disk,
+            config: self.config(member, CLUSTER),
+            disk: Disk::new(member, inner.disk_seed, inner.judge.clone()),
+            clock: SteadyClock::simulated(),
             life: None,
             damage: Vec::new(),
+            whole_notes: None,
         };
         self.state().members.insert(member, added);
     }

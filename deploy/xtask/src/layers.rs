@@ -67,6 +67,9 @@ const fn shell(name: &'static str, may_use: &'static [&'static str]) -> Rule {
     }
 }
 
+/// The feature with which the store's promises can be broken on purpose.
+const PLANTED: &str = "planted-bugs";
+
 /// Prints every broken arrow with what to do about it, and fails if there is one.
 pub fn check() -> anyhow::Result<()> {
     let metadata = MetadataCommand::new()
@@ -85,6 +88,7 @@ pub fn check() -> anyhow::Result<()> {
             )),
         }
     }
+    broken.extend(planted(&metadata));
     for line in &broken {
         eprintln!("layers: {line}");
     }
@@ -93,6 +97,24 @@ pub fn check() -> anyhow::Result<()> {
     }
     println!("layers: {} crates keep to the layout", RULES.len());
     Ok(())
+}
+
+/// Crates of which a usual build has the bugs that can be planted: a feature that is on by default, or that a dependency asks for, would
+/// bring them into a release.
+fn planted(metadata: &Metadata) -> Vec<String> {
+    let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes);
+    let has = |node: &&cargo_metadata::Node| {
+        node.features
+            .iter()
+            .any(|feature| feature.as_str() == PLANTED)
+    };
+    let told = nodes.filter(has).map(|node| {
+        format!(
+            "{} is built with {PLANTED}, which no release may have: only the command line may ask for it",
+            node.id
+        )
+    });
+    told.collect()
 }
 
 fn check_crate(graph: &Graph<'_>, id: &PackageId, rule: &Rule, broken: &mut Vec<String>) {

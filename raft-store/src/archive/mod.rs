@@ -14,7 +14,7 @@ mod tests;
 pub(crate) use chunks::ChunkWriter;
 pub use rehearse::{Rehearsal, rehearse};
 pub(crate) use restore::begin_anew;
-pub use restore::{RestoreError, Restored, restore};
+pub use restore::{RestoreError, Restored, restore, restore_into};
 pub use sums::{TableSum, sums_of};
 
 use crate::types::{LogId, StoredMembership};

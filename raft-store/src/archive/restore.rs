@@ -75,26 +75,47 @@ pub struct Restored {
     pub compared: bool,
 }
 
-/// Fills the new folder `data_dir` for the member `name` of the new cluster `cluster_id`, and compares what its database gives back
-/// with the sums of the source. A damaged archive leaves no usable folder behind: the identity is written last.
+/// Fills the new folder `data_dir` for the member of the new cluster `cluster_id` that `node` describes, and compares what its database
+/// gives back with the sums of the source. A damaged archive leaves no usable folder behind: the identity is written last.
 pub fn restore<R: Read>(
     archive: R,
     data_dir: &Path,
     cluster_id: &str,
     node: Node,
 ) -> Result<Restored, RestoreError> {
-    let mut reader = Reader::new(archive)?;
-    if reader.header().cluster_id == cluster_id {
-        return Err(RestoreError::SameCluster(cluster_id.to_owned()));
-    }
+    let reader = reader_for(archive, cluster_id)?;
     prepare(data_dir)?;
     let db = Db::open(&crate::identity::db_dir(data_dir))?;
+    let restored = fill_all(reader, &db, node.clone())?;
+    Identity::new(cluster_id, restored.member_id, &node.name).store(data_dir)?;
+    Ok(restored)
+}
+
+/// The same into an empty database that lies in no folder.
+pub fn restore_into<R: Read>(
+    archive: R,
+    db: &Db,
+    cluster_id: &str,
+    node: Node,
+) -> Result<Restored, RestoreError> {
+    fill_all(reader_for(archive, cluster_id)?, db, node)
+}
+
+fn reader_for<R: Read>(archive: R, cluster_id: &str) -> Result<Reader<R>, RestoreError> {
+    let reader = Reader::new(archive)?;
+    match reader.header().cluster_id == cluster_id {
+        true => Err(RestoreError::SameCluster(cluster_id.to_owned())),
+        false => Ok(reader),
+    }
+}
+
+fn fill_all<R: Read>(mut reader: Reader<R>, db: &Db, node: Node) -> Result<Restored, RestoreError> {
     let (mut extra, mut source) = (None, None);
     while let Some(part) = reader.next_part()? {
         match part {
             Part::Extra(bytes) => extra = Some(bytes),
             Part::Sums(sums) => source = Some(sums),
-            Part::Block(table, records) => fill(&db, table, records)?,
+            Part::Block(table, records) => fill(db, table, records)?,
         }
     }
     let sums = sums_of(&db.live())?;
@@ -103,9 +124,8 @@ pub fn restore<R: Read>(
     }
     let header = reader.header().clone();
     let member_id = header.member_id_max + 1;
-    let revision = begin_anew(&db, header.applied, 0, member_id, node.clone())?;
+    let revision = begin_anew(db, header.applied, 0, member_id, node)?;
     db.sync()?;
-    Identity::new(cluster_id, member_id, &node.name).store(data_dir)?;
     Ok(Restored {
         header,
         extra,

@@ -152,4 +152,9 @@ pub trait Engine: Reads + Send + Sync + 'static {
     fn simulated_sync(&self) -> Duration {
         Duration::ZERO
     }
+
+    /// How much room a simulated disk has left; a real one is asked through the file system.
+    fn simulated_free_bytes(&self) -> Option<u64> {
+        None
+    }
 }

@@ -193,6 +193,11 @@ impl Db {
         self.engine.simulated_sync()
     }
 
+    /// How much room a simulated disk has left; None for a real one.
+    pub(crate) fn simulated_free_bytes(&self) -> Option<u64> {
+        self.engine.simulated_free_bytes()
+    }
+
     fn tables(&self, frozen: bool) -> View<'_> {
         loop {
             let generation = self.generation.load(Ordering::Acquire);

@@ -17,9 +17,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 const MAGIC: [u8; 8] = *b"trmark01";
-const SLOT_BYTES: usize = 64;
+/// Bytes of one note.
+pub const SLOT_BYTES: usize = 64;
 const SLOT_DISTANCE: u64 = 4096;
-const SLOTS: u64 = 2;
+/// How many notes there are.
+pub const SLOTS: u64 = 2;
 
 /// What is on disk for certain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,9 +32,64 @@ pub struct Synced {
     pub last: Option<LogId>,
 }
 
-/// The file.
+/// Where the notes are: two places that are written in turn.
+pub trait Slots: Send + 'static {
+    /// What stands there; None where it cannot be read.
+    fn read(&self, slot: u64) -> Option<[u8; SLOT_BYTES]>;
+
+    /// Writes without waiting for the disk.
+    fn write(&mut self, slot: u64, bytes: &[u8; SLOT_BYTES]) -> io::Result<()>;
+
+    /// Waits until everything written so far is on disk.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// The notes in a file.
+struct FileSlots(File);
+
+impl FileSlots {
+    /// Opens the file, or makes it.
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        let bytes = SLOT_DISTANCE * (SLOTS - 1) + SLOT_BYTES as u64;
+        if file.metadata()?.len() < bytes {
+            // So large from the beginning, so that a full disk never keeps a note from being written.
+            for slot in 0..SLOTS {
+                file.write_all_at(&[0; SLOT_BYTES], slot * SLOT_DISTANCE)?;
+            }
+            file.sync_all()?;
+            if let Some(dir) = path.parent() {
+                File::open(dir)?.sync_all()?;
+            }
+        }
+        Ok(FileSlots(file))
+    }
+}
+
+impl Slots for FileSlots {
+    fn read(&self, slot: u64) -> Option<[u8; SLOT_BYTES]> {
+        let mut bytes = [0; SLOT_BYTES];
+        let read = self.0.read_exact_at(&mut bytes, slot * SLOT_DISTANCE);
+        read.ok().map(|()| bytes)
+    }
+
+    fn write(&mut self, slot: u64, bytes: &[u8; SLOT_BYTES]) -> io::Result<()> {
+        self.0.write_all_at(bytes, slot * SLOT_DISTANCE)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+/// The notes of one member.
 pub struct Mark {
-    file: File,
+    slots: Box<dyn Slots>,
     number: u64,
     synced: Synced,
     is_noted: bool,
@@ -41,31 +98,19 @@ pub struct Mark {
 impl Mark {
     /// Opens the file, or makes it.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
-        let newest = (0..SLOTS)
-            .filter_map(|slot| read(&file, slot))
-            .max_by_key(|(number, _)| *number);
+        Ok(Mark::over(Box::new(FileSlots::open(path)?)))
+    }
+
+    /// The notes that stand there.
+    pub fn over(slots: Box<dyn Slots>) -> Self {
+        let newest = newest(|slot| slots.read(slot));
         let (number, synced) = newest.unwrap_or_default();
-        if newest.is_none() {
-            // So large from the beginning, so that a full disk never keeps a note from being written.
-            file.write_all_at(&[0; SLOT_BYTES], SLOT_DISTANCE * (SLOTS - 1))?;
-            file.write_all_at(&[0; SLOT_BYTES], 0)?;
-            file.sync_all()?;
-            if let Some(dir) = path.parent() {
-                File::open(dir)?.sync_all()?;
-            }
-        }
-        Ok(Mark {
-            file,
+        Mark {
+            slots,
             number,
             synced,
             is_noted: newest.is_some(),
-        })
+        }
     }
 
     /// What was noted last; nothing in a new file.
@@ -80,8 +125,7 @@ impl Mark {
         }
         self.number += 1;
         let slot = self.number % SLOTS;
-        self.file
-            .write_all_at(&encode(self.number, &synced), slot * SLOT_DISTANCE)?;
+        self.slots.write(slot, &encode(self.number, &synced))?;
         self.synced = synced;
         self.is_noted = true;
         Ok(())
@@ -96,14 +140,14 @@ impl Mark {
             last,
             ..self.synced
         })?;
-        self.file.sync_data()
+        self.slots.sync()
     }
 }
 
-fn read(file: &File, slot: u64) -> Option<(u64, Synced)> {
-    let mut bytes = [0; SLOT_BYTES];
-    file.read_exact_at(&mut bytes, slot * SLOT_DISTANCE).ok()?;
-    decode(&bytes)
+/// The newest whole note, with its number.
+pub fn newest(read: impl Fn(u64) -> Option<[u8; SLOT_BYTES]>) -> Option<(u64, Synced)> {
+    let notes = (0..SLOTS).filter_map(|slot| decode(&read(slot)?));
+    notes.max_by_key(|(number, _)| *number)
 }
 
 fn encode(number: u64, synced: &Synced) -> [u8; SLOT_BYTES] {
@@ -173,17 +217,12 @@ mod tests {
             mark.note(synced(index / 3, index)).expect("it is noted");
             assert_eq!(open().synced(), synced(index / 3, index));
         }
-        let slot = mark.number % SLOTS * SLOT_DISTANCE;
-        let mut bytes = [0; SLOT_BYTES];
-        mark.file
-            .read_exact_at(&mut bytes, slot)
-            .expect("it can be read");
+        let slot = mark.number % SLOTS;
+        let bytes = mark.slots.read(slot).expect("it can be read");
         for bit in 0..SLOT_BYTES * 8 {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
-            mark.file
-                .write_all_at(&damaged, slot)
-                .expect("it can be written");
+            mark.slots.write(slot, &damaged).expect("it can be written");
             assert_eq!(open().synced(), synced(2, 8), "bit {bit}");
         }
     }

@@ -69,6 +69,10 @@ pub(crate) fn answers(inner: &Arc<Inner>, incoming: Incoming) -> Answers {
     let service = ServiceExt::<http::Request<Body>>::map_response(service, |response| {
         response.map(Body::new)
     });
+    let clock = inner.steady;
+    let service = ServiceExt::<http::Request<Body>>::map_future(service, move |answering| {
+        clock.times(answering)
+    });
     Answers::new(service)
 }
 

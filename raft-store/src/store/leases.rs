@@ -65,7 +65,7 @@ impl Inner {
             return crate::clock::now_ms();
         }
         match &*clock {
-            Some(clock) => clock.now_ms(Instant::now()),
+            Some(clock) => clock.now_ms(self.steady.now()),
             None => Meta::load(&self.db.live()).map_or(0, |meta| meta.lease_clock_ms),
         }
     }
@@ -76,7 +76,7 @@ impl Inner {
             .lease_clock
             .lock()
             .expect("no holder of the lock panics");
-        let now = Instant::now();
+        let now = self.steady.now();
         clock.as_mut().is_some_and(|clock| {
             clock.tick(now);
             clock.is_held(now)
@@ -91,7 +91,7 @@ impl Inner {
             .expect("no holder of the lock panics");
         let is_new = clock.as_ref().is_none_or(|clock| clock.term != term);
         if is_new {
-            *clock = Some(LeaseClock::new(term, began_ms, Instant::now()));
+            *clock = Some(LeaseClock::new(term, began_ms, self.steady.now()));
         }
         is_new
     }

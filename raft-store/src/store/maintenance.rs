@@ -2,7 +2,7 @@
 //! tells watchers their progress; and as leader ends leases and makes voters of learners that caught up. What it does about the
 //! past is said by `history`.
 
-use super::{Inner, contact, leases, slow, space};
+use super::{Inner, contact, leases, slow};
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,6 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     for tick in 0u64.. {
         ticks.tick().await;
         leave.look(&inner).await;
-        space::look(&inner);
         crate::membership::finish_changes(&inner).await;
         leases::expire(&inner).await;
         persist(&inner).await;

@@ -5,18 +5,20 @@ use super::health::Health;
 use super::leases::LeaseClock;
 use super::space::Space;
 use super::{
-    RaftStore, compare, entries, health, history, leader, maintenance, propose, read, succession,
+    RaftStore, compare, entries, health, history, leader, maintenance, propose, read, space,
+    succession,
 };
 use crate::config::{Config, OpenError};
 use crate::damage;
 use crate::db::{Db, Engine, EngineError};
 use crate::identity::{self, Identity};
 use crate::log::LogStore;
-use crate::log::mark::Mark;
+use crate::log::mark::{Mark, Slots};
 use crate::membership;
 use crate::metrics::Metrics;
 use crate::net::{self, Answers, Incoming, Peers, Transport};
 use crate::state::{Applied, StateMachine};
+use crate::steady::SteadyClock;
 use crate::types::{Node, Plan, Raft};
 use mvcc::{Hub, LeaderState, Meta};
 use openraft::type_config::async_runtime::watch::WatchReceiver;
@@ -44,6 +46,7 @@ pub(crate) struct Inner {
     /// Hashing reads everything, so one is done after the other.
     pub hashing: Mutex<()>,
     pub contact: Contact,
+    pub steady: SteadyClock,
     /// Runs while this member leads.
     pub lease_clock: std::sync::Mutex<Option<LeaseClock>>,
     pub applied: watch::Receiver<Applied>,
@@ -67,8 +70,12 @@ pub(crate) struct Inner {
 pub struct Parts {
     /// Its disk.
     pub engine: Box<dyn Engine>,
+    /// Where it is noted how far its log was synced.
+    pub mark: Box<dyn Slots>,
     /// Its network.
     pub transport: Arc<dyn Transport>,
+    /// Its steady clock.
+    pub clock: SteadyClock,
 }
 
 impl RaftStore {
@@ -100,9 +107,11 @@ impl RaftStore {
             identity,
             db,
             space: Space::default(),
-            mark: None,
+            mark: Mark::over(parts.mark),
+            steady: parts.clock,
         };
-        let (store, incoming) = start(config, own, Some(parts.transport)).await?;
+        let starting = start(config, own, Some(parts.transport));
+        let (store, incoming) = parts.clock.times(starting).await?;
         let answers = net::server::answers(&store.inner, incoming);
         Ok((store, answers))
     }
@@ -131,7 +140,8 @@ async fn open_real(config: Config) -> Result<RaftStore, OpenError> {
         identity,
         db,
         space,
-        mark: Some(mark),
+        mark,
+        steady: SteadyClock::default(),
     };
     let (store, incoming) = start(config, own, None).await?;
     store.inner.serve(listener, incoming);
@@ -143,7 +153,8 @@ struct Own {
     identity: Identity,
     db: Db,
     space: Space,
-    mark: Option<Mark>,
+    mark: Mark,
+    steady: SteadyClock,
 }
 
 /// Starts consensus and tasks over an open database.
@@ -157,13 +168,14 @@ async fn start(
         db,
         space,
         mark,
+        steady,
     } = own;
     let raft_config = Arc::new(config.raft()?);
     #[cfg(feature = "planted-bugs")]
     crate::planted::begin(&db)?;
     let db = Arc::new(db);
     let metrics = Arc::new(Metrics::default());
-    let log = LogStore::open_marked(db.clone(), metrics.clone(), mark)?;
+    let log = LogStore::open_marked(db.clone(), metrics.clone(), Some(mark))?;
     let meta = Meta::load(&db.live())?;
     let hub = Hub::new(config.limits.hub, meta.revision, meta.compacted);
     let state = StateMachine::open(
@@ -205,6 +217,7 @@ async fn start(
         space,
         health: Health::default(),
         contact: Contact::default(),
+        steady,
         condemnation: OnceLock::new(),
         hashing: Mutex::new(()),
         lease_clock: std::sync::Mutex::default(),
@@ -227,6 +240,7 @@ async fn start(
     inner.spawn(leader::run(inner.clone(), leader_sender));
     inner.spawn(succession::run(inner.clone()));
     inner.spawn(maintenance::run(inner.clone()));
+    inner.spawn(space::run(inner.clone()));
     inner.spawn(history::run(inner.clone()));
     inner.spawn(history::sweep(inner.clone()));
     inner.spawn(health::run(inner.clone()));
@@ -257,9 +271,9 @@ impl Inner {
     /// Runs a task until the member stops.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
-        self.tasks.spawn(async move {
+        self.tasks.spawn(self.steady.times(async move {
             stop.run_until_cancelled_owned(task).await;
-        });
+        }));
     }
 
     /// What damage this member found in its own files.

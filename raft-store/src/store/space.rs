@@ -12,11 +12,13 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
+/// How often a member looks at its disk.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// After a leader refused for want of room, puts are not sent to it for so long.
 const TOLD_FULL: Duration = Duration::from_secs(1);
 /// The file that keeps room takes this part of the reserve: with the default of 256 MiB more than a database needs to open again, which
@@ -168,10 +170,19 @@ impl Kept {
     }
 }
 
-/// Looks at the disk of the member's folder.
-pub(crate) fn look(inner: &Inner) {
+/// Looks at the member's disk as long as the member runs. By itself, since a full disk cannot wait for what else is done now and
+/// then.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let reserve = inner.config.limits.disk_reserve_bytes;
-    inner.space.look_at(&inner.config.data_dir, reserve);
+    loop {
+        ticks.tick().await;
+        match inner.db.simulated_free_bytes() {
+            Some(free) => inner.space.look(free, reserve),
+            None => inner.space.look_at(&inner.config.data_dir, reserve),
+        }
+    }
 }
 
 fn free_bytes(path: &Path) -> io::Result<u64> {

@@ -1,5 +1,5 @@
-//! A member whose log holds a damaged entry does not start: the entry may be one that was acknowledged, and is never taken for a
-//! torn tail.
+//! A member does not start when an entry of its log is damaged, or something that it had synced is missing: it may be what was
+//! acknowledged, and is never taken for a torn tail.
 
 use super::Invariant;
 use crate::facts::Facts;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 #[derive(Default)]
 pub struct Check {
-    damaged: BTreeMap<MemberId, u64>,
+    damaged: BTreeMap<MemberId, String>,
 }
 
 impl Invariant for Check {
@@ -19,21 +19,21 @@ impl Invariant for Check {
 
     fn check(&mut self, _: &Facts, event: &Event<'_>) -> Result<(), String> {
         match event {
-            Event::Damaged { member, index } => {
-                self.damaged.insert(*member, *index);
+            Event::Damaged { member, what } => {
+                self.damaged.insert(*member, (*what).to_owned());
                 Ok(())
             }
             Event::Refused {
                 member, is_damaged, ..
             } => match (self.damaged.remove(member), is_damaged) {
-                (Some(index), false) => Err(format!(
-                    "m{member} did not start, but not because of its damaged entry {index}"
+                (Some(what), false) => Err(format!(
+                    "m{member} did not start, but not because of its damage: {what}"
                 )),
                 _ => Ok(()),
             },
-            Event::Started { member } => match self.damaged.remove(member) {
+            Event::Started { member, .. } => match self.damaged.remove(member) {
                 None => Ok(()),
-                Some(index) => Err(format!("m{member} started with its entry {index} damaged")),
+                Some(what) => Err(format!("m{member} started in spite of its damage: {what}")),
             },
             _ => Ok(()),
         }

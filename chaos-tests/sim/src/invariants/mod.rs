@@ -5,16 +5,21 @@
 
 mod acknowledged_writes_stay;
 mod applied_in_order;
+mod archive_is_exact;
 mod committed_on_a_quorum;
 mod damage_is_refused;
 mod failed_sync_is_final;
+mod full_disk_is_told_truly;
+mod full_disks_take_no_puts;
 mod lease_never_early;
 mod linearizable_reads;
 mod log_matching;
 mod membership_safety;
+mod notes_are_true;
 mod nothing_committed_is_lost;
 mod one_leader_a_term;
 mod progress_is_true;
+mod restore_reuses_nothing;
 mod revision_monotone;
 mod same_index_same_state;
 mod term_fence;
@@ -23,6 +28,7 @@ mod watch_atomic;
 mod watch_complete;
 mod watch_ordered;
 mod watch_unique;
+mod whole_disks_start;
 
 use crate::facts::Facts;
 use crate::judge::Event;
@@ -48,6 +54,10 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<membership_safety::Check>::default(),
         Box::<failed_sync_is_final::Check>::default(),
         Box::<damage_is_refused::Check>::default(),
+        Box::<notes_are_true::Check>::default(),
+        Box::<whole_disks_start::Check>::default(),
+        Box::<full_disks_take_no_puts::Check>::default(),
+        Box::<full_disk_is_told_truly::Check>::default(),
         Box::<lease_never_early::Check>::default(),
         Box::<term_fence::Check>::default(),
         Box::<acknowledged_writes_stay::Check>::default(),
@@ -59,6 +69,8 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<watch_atomic::Check>::default(),
         Box::<progress_is_true::Check>::default(),
         Box::<watch_complete::Check>::default(),
+        Box::<archive_is_exact::Check>::default(),
+        Box::<restore_reuses_nothing::Check>::default(),
     ]
 }
 
