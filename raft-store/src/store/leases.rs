@@ -3,8 +3,9 @@
 //! was stopped for a while heard nobody either: that time does not count, and what waits in its sockets is heard first.
 
 use super::Inner;
+use crate::types::Payload;
 use mvcc::planted::{self, Bug};
-use mvcc::{Command, LeaseId, Meta};
+use mvcc::{Batch, Command, LeaseId, Meta};
 use objects::Term;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -129,8 +130,21 @@ pub(crate) async fn expire(inner: &Inner) {
         (false, _, false) => Command::LeaseExpire { ids: over, now_ms },
         _ => return,
     };
-    if let Err(err) = inner.propose(command).await {
-        tracing::debug!(error = %err, "leases were not ended; trying again");
+    if let Err(reason) = propose_in_term(inner, command).await {
+        tracing::debug!(reason, "leases were not ended; trying again");
+    }
+}
+
+/// Proposes what this leader's clock says, in its own term or not at all. Handed to the next leader, which renewed all leases since, it
+/// would end them by a clock that has nothing to say any more.
+async fn propose_in_term(inner: &Inner, command: Command) -> Result<(), String> {
+    let frame = Batch(vec![command]).encode();
+    let frame = frame.map_err(|err| err.to_string())?;
+    let proposed = inner.raft.client_write(Payload(frame));
+    match tokio::time::timeout(inner.config.timings.request, proposed).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(err)) => Err(err.to_string()),
+        Err(_) => Err("no quorum answered in time".to_owned()),
     }
 }
 

@@ -7,6 +7,7 @@
 use super::Inner;
 use super::entries::Arrived;
 use super::rhythm::Rhythm;
+use super::space::only_frees;
 use crate::net::Purpose;
 use crate::runtime;
 use crate::stages::Stage;
@@ -176,6 +177,28 @@ impl Inner {
         Err(StoreError::Unavailable("no leader is known".to_owned()))
     }
 
+    /// The leader has no room and did nothing of a batch: refuses what would take some, and brings it the rest.
+    async fn deliver_what_frees(
+        &self,
+        Batch(commands): Batch,
+        replies: Vec<oneshot::Sender<Reply>>,
+    ) -> (Vec<oneshot::Sender<Reply>>, Result<Replies, StoreError>) {
+        let both = commands.into_iter().zip(replies);
+        let (freeing, refused): (Vec<_>, Vec<_>) =
+            both.partition(|(command, _)| only_frees(command));
+        let (_, refused): (Vec<Command>, Vec<_>) = refused.into_iter().unzip();
+        answer(refused, Err(StoreError::NoSpace));
+        let (commands, replies): (Vec<Command>, Vec<_>) = freeing.into_iter().unzip();
+        if commands.is_empty() {
+            return (replies, Err(StoreError::NoSpace));
+        }
+        let outcome = match Batch(commands).encode() {
+            Ok(frame) => self.deliver(frame).await,
+            Err(err) => Err(StoreError::Refused(err.to_string())),
+        };
+        (replies, outcome)
+    }
+
     /// Where a member is reached.
     pub fn address_of(&self, member: MemberId) -> Option<String> {
         use openraft::type_config::async_runtime::watch::WatchReceiver;
@@ -201,7 +224,8 @@ pub(crate) async fn run(inner: Arc<Inner>, mut proposals: mpsc::Receiver<Proposa
         inner.spawn(async move {
             let _permit = permit;
             let commands = replies.len();
-            member.metrics.proposed(replies.len() as u64);
+            let count = commands as u64;
+            member.metrics.proposed(count);
             let stages = &member.metrics.stages;
             let began = Instant::now();
             let frame = batch.encode();
@@ -211,10 +235,14 @@ pub(crate) async fn run(inner: Arc<Inner>, mut proposals: mpsc::Receiver<Proposa
                 Ok(frame) => member.deliver(frame).await,
                 Err(err) => Err(StoreError::Refused(err.to_string())),
             };
+            let (replies, outcome) = match outcome {
+                Err(StoreError::NoSpace) => member.deliver_what_frees(batch, replies).await,
+                outcome => (replies, outcome),
+            };
             stages.passed(Stage::Agree, encoded.elapsed());
-            member.metrics.answered(replies.len() as u64);
+            member.metrics.answered(count);
             if outcome.is_err() {
-                member.metrics.failed(replies.len() as u64);
+                member.metrics.failed(count);
             }
             rhythm.answered(commands + member.waiting(), began, Instant::now());
             answer(replies, outcome);

@@ -190,7 +190,8 @@ fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-fn only_frees(command: &Command) -> bool {
+/// Whether a command can only make the store smaller.
+pub(super) fn only_frees(command: &Command) -> bool {
     match command {
         Command::Txn(txn) => mvcc::only_frees(txn),
         Command::LeaseGrant { .. } => false,
