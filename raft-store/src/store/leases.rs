@@ -24,6 +24,8 @@ pub(crate) struct LeaseClock {
     counted_ms: u64,
     counted_at: Instant,
     hold_until: Option<Instant>,
+    /// Whether this leader has renewed all leases yet; until then it ends none.
+    has_renewed: bool,
 }
 
 impl LeaseClock {
@@ -33,6 +35,7 @@ impl LeaseClock {
             counted_ms: began_ms,
             counted_at: now,
             hold_until: None,
+            has_renewed: false,
         }
     }
 
@@ -84,17 +87,27 @@ impl Inner {
         })
     }
 
-    /// Starts the clock of a new term; returns whether it was started just now.
+    /// Starts the clock of a new term; returns whether the leases must still be renewed in it.
     fn start_lease_clock(&self, term: Term, began_ms: u64) -> bool {
         let mut clock = self
             .lease_clock
             .lock()
             .expect("no holder of the lock panics");
-        let is_new = clock.as_ref().is_none_or(|clock| clock.term != term);
-        if is_new {
+        if clock.as_ref().is_none_or(|clock| clock.term != term) {
             *clock = Some(LeaseClock::new(term, began_ms, self.steady.now()));
         }
-        is_new
+        clock.as_ref().is_some_and(|clock| !clock.has_renewed)
+    }
+
+    /// All leases were renewed in this term.
+    fn leases_renewed(&self, term: Term) {
+        let mut clock = self
+            .lease_clock
+            .lock()
+            .expect("no holder of the lock panics");
+        if let Some(clock) = clock.as_mut().filter(|clock| clock.term == term) {
+            clock.has_renewed = true;
+        }
     }
 }
 
@@ -114,8 +127,8 @@ pub(crate) async fn expire(inner: &Inner) {
             }
         }
     };
-    let is_new_term = inner.start_lease_clock(state.term, meta.lease_clock_ms);
-    if inner.tick_lease_clock() && !is_new_term {
+    let must_renew = inner.start_lease_clock(state.term, meta.lease_clock_ms);
+    if inner.tick_lease_clock() && !must_renew {
         return;
     }
     let now_ms = inner.lease_now_ms();
@@ -125,13 +138,16 @@ pub(crate) async fn expire(inner: &Inner) {
         .map(|lease| lease.id)
         .take(ENDED_AT_ONCE)
         .collect();
-    let command = match (is_new_term, leases.is_empty(), over.is_empty()) {
+    let command = match (must_renew, leases.is_empty(), over.is_empty()) {
+        (true, true, _) => return inner.leases_renewed(state.term),
         (true, false, _) => Command::LeaseRenewAll { now_ms },
         (false, _, false) => Command::LeaseExpire { ids: over, now_ms },
-        _ => return,
+        (false, _, true) => return,
     };
-    if let Err(reason) = propose_in_term(inner, command).await {
-        tracing::debug!(reason, "leases were not ended; trying again");
+    match propose_in_term(inner, command).await {
+        Ok(()) if must_renew => inner.leases_renewed(state.term),
+        Ok(()) => {}
+        Err(reason) => tracing::debug!(reason, "leases were not renewed or ended; trying again"),
     }
 }
 

@@ -5,7 +5,7 @@ use super::health::Health;
 use super::leases::LeaseClock;
 use super::space::Space;
 use super::{
-    RaftStore, compare, entries, health, history, leader, maintenance, propose, read, space,
+    RaftStore, compare, entries, health, history, leader, maintenance, propose, read, slow, space,
     succession,
 };
 use crate::config::{Config, OpenError};
@@ -241,6 +241,7 @@ async fn start(
     inner.spawn(succession::run(inner.clone()));
     inner.spawn(maintenance::run(inner.clone()));
     inner.spawn(space::run(inner.clone()));
+    inner.spawn(slow::hold_back(inner.clone()));
     inner.spawn(history::run(inner.clone()));
     inner.spawn(history::sweep(inner.clone()));
     inner.spawn(health::run(inner.clone()));

@@ -1,12 +1,13 @@
 //! A slow disk: one write that hangs, or several within a while that each took too long. A leader with such a disk slows
-//! everybody down, so it leaves the lead to a member with a faster one, and never merely exits.
+//! everybody down, so it leaves the lead to a member with a faster one, does not ask for it while others may, and never merely exits.
 
 use super::Inner;
 use crate::membership;
 use crate::types::MemberId;
 use objects::cluster::Alarm;
+use openraft::Instant as _;
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -15,6 +16,9 @@ const SLOW_WRITES: usize = 3;
 const WINDOW: Duration = Duration::from_secs(10);
 /// A write that takes so many parts of the time after which one hangs is slow.
 const SLOW_PART: u32 = 4;
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// So long a member with a slow disk leaves an election to the others: several of theirs.
+const HOLDS_BACK: Duration = Duration::from_secs(4);
 /// Leadership is not handed over again, nor is it told again that it cannot be, within this.
 const QUIET: Duration = Duration::from_secs(15);
 
@@ -55,6 +59,27 @@ pub(crate) fn is_slow(inner: &Inner) -> bool {
             .slow_writes
             .count(hangs / SLOW_PART, Instant::now())
             >= SLOW_WRITES
+}
+
+/// Lets a member with a slow disk ask to lead only when nobody else did for a while, as long as the member runs: a slow leader is
+/// better than none, and a member with a longer log than all others must be able to lead in the end.
+pub(crate) async fn hold_back(inner: Arc<Inner>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let may_lead = !is_slow(&inner) || silence(&inner).await >= HOLDS_BACK;
+        inner.raft.runtime_config().elect(may_lead);
+    }
+}
+
+/// For how long no leader was heard, nor a vote given.
+async fn silence(inner: &Inner) -> Duration {
+    let heard = inner
+        .raft
+        .with_raft_state(|state| state.vote_last_modified());
+    match heard.await {
+        Ok(Some(heard)) => heard.elapsed(),
+        _ => Duration::MAX,
+    }
 }
 
 /// Leaves the lead of this member when its disk is slow and another's is not.

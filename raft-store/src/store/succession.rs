@@ -12,7 +12,7 @@
 //! decided by Raft's votes alone: a wrong suspicion costs an election, never an entry. A machine that dies closes nothing; its
 //! leader is followed after the election timeout.
 
-use super::Inner;
+use super::{Inner, slow};
 use crate::types::{MemberId, Vote};
 use openraft::raft::TransferLeaderRequest;
 use openraft::type_config::async_runtime::watch::WatchReceiver;
@@ -70,12 +70,13 @@ async fn is_dead(inner: &Inner, leader: MemberId) -> bool {
     false
 }
 
-/// Campaigns, in this member's turn, until somebody leads.
+/// Campaigns, in this member's turn, until somebody leads. A member with a slow disk comes after all others.
 async fn succeed(inner: &Inner, dead: MemberId) {
     let Some((turn, turns)) = turn(inner, dead) else {
         return;
     };
-    tokio::time::sleep(TURN * turn).await;
+    let last = if slow::is_slow(inner) { turns } else { 0 };
+    tokio::time::sleep(TURN * (turn + last)).await;
     for _ in 0..CAMPAIGNS_MAX {
         if is_led(inner, dead) {
             return;

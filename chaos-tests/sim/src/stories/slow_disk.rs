@@ -9,6 +9,8 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 const HANDS_OVER_WITHIN: Duration = Duration::from_secs(12);
+/// A vote goes to disk before it is given: where that takes longer than an election may, it takes several.
+const ELECTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Somebody writes all the time, wherever it works.
 fn keep_writing(world: &World) -> JoinHandle<()> {
@@ -16,8 +18,11 @@ fn keep_writing(world: &World) -> JoinHandle<()> {
     tokio::spawn(async move {
         for turn in 0.. {
             let members = world.members();
-            // Who leads may change just now.
-            let _ = put(&world, members[turn % members.len()]).await;
+            let at = members[turn % members.len()];
+            if world.store(at).is_some() {
+                // Who leads may change just now.
+                let _ = put(&world, at).await;
+            }
             sleep(Duration::from_millis(30)).await;
         }
     })
@@ -45,7 +50,7 @@ async fn leaves_the_lead(world: World, hangs: bool) {
     within(HANDS_OVER_WITHIN, "another leads", async || leads_another()).await;
     says_so(&world, slow).await;
     let is_well = || world.leader() != Some(slow) && store(&world, slow).failed().is_none();
-    throughout(Duration::from_secs(60), "it runs and follows", is_well).await;
+    throughout(Duration::from_secs(20), "it runs and follows", is_well).await;
     writing.abort();
 }
 
@@ -68,15 +73,18 @@ fn a_slow_member_leaves_the_lead_to_others_even_when_the_leader_is_cut_off() {
         let leads_another = || world.leader().is_some_and(|leader| leader != slow);
         within(HANDS_OVER_WITHIN, "another leads", async || leads_another()).await;
         says_so(&world, slow).await;
-        for _ in 0..4 {
+        for _ in 0..2 {
             let leader = leader_of(&world).await;
             assert_ne!(leader, slow);
             let others = world.members().into_iter().filter(|id| *id != leader);
             let both_ways = others.flat_map(|other| [(leader, other), (other, leader)]);
             world.weather(|weather| weather.cut.extend(both_ways));
             let follows = || world.leader() != Some(slow);
-            throughout(Duration::from_secs(6), "the third one leads", follows).await;
-            assert!(leads_another(), "somebody leads");
+            let leads = async || {
+                assert!(follows(), "the third one leads");
+                world.leader().is_some_and(|now| now != leader)
+            };
+            within(ELECTS_WITHIN, "the third one leads", leads).await;
             world.weather(|weather| weather.cut.clear());
             throughout(Duration::from_secs(3), "the third one leads", follows).await;
         }
@@ -91,13 +99,13 @@ fn when_all_disks_are_slow_somebody_leads_on() {
         for member in world.members() {
             world.disk(member).slow(true, false);
         }
-        sleep(Duration::from_secs(30)).await;
-        for _ in 0..3 {
+        sleep(Duration::from_secs(12)).await;
+        for _ in 0..2 {
             // The leader is gone for good, and only slow members are left.
             let leader = leader_of(&world).await;
             world.end_life(leader, crate::disk::Crash::PowerCut);
             let leads = async || world.leader().is_some();
-            within(Duration::from_secs(20), "a slow one leads", leads).await;
+            within(ELECTS_WITHIN, "a slow one leads", leads).await;
             let works = async || {
                 let leader = world.leader();
                 match leader {
@@ -105,7 +113,7 @@ fn when_all_disks_are_slow_somebody_leads_on() {
                     None => false,
                 }
             };
-            within(Duration::from_secs(20), "it writes", works).await;
+            within(ELECTS_WITHIN, "it writes", works).await;
             world.start(leader).await;
             world.disk(leader).slow(true, false);
             sleep(Duration::from_secs(5)).await;
