@@ -162,6 +162,7 @@ async fn serves(world: &World) {
         }
     }
     while !world.judge().facts(Facts::is_settled) {
+        world.start_unknown().await;
         sleep(Duration::from_millis(100)).await;
     }
 }

@@ -413,6 +413,22 @@ impl World {
         self.members().into_iter().filter(is_known).collect()
     }
 
+    /// Starts members that the cluster admitted though nobody was told so.
+    pub async fn start_unknown(&self) {
+        let admitted = self.inner.judge.facts(|facts| {
+            let last = facts.memberships.last_key_value();
+            last.map_or(BTreeSet::new(), |(_, last)| {
+                last.nodes().map(|(id, _)| *id).collect()
+            })
+        });
+        for member in admitted {
+            if !self.members().contains(&member) {
+                self.add(member);
+                self.start(member).await;
+            }
+        }
+    }
+
     /// A member that runs.
     pub fn store(&self, member: MemberId) -> Option<RaftStore> {
         let state = self.state();
@@ -512,7 +528,11 @@ impl World {
                 None => format!("m{id} {:?}", life.store.leader_state()),
             },
         });
-        each.collect::<Vec<_>>().join(", ")
+        let members = self.inner.judge.facts(|facts| {
+            let last = facts.memberships.last_key_value();
+            last.map(|(index, last)| format!("; the members are {last} since entry {index}"))
+        });
+        each.collect::<Vec<_>>().join(", ") + &members.unwrap_or_default()
     }
 
     /// A member that runs, if possible the one that leads.
