@@ -217,7 +217,8 @@ impl Facts {
     }
 
     /// The members' groups of which each must have a quorum for the entry `index` to be committed: as of the last membership
-    /// that is committed, and as of those after it that a leader may go by already.
+    /// that is committed, and as of those after it that a leader may go by already. A leader goes by the second step of a change as
+    /// soon as it has it in memory, which is when the first one is committed.
     pub fn groups(&self, index: u64) -> Vec<Vec<BTreeSet<MemberId>>> {
         let at = self.memberships.range(..=index).next_back();
         let after = self
@@ -227,11 +228,16 @@ impl Facts {
                 EntryPayload::Membership(membership) => Some(membership),
                 _ => None,
             });
+        let second_step = at.and_then(|(at, membership)| {
+            let last = membership.get_joint_config().last();
+            last.filter(|_| *at < index).map(|last| vec![last.clone()])
+        });
         let of = |membership: &Membership| membership.get_joint_config().clone();
         at.map(|(_, membership)| membership)
             .into_iter()
             .chain(after)
             .map(of)
+            .chain(second_step)
             .collect()
     }
 
