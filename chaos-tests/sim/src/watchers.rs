@@ -101,7 +101,10 @@ impl Watcher {
             drop(store);
             match began {
                 Ok(stream) => self.follow(member, &request, stream).await,
-                Err(StoreError::Compacted { oldest, .. }) => self.next = oldest,
+                Err(StoreError::Compacted { oldest, .. }) => {
+                    self.next = oldest;
+                    sleep(Duration::from_millis(1)).await;
+                }
                 Err(_) => sleep(Duration::from_millis(50)).await,
             }
         }
