@@ -85,8 +85,10 @@ impl Session {
     ) -> impl Stream<Item = Result<pb::WatchResponse, Status>> {
         stream::unfold(Some((self, stop)), |running| async move {
             let (mut session, stop) = running?;
+            // An answer that is there goes without a look at what else might come: events of many watches come together.
             let answer = tokio::select! {
-                answer = session.next() => answer?,
+                biased;
+                answer = session.next(), if !stop.is_cancelled() => answer?,
                 () = stop.cancelled() => Err(STOPPED.into()),
             };
             let after = answer.is_ok().then_some((session, stop));
