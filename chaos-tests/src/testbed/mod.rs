@@ -195,7 +195,6 @@ impl Testbed {
             !self.machines.contains_key(&name),
             "{name} is there already"
         );
-        let address = self.network.add(&name, FIRST_PLACE + number)?;
         let disk = Disk::create(self.folder.path(), &name)?;
         let injector = self
             .with_injector
@@ -205,6 +204,8 @@ impl Testbed {
             .with_clock
             .then(|| Clock::new(self.folder.path(), &name))
             .transpose()?;
+        // Last, since it goes only with a machine that is there.
+        let address = self.network.add(&name, FIRST_PLACE + number)?;
         let member = Member {
             name: name.clone(),
             address,
