@@ -163,7 +163,7 @@ mod tests {
     use objects::{Revision, Term};
     use proptest::prelude::*;
 
-    /// One command of each kind: what is on disk and on the wire between members of different versions.
+    /// Some commands; what the bytes of each kind are is told by `golden`.
     fn batch() -> Batch {
         let txn = Txn {
             compare: vec![Compare::unchanged("/k", Revision(300))],
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_every_command_stay_the_same() {
+    fn the_bytes_of_a_frame_stay_the_same() {
         let frame = batch().encode().unwrap();
         let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
         expect_test::expect!["015a000000c9af7ae00b0001022f6b000000fb2c010200022f6b0176000003000000000202022f6b000001022f6b0001010301050203fbe803fc70110100030304030105020312020603070408fc711101000509060700000104080175016d01610000"].assert_eq(&hex);

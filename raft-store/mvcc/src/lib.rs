@@ -11,6 +11,8 @@ mod apply;
 pub mod codec;
 mod command;
 mod compact;
+#[cfg(test)]
+mod golden;
 mod hash;
 mod hub;
 mod lease;
