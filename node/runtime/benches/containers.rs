@@ -1,5 +1,7 @@
-//! Figures, on demand: `TRIREME_SHIM=TARGET/release/shim cargo test -p trireme-node-runtime --test measure -- --ignored --nocapture`.
+//! How long pods, containers and commands in them take, and the memory of a shim; as root on a quiet machine:
+//! `TRIREME_SHIM=TARGET/release/shim cargo bench -p trireme-node-runtime`.
 
+#[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::time::{Duration, Instant};
@@ -14,9 +16,7 @@ fn quantiles(mut times: Vec<Duration>) -> String {
     format!("p50 {:.1} ms, p99 {:.1} ms", at(50), at(99))
 }
 
-#[test]
-#[ignore = "measures; run it alone on a quiet machine"]
-fn shim_memory_and_latencies() {
+fn main() {
     on_node(async |node| {
         let (mut starts, mut pods, mut removals, mut execs) = (vec![], vec![], vec![], vec![]);
         for number in 0..30 {

@@ -85,40 +85,26 @@ fn a_new_agent_finds_running_and_ended_containers() {
     });
 }
 
-/// Runs as a process of its own below, to be killed: an agent that starts a container and stays.
-#[test]
-#[ignore = "is run by kill_9_of_the_agent_leaves_containers_running"]
-fn agent_process() {
-    let dir = std::path::PathBuf::from(std::env::var("TRIREME_TEST_DIR").expect("run by its test"));
-    let name = std::env::var("TRIREME_TEST_NAME").expect("run by its test");
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        let images = Images::open(ImagesConfig::new(dir.join("images"))).expect("opens");
-        let pods = Pods::open(config(&dir, &name), images)
-            .await
-            .expect("opens");
-        let script =
-            "trap 'exit 11' TERM; i=0; while true; do i=$((i+1)); echo $i; sleep 0.02; done";
-        let spec = ContainerSpec {
-            name: "a".into(),
-            image: IMAGE.into(),
-            command: words(&["/bin/sh", "-c", script]),
-            log_path: Some(dir.join("logs/a/0.log")),
-            ..ContainerSpec::default()
-        };
-        let id = pods.start_container(POD, spec).await.expect("starts");
-        std::fs::write(dir.join("started"), id).expect("tells");
-        std::future::pending::<()>().await;
-    });
+/// The example `agent_that_stays`, which Cargo builds with the tests.
+fn agent_that_stays() -> std::path::PathBuf {
+    let exe = std::env::current_exe().expect("the test knows itself");
+    let profile = exe.ancestors().nth(2).expect("TARGET/PROFILE/deps/TEST");
+    let agent = profile.join("examples/agent_that_stays");
+    assert!(
+        agent.exists(),
+        "{} is missing: run `cargo build -p trireme-node-runtime --examples`",
+        agent.display()
+    );
+    agent
 }
 
 #[test]
 fn kill_9_of_the_agent_leaves_containers_running() {
     on_node(async |node| {
-        let mut agent = Command::new(std::env::current_exe().expect("knows itself"))
-            .args(["--ignored", "--exact", "agent_process"])
-            .env("TRIREME_TEST_DIR", node.dir.path())
-            .env("TRIREME_TEST_NAME", &node.name)
+        let mut agent = Command::new(agent_that_stays())
+            .arg(node.dir.path())
+            .args([&node.name, POD, IMAGE])
+            .arg(shim())
             .stdout(Stdio::null())
             .spawn()
             .expect("starts the agent");
