@@ -1,11 +1,14 @@
 //! What a member tells of itself in numbers: for `/metrics`, which anybody's Prometheus reads, and for `ctl status`.
 
 use crate::histogram::Distribution;
+use crate::net::PeerFigures;
 use crate::runtime;
 use crate::store::{Inner, RaftStore};
+use crate::types::MemberId;
 use mvcc::Meta;
 use objects::cluster::MemberFigures;
 use openraft::type_config::async_runtime::watch::WatchReceiver;
+use std::collections::BTreeMap;
 
 /// A member's numbers at one moment. Counters begin with the process.
 #[derive(Clone, Debug, Default)]
@@ -52,10 +55,8 @@ pub struct Figures {
     pub db_live_bytes: u64,
     /// The bytes at which writes are refused for want of room on the disk.
     pub db_bytes_max: u64,
-    /// Bytes exchanged with the other members.
-    pub peer_sent_bytes: u64,
-    /// Bytes that came from them.
-    pub peer_received_bytes: u64,
+    /// What went to and came from each other member that this one spoke with.
+    pub peers: BTreeMap<MemberId, PeerFigures>,
     /// Bytes of the log's entries.
     pub log_bytes: u64,
 }
@@ -84,7 +85,6 @@ pub(crate) fn figures(inner: &Inner) -> Figures {
     let past = mvcc::past(&inner.db.view()).ok();
     let meta = Meta::load(&inner.db.live()).unwrap_or_default();
     let (db_bytes, db_live_bytes) = (inner.db.size_bytes(), inner.db.live_bytes());
-    let (peer_sent_bytes, peer_received_bytes) = inner.peers.traffic().bytes();
     Figures {
         is_leader: leader.is_leader,
         has_leader: leader.has_leader,
@@ -107,8 +107,7 @@ pub(crate) fn figures(inner: &Inner) -> Figures {
         db_bytes,
         db_live_bytes,
         db_bytes_max: inner.space.db_bytes_max(&inner.config, db_bytes),
-        peer_sent_bytes,
-        peer_received_bytes,
+        peers: inner.peers.traffic().figures(),
         log_bytes: inner.log.bytes(),
     }
 }

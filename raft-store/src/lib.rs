@@ -33,6 +33,6 @@ pub use config::{Config, Limits, OpenError, Timings};
 pub use figures::Figures;
 pub use histogram::{BOUNDS_US, Distribution};
 pub use membership::MembershipError;
-pub use net::{Answers, Pipe, Purpose, Tls, TlsError, Transport, TransportError};
+pub use net::{Answers, PeerFigures, Pipe, Purpose, Tls, TlsError, Transport, TransportError};
 pub use steady::SteadyClock;
 pub use store::{LeaseLife, LocalStatus, Parts, RaftStore};

@@ -110,6 +110,7 @@ impl Link {
             }
             Ok(Err(status)) => Err(self.failed(&status)),
             Err(_) => {
+                self.peers.traffic().with(self.target).failed();
                 if self.last_answer.elapsed() >= self.append_limit {
                     self.peers.reset(self.target, purpose);
                     self.last_answer = Instant::now();
@@ -120,6 +121,7 @@ impl Link {
     }
 
     fn failed(&self, status: &tonic::Status) -> RPCError<TypeConfig> {
+        self.peers.traffic().with(self.target).failed();
         if status.code() == tonic::Code::PermissionDenied {
             self.peers.refused(self.target, status.message());
         }
@@ -160,6 +162,7 @@ impl Link {
     ) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = self.client(Purpose::Pulse);
         let message = wire::from_append(request);
+        let (counts, begun) = (self.peers.traffic().with(self.target), Instant::now());
         let response = self
             .call(
                 RPCTypes::AppendEntries,
@@ -167,7 +170,12 @@ impl Link {
                 limit,
                 client.heartbeat(message),
             )
-            .await?;
+            .await;
+        match &response {
+            Ok(_) => counts.round_trip(begun.elapsed()),
+            Err(_) => counts.heartbeat_failed(),
+        }
+        let response = response?;
         wire::to_append_result(response).map_err(not_understood)
     }
 

@@ -1,6 +1,7 @@
 //! Who calls whom: every call carries the cluster's id, the sender's member id and the receiver's, and what does not fit is
 //! refused. So a member that was restored into another cluster, or whose address another took over, does no harm.
 
+use super::traffic::Meter;
 use crate::types::MemberId;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -87,6 +88,10 @@ impl Incoming {
                 "member {from} calls member {to}, this is member {}; check the members' peer addresses",
                 self.member_id
             ));
+        }
+        // A simulated call comes over no connection.
+        if let (Some(meter), Ok(from)) = (request.extensions().get::<Meter>(), from.parse()) {
+            meter.belongs_to(from);
         }
         Ok(())
     }

@@ -1,11 +1,11 @@
 //! Connections between members: TCP that notices a silent peer soon, under TLS with a certificate on both sides.
 
+use super::traffic::{Meter, Traffic};
 use rustls::pki_types::ServerName;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -91,38 +91,19 @@ impl Tls {
 trait Duplex: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
 
-/// The bytes that went over all connections with other members.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    sent: AtomicU64,
-    received: AtomicU64,
-}
-
-impl Traffic {
-    /// Bytes sent, bytes received.
-    pub fn bytes(&self) -> (u64, u64) {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        (get(&self.sent), get(&self.received))
-    }
-
-    fn count(counter: &AtomicU64, bytes: usize) {
-        counter.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-}
-
 /// A connection, with TLS or without. One that was accepted breaks when the member stops.
 pub struct PeerIo {
     io: Pin<Box<dyn Duplex>>,
     stopped: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    traffic: Arc<Traffic>,
+    meter: Meter,
 }
 
 impl PeerIo {
-    fn new(io: impl Duplex + 'static, traffic: Arc<Traffic>) -> Self {
+    fn new(io: impl Duplex + 'static, meter: Meter) -> Self {
         PeerIo {
             io: Box::pin(io),
             stopped: None,
-            traffic,
+            meter,
         }
     }
 }
@@ -130,7 +111,7 @@ impl PeerIo {
 impl PeerIo {
     fn count_sent(&self, written: &Poll<io::Result<usize>>) {
         if let Poll::Ready(Ok(bytes)) = written {
-            Traffic::count(&self.traffic.sent, *bytes);
+            self.meter.sent(*bytes);
         }
     }
 }
@@ -151,7 +132,7 @@ impl AsyncRead for PeerIo {
         }
         let before = buf.filled().len();
         let read = self.io.as_mut().poll_read(cx, buf);
-        Traffic::count(&self.traffic.received, buf.filled().len() - before);
+        self.meter.received(buf.filled().len() - before);
         read
     }
 }
@@ -191,9 +172,11 @@ impl AsyncWrite for PeerIo {
 }
 
 impl Connected for PeerIo {
-    type ConnectInfo = ();
+    type ConnectInfo = Meter;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Meter {
+        self.meter.clone()
+    }
 }
 
 /// Connects to `address` (`host:port`).
@@ -201,13 +184,13 @@ pub async fn connect(
     address: &str,
     tls: Option<&Tls>,
     limit: Duration,
-    traffic: Arc<Traffic>,
+    meter: Meter,
 ) -> io::Result<PeerIo> {
     let connecting = async {
         let tcp = TcpStream::connect(address).await?;
         prepare(&tcp)?;
         let Some(tls) = tls else {
-            return Ok(PeerIo::new(tcp, traffic));
+            return Ok(PeerIo::new(tcp, meter));
         };
         let host = address
             .rsplit_once(':')
@@ -217,7 +200,7 @@ pub async fn connect(
         let stream = TlsConnector::from(tls.client.clone())
             .connect(name, tcp)
             .await?;
-        Ok(PeerIo::new(stream, traffic))
+        Ok(PeerIo::new(stream, meter))
     };
     tokio::time::timeout(limit, connecting)
         .await
@@ -251,9 +234,10 @@ pub fn accept(
             };
             match accepted {
                 Ok((tcp, peer)) => {
-                    let (tls, stop, traffic) = (tls.clone(), stop.clone(), traffic.clone());
+                    let (tls, stop) = (tls.clone(), stop.clone());
+                    let meter = Meter::unknown(traffic.clone());
                     tokio::spawn(async move {
-                        if let Some(mut io) = handshake(tcp, peer, tls, traffic).await {
+                        if let Some(mut io) = handshake(tcp, peer, tls, meter).await {
                             io.stopped = Some(Box::pin(stop.cancelled_owned()));
                             permit.send(Ok(io));
                         }
@@ -274,13 +258,13 @@ async fn handshake(
     tcp: TcpStream,
     peer: SocketAddr,
     tls: Option<Tls>,
-    traffic: Arc<Traffic>,
+    meter: Meter,
 ) -> Option<PeerIo> {
     let done = async {
         prepare(&tcp)?;
         Ok::<_, io::Error>(match tls {
-            None => PeerIo::new(tcp, traffic),
-            Some(tls) => PeerIo::new(TlsAcceptor::from(tls.server).accept(tcp).await?, traffic),
+            None => PeerIo::new(tcp, meter),
+            Some(tls) => PeerIo::new(TlsAcceptor::from(tls.server).accept(tcp).await?, meter),
         })
     };
     match tokio::time::timeout(HANDSHAKE_MAX, done).await {

@@ -5,6 +5,7 @@ mod guard;
 mod io;
 mod peers;
 pub(crate) mod server;
+mod traffic;
 mod transport;
 pub(crate) mod wire;
 
@@ -12,4 +13,5 @@ pub(crate) use guard::Incoming;
 pub(crate) use io::{PeerIo, accept};
 pub use io::{Tls, TlsError};
 pub(crate) use peers::{MESSAGE_BYTES_MAX, Peers};
+pub use traffic::PeerFigures;
 pub use transport::{Answers, Pipe, Purpose, Transport, TransportError};

@@ -1,7 +1,8 @@
 //! The connections to the other members: one a member and purpose, made when first used, made anew when it went silent.
 
 use super::guard::Outgoing;
-use super::io::{self, Tls, Traffic};
+use super::io::{self, Tls};
+use super::traffic::{Meter, Traffic};
 use super::transport::Purpose;
 use super::transport::{Transport, Wire};
 use crate::types::MemberId;
@@ -105,7 +106,7 @@ impl Peers {
             None => {
                 let channel = match &self.transport {
                     Some(transport) => Wire::Simulated(transport.connect(to, purpose)),
-                    None => Wire::Real(self.connect(address, purpose)),
+                    None => Wire::Real(self.connect(to, address, purpose)),
                 };
                 channels.insert((to, purpose), (address.to_owned(), channel.clone()));
                 channel
@@ -139,7 +140,7 @@ impl Peers {
             .clear();
     }
 
-    fn connect(&self, address: &str, purpose: Purpose) -> Channel {
+    fn connect(&self, to: MemberId, address: &str, purpose: Purpose) -> Channel {
         let (address, tls, limit) = (
             Arc::<str>::from(address),
             self.tls.clone(),
@@ -147,9 +148,9 @@ impl Peers {
         );
         let traffic = self.traffic.clone();
         let connector = tower::service_fn(move |_: Uri| {
-            let (address, tls, traffic) = (address.clone(), tls.clone(), traffic.clone());
+            let (address, tls, meter) = (address.clone(), tls.clone(), Meter::of(&traffic, to));
             async move {
-                io::connect(&address, tls.as_ref(), limit, traffic)
+                io::connect(&address, tls.as_ref(), limit, meter)
                     .await
                     .map(TokioIo::new)
             }
