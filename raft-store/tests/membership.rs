@@ -151,7 +151,10 @@ async fn changes_that_cannot_be_are_refused_with_the_reason() {
 }
 
 async fn saved(store: &RaftStore, extra: Option<Bytes>) -> Vec<u8> {
-    let mut chunks = store.archive(extra).await.expect("the archive begins");
+    let mut chunks = store
+        .archive(extra, None)
+        .await
+        .expect("the archive begins");
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.next().await {
         bytes.extend_from_slice(&chunk.expect("the archive goes on"));
@@ -192,6 +195,7 @@ async fn an_archive_taken_while_writing_becomes_a_new_cluster() {
     };
     let same = archive::restore(
         &archive[..],
+        None,
         &config.data_dir,
         common::CLUSTER,
         node.clone(),
@@ -199,6 +203,7 @@ async fn an_archive_taken_while_writing_becomes_a_new_cluster() {
     assert!(matches!(same, Err(RestoreError::SameCluster(_))));
     let restored = archive::restore(
         &archive[..],
+        None,
         &config.data_dir,
         &config.cluster_id,
         node.clone(),
@@ -207,7 +212,13 @@ async fn an_archive_taken_while_writing_becomes_a_new_cluster() {
     assert_eq!(restored.extra.as_deref(), Some(&b"sealed keys"[..]));
     assert!(restored.compared, "what was read back is what was saved");
     let header = restored.header;
-    let again = archive::restore(&archive[..], &config.data_dir, &config.cluster_id, node);
+    let again = archive::restore(
+        &archive[..],
+        None,
+        &config.data_dir,
+        &config.cluster_id,
+        node,
+    );
     assert!(matches!(again, Err(RestoreError::NotEmpty(_))));
 
     config.member_id = raft_store::identity::Identity::load(&config.data_dir)
@@ -275,7 +286,13 @@ async fn any_damage_of_an_archive_is_told() {
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;
     let target = cluster.dir().join("not-restored");
-    let refused = archive::restore(&damaged[..], &target, "a-new-cluster", Node::default());
+    let refused = archive::restore(
+        &damaged[..],
+        None,
+        &target,
+        "a-new-cluster",
+        Node::default(),
+    );
     assert!(matches!(refused, Err(RestoreError::Archive(_))));
     assert!(!target.join("member.json").exists());
 }

@@ -36,6 +36,7 @@ pub fn restore(args: &Restore) -> Result<()> {
         args.opener.key_file.as_deref(),
     )?;
     let keys = vault::unlock(&sealed, &opener)?;
+    let state_key = keys.state_key()?;
     let dir = DataDir::open(&args.data_dir)?;
     let cluster_id = clock::new_uid().0;
     let node = Node {
@@ -45,7 +46,8 @@ pub fn restore(args: &Restore) -> Result<()> {
         ..Node::default()
     };
     let archive = BufReader::new(source.read()?);
-    let restored = archive::restore(archive, &dir.root().join(STORE), &cluster_id, node)
+    let store = dir.root().join(STORE);
+    let restored = archive::restore(archive, state_key.as_ref(), &store, &cluster_id, node)
         .with_context(|| {
             format!(
                 "the restore failed; remove {} before the next try",

@@ -1,4 +1,5 @@
-//! Who can open the keys in a snapshot: whoever knows a passphrase, or has a key file.
+//! Who can open a snapshot: whoever knows a passphrase, or has a key file. What they open are the cluster's keys, and among these the
+//! one that seals this snapshot's state.
 //!
 //! Both come down to an X25519 key pair, and sealing (HPKE, RFC 9180, base mode) needs only its public half: so the masters can seal
 //! a snapshot each night, and none of them can open it. A key file holds the 32 random bytes of which the pair is made; a
@@ -20,6 +21,7 @@ use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use hpke::{Deserializable, Kem as _, OpModeR, OpModeS, Serializable};
 use objects::cluster::ClusterSettings;
 use objects::snapshots::SnapshotSeal;
+use raft_store::archive::StateKey;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -47,6 +49,30 @@ pub struct Keys {
     pub authority: Authority,
     /// The settings that all masters share.
     pub settings: ClusterSettings,
+    /// What opens the state in the snapshot, in hexadecimal; None in one that was saved before states were sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    state_key: Option<String>,
+}
+
+impl Keys {
+    /// The cluster's keys, and a new one for the state of one snapshot.
+    pub fn new(authority: Authority, settings: ClusterSettings) -> (Self, StateKey) {
+        let state_key = StateKey::new(clock::random());
+        let keys = Keys {
+            authority,
+            settings,
+            state_key: Some(hex::encode(state_key.bytes())),
+        };
+        (keys, state_key)
+    }
+
+    /// What opens the snapshot's state.
+    pub fn state_key(&self) -> Result<Option<StateKey>> {
+        let text = self.state_key.as_deref();
+        let bytes = text.map(from_hex).transpose();
+        let bytes = bytes.context("the key of the snapshot's state is malformed")?;
+        Ok(bytes.map(StateKey::new))
+    }
 }
 
 /// For whom keys are sealed.
@@ -292,6 +318,7 @@ mod tests {
                 key_pem: "K".into(),
             },
             settings: crate::settings::defaults(),
+            state_key: None,
         }
     }
 
@@ -352,6 +379,23 @@ mod tests {
         assert!(error.to_string().contains("holds no secret key"), "{error}");
         assert!(Holder::of_public_key("abc").is_err());
         assert_eq!(describe(Some(&locked)), "sealed for a key file");
+    }
+
+    #[test]
+    fn the_key_of_the_state_is_sealed_with_the_others() {
+        let Keys {
+            authority,
+            settings,
+            ..
+        } = keys();
+        let (keys, state_key) = Keys::new(authority, settings);
+        let holder = Holder::of_passphrase("correct horse").expect("long enough");
+        let locked = lock(&keys, &holder).expect("locks");
+        let text = hex::encode(state_key.bytes());
+        assert!(!locked.windows(64).any(|part| part == text.as_bytes()));
+        let opened = unlock(&locked, &passphrase("correct horse")).expect("unlocks");
+        assert_eq!(opened.state_key().expect("readable"), Some(state_key));
+        assert_eq!(super::tests::keys().state_key().expect("readable"), None);
     }
 
     #[test]

@@ -21,24 +21,28 @@ pub fn status(args: &SnapshotStatus) -> Result<()> {
     let source = Source::open(&args.file, &args.s3, &std::env::temp_dir())?;
     let Summary {
         header,
-        records,
-        bytes,
+        state,
         extra,
-        sums: _,
     } = checked(&source)?;
     let keys = vault::describe(extra.as_deref());
     match args.output {
         Output::Json => {
             let mut value = header_json(&header);
-            value["records"] = json!(records);
-            value["bytes"] = json!(bytes);
+            value["sealed"] = json!(state.is_none());
+            value["records"] = json!(state.as_ref().map(|state| state.records));
+            value["bytes"] = json!(state.as_ref().map(|state| state.bytes));
             value["keys"] = json!(extra.is_some());
             value["keysAre"] = json!(keys);
             println!("{}", serde_json::to_string_pretty(&value)?);
         }
         Output::Table => {
             print_header(&header);
-            println!("records   {records} ({bytes} bytes)");
+            match state {
+                Some(state) => {
+                    println!("records   {} ({} bytes), plain", state.records, state.bytes)
+                }
+                None => println!("records   sealed: `snapshot verify` with their key tells them"),
+            }
             println!("keys      {keys}");
             println!("checksum  good");
         }
@@ -56,21 +60,33 @@ pub fn verify(args: &SnapshotVerify) -> Result<()> {
             .map_or_else(|| OWN_KEYS.to_owned(), |key| key.resource.to_string());
         *kinds.entry(kind).or_default() += 1;
     };
-    let reader = BufReader::with_capacity(READ_BYTES, source.read()?);
-    let found = archive::rehearse(reader, &scratch, &mut count)
-        .with_context(|| format!("the snapshot {} does not verify", source.name()))?;
+    let read = || anyhow::Ok(BufReader::with_capacity(READ_BYTES, source.read()?));
+    let unusable = || format!("the snapshot {} does not verify", source.name());
+    // What opens the state stands before it, sealed.
+    let (_, sealed_first) = archive::look(read()?).with_context(unusable)?;
+    let (passphrase, key) = (args.passphrase_file.as_deref(), args.key_file.as_deref());
+    let is_given = passphrase.is_some() || key.is_some();
+    let unlock = |sealed: &[u8]| vault::unlock(sealed, &vault::opener(passphrase, key)?);
+    let state_key = match &sealed_first {
+        Some(_) if !is_given => anyhow::bail!(
+            "the snapshot {} is {}, its state too: give that to `snapshot verify`; `snapshot status` checks its checksums without",
+            source.name(),
+            vault::describe(sealed_first.as_deref())
+        ),
+        Some(sealed) => unlock(sealed)?.state_key()?,
+        None => None,
+    };
+    let found = archive::rehearse(read()?, state_key.as_ref(), &scratch, &mut count)
+        .with_context(unusable)?;
     let sealed = found.restored.extra.as_deref();
-    let opened = match (sealed, &args.passphrase_file, &args.key_file) {
-        (_, None, None) => false,
-        (None, ..) => anyhow::bail!(
+    let opened = match sealed {
+        _ if !is_given => false,
+        None => anyhow::bail!(
             "the snapshot {} was saved without the cluster's keys: there is nothing to open",
             source.name()
         ),
-        (Some(sealed), passphrase, key) => {
-            vault::unlock(
-                sealed,
-                &vault::opener(passphrase.as_deref(), key.as_deref())?,
-            )?;
+        Some(sealed) => {
+            unlock(sealed)?;
             true
         }
     };

@@ -7,6 +7,7 @@ mod chunks;
 mod format;
 mod rehearse;
 mod restore;
+mod seal;
 mod sums;
 #[cfg(test)]
 mod tests;
@@ -15,11 +16,12 @@ pub(crate) use chunks::ChunkWriter;
 pub use rehearse::{Rehearsal, rehearse};
 pub(crate) use restore::begin_anew;
 pub use restore::{RestoreError, Restored, restore, restore_into};
+pub use seal::StateKey;
 pub use sums::{TableSum, sums_of};
 
 use crate::types::{LogId, StoredMembership};
 use bytes::Bytes;
-use format::{Kind, SectionReader, SectionWriter};
+use format::{Kind, Section, SectionReader, SectionWriter};
 use mvcc::{Meta, Table, Tables, TablesError};
 use objects::Revision;
 use serde::{Deserialize, Serialize};
@@ -49,7 +51,7 @@ pub enum ArchiveError {
     NotAnArchive,
     /// Written by a later version.
     #[error(
-        "the archive has format {0}, this program reads formats 1 and 2; use the version that wrote it, or a later one"
+        "the archive has format {0}, this program reads formats 1 to 3; use the version that wrote it, or a later one"
     )]
     UnknownFormat(char),
     /// The end is missing.
@@ -69,6 +71,19 @@ pub enum ArchiveError {
     /// All sections are whole, but not those that were written.
     #[error("the archive's SHA-256 is not that of its content; take another copy")]
     WrongHash,
+    /// A sealed section is whole, but the key does not open it.
+    #[error(
+        "the archive's state does not open with this key: it is another archive's, or the archive was changed"
+    )]
+    NotOpened,
+    /// The state is sealed, and there is no key.
+    #[error(
+        "the archive's state is sealed; give the key file or the passphrase that opens its keys"
+    )]
+    Sealed,
+    /// There is a key, and the state is not sealed.
+    #[error("the archive's state is not sealed, and should be: the archive was changed")]
+    NotSealed,
     /// A section is whole, but not understood.
     #[error("the archive's {0} cannot be understood")]
     Malformed(&'static str),
@@ -113,6 +128,8 @@ pub struct Origin<'a> {
     pub saved_ms: Option<u64>,
     /// Bytes of the caller, such as the cluster's CA under a passphrase.
     pub extra: Option<&'a [u8]>,
+    /// Seals the state; the caller's bytes must say how to get it back.
+    pub key: Option<&'a StateKey>,
 }
 
 impl<'a> Origin<'a> {
@@ -122,6 +139,7 @@ impl<'a> Origin<'a> {
             cluster_id,
             saved_ms: None,
             extra: None,
+            key: None,
         }
     }
 }
@@ -131,12 +149,19 @@ impl<'a> Origin<'a> {
 pub struct Summary {
     /// Its header.
     pub header: Header,
-    /// How many records its tables hold.
+    /// What its tables hold; None where they are sealed.
+    pub state: Option<StateSummary>,
+    /// The caller's own bytes.
+    pub extra: Option<Bytes>,
+}
+
+/// What the tables in an archive hold.
+#[derive(Clone, Debug, Default)]
+pub struct StateSummary {
+    /// How many records.
     pub records: u64,
     /// The bytes of these records.
     pub bytes: u64,
-    /// The caller's own bytes.
-    pub extra: Option<Bytes>,
     /// What each table held at the source; None in an archive of format 1.
     pub sums: Option<Vec<TableSum>>,
 }
@@ -149,6 +174,8 @@ pub enum Part {
     Extra(Bytes),
     /// What each table held at the source.
     Sums(Vec<TableSum>),
+    /// Some of the state, which is sealed.
+    Sealed,
 }
 
 /// Writes the state of `view`.
@@ -168,16 +195,24 @@ where
         record_format: Some(mvcc::codec::FORMAT),
         saved_ms: origin.saved_ms,
     };
-    let mut sections = SectionWriter::new(out)?;
+    let mut sections = SectionWriter::new(out, origin.key)?;
     let json = serde_json::to_vec(&header).expect("a header is plain data with string keys");
     sections.section(Kind::Header, &json)?;
+    // Before the state where it says how to open that, so that a reader needs one pass.
+    let (first, last) = match origin.key {
+        Some(_) => (origin.extra, None),
+        None => (None, origin.extra),
+    };
+    if let Some(extra) = first {
+        sections.section(Kind::Extra, extra)?;
+    }
     let mut sums = Vec::new();
     for table in Table::ALL {
         sums.push(write_table(view, table, &mut sections)?);
     }
     let json = serde_json::to_vec(&sums).expect("sums are plain data");
     sections.section(Kind::Sums, &json)?;
-    if let Some(extra) = origin.extra {
+    if let Some(extra) = last {
         sections.section(Kind::Extra, extra)?;
     }
     sections.finish()?;
@@ -256,11 +291,12 @@ impl<R: Read> Reader<R> {
     /// Reads the header.
     pub fn new(input: R) -> Result<Self, ArchiveError> {
         let mut sections = SectionReader::new(input)?;
-        let Some((Kind::Header, json)) = sections.next_section()? else {
-            return Err(ArchiveError::Malformed("header"));
+        let header = match sections.next_section()? {
+            Some(section) if section.kind == Kind::Header => section.body,
+            _ => return Err(ArchiveError::Malformed("header")),
         };
         let header =
-            serde_json::from_slice(&json).map_err(|_| ArchiveError::Malformed("header"))?;
+            serde_json::from_slice(&header).map_err(|_| ArchiveError::Malformed("header"))?;
         Ok(Reader { sections, header })
     }
 
@@ -269,20 +305,59 @@ impl<R: Read> Reader<R> {
         &self.header
     }
 
-    /// The next part; None when all is read and the hash is right.
-    pub fn next_part(&mut self) -> Result<Option<Part>, ArchiveError> {
-        match self.sections.next_section()? {
-            None => Ok(None),
-            Some((Kind::Extra, bytes)) => Ok(Some(Part::Extra(bytes.into()))),
-            Some((Kind::Block, packed)) => read_block(&packed).map(Some),
-            Some((Kind::Sums, json)) => serde_json::from_slice(&json)
-                .map(|sums| Some(Part::Sums(sums)))
-                .map_err(|_| ArchiveError::Malformed("list of sums")),
-            Some((Kind::Header | Kind::End, _)) => {
-                Err(ArchiveError::Malformed("order of sections"))
+    /// Whether its state is sealed. Then the caller's own bytes come first.
+    pub fn is_sealed(&self) -> bool {
+        self.sections.is_sealed()
+    }
+
+    /// Opens the state from here on. There must be a key for one that is sealed, and none for one that is not.
+    pub fn unlock(&mut self, key: Option<&StateKey>) -> Result<(), ArchiveError> {
+        match (self.is_sealed(), key) {
+            (true, None) => Err(ArchiveError::Sealed),
+            (false, Some(_)) => Err(ArchiveError::NotSealed),
+            (_, None) => Ok(()),
+            (true, Some(key)) => {
+                self.sections.unlock(key);
+                Ok(())
             }
         }
     }
+
+    /// The next part; None when all is read and the hash is right.
+    pub fn next_part(&mut self) -> Result<Option<Part>, ArchiveError> {
+        let Some(Section {
+            kind,
+            body,
+            is_sealed,
+        }) = self.sections.next_section()?
+        else {
+            return Ok(None);
+        };
+        if is_sealed {
+            return Ok(Some(Part::Sealed));
+        }
+        match kind {
+            Kind::Extra => Ok(Some(Part::Extra(body.into()))),
+            Kind::Block => read_block(&body).map(Some),
+            Kind::Sums => serde_json::from_slice(&body)
+                .map(|sums| Some(Part::Sums(sums)))
+                .map_err(|_| ArchiveError::Malformed("list of sums")),
+            Kind::Header | Kind::End => Err(ArchiveError::Malformed("order of sections")),
+        }
+    }
+}
+
+/// What stands before the state: the header, and the caller's own bytes where the state is sealed. Nothing else is checked yet.
+pub fn look<R: Read>(input: R) -> Result<(Header, Option<Bytes>), ArchiveError> {
+    let mut reader = Reader::new(input)?;
+    let extra = match reader.is_sealed() {
+        false => None,
+        true => match reader.next_part()? {
+            Some(Part::Extra(extra)) => Some(extra),
+            _ => return Err(ArchiveError::Malformed("order of sections")),
+        },
+    };
+    Ok((reader.header, extra))
 }
 
 fn read_block(packed: &[u8]) -> Result<Part, ArchiveError> {
@@ -318,26 +393,24 @@ fn take_bytes(rest: &mut Bytes) -> Option<Bytes> {
     Some(bytes)
 }
 
-/// Checks a whole archive and tells what it holds.
+/// Checks every checksum of an archive, which needs no key, and tells what it holds.
 pub fn verify<R: Read>(input: R) -> Result<Summary, ArchiveError> {
     let mut reader = Reader::new(input)?;
     let mut summary = Summary {
         header: reader.header().clone(),
-        records: 0,
-        bytes: 0,
+        state: (!reader.is_sealed()).then(StateSummary::default),
         extra: None,
-        sums: None,
     };
     while let Some(part) = reader.next_part()? {
         match part {
             Part::Extra(bytes) => summary.extra = Some(bytes),
-            Part::Sums(sums) => summary.sums = Some(sums),
+            Part::Sealed => {}
+            Part::Sums(sums) => summary.state.get_or_insert_default().sums = Some(sums),
             Part::Block(_, records) => {
-                summary.records += records.len() as u64;
-                summary.bytes += records
-                    .iter()
-                    .map(|(key, value)| (key.len() + value.len()) as u64)
-                    .sum::<u64>();
+                let state = summary.state.get_or_insert_default();
+                state.records += records.len() as u64;
+                let bytes = records.iter().map(|(key, value)| key.len() + value.len());
+                state.bytes += bytes.sum::<usize>() as u64;
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Proves an archive by restoring it for real: into a scratch folder, by the same code as a restore, and read back from there.
 //!
-//! Never touches any other folder; what it made is gone when it returns. The keys of the caller are not opened: it needs no secret.
+//! Never touches any other folder; what it made is gone when it returns. The keys of the caller
+//! are not opened; of them it needs no more than what opens the state, where that is sealed.
 
-use super::{RestoreError, Restored, restore};
+use super::{RestoreError, Restored, StateKey, restore};
 use crate::db::Db;
 use crate::identity::db_dir;
 use crate::state::OwnRecords;
@@ -28,6 +29,7 @@ pub struct Rehearsal {
 /// saved ones, whoever knows an older revision will be told so, and the new member votes alone. `each_key` sees every key that exists.
 pub fn rehearse<R: Read>(
     archive: R,
+    key: Option<&StateKey>,
     scratch: &Path,
     each_key: &mut dyn FnMut(&[u8]),
 ) -> Result<Rehearsal, RestoreError> {
@@ -38,7 +40,7 @@ pub fn rehearse<R: Read>(
     std::fs::create_dir_all(scratch).map_err(folder)?;
     let scratch = tempfile::tempdir_in(scratch).map_err(folder)?;
     let data_dir = scratch.path().join("store");
-    let restored = restore(archive, &data_dir, SCRATCH_CLUSTER, Node::default())?;
+    let restored = restore(archive, key, &data_dir, SCRATCH_CLUSTER, Node::default())?;
     let db = Db::open(&db_dir(&data_dir))?;
     let view = db.live();
     let (meta, own) = (Meta::load(&view)?, OwnRecords::load(&view)?);

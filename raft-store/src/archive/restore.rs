@@ -1,6 +1,6 @@
 //! Makes a new cluster of an archive: one member, a new identity, and a revision far beyond any that was known before.
 
-use super::{ArchiveError, Header, Part, Reader, TableSum, sums_of};
+use super::{ArchiveError, Header, Part, Reader, StateKey, TableSum, sums_of};
 use crate::db::{Db, EngineError, Family, WriteBatch};
 use crate::identity::{Identity, IdentityError};
 use crate::log::VOTE_KEY;
@@ -76,14 +76,16 @@ pub struct Restored {
 }
 
 /// Fills the new folder `data_dir` for the member of the new cluster `cluster_id` that `node` describes, and compares what its database
-/// gives back with the sums of the source. A damaged archive leaves no usable folder behind: the identity is written last.
+/// gives back with the sums of the source. `key` opens a state that is sealed. A damaged archive leaves no usable folder behind: the
+/// identity is written last.
 pub fn restore<R: Read>(
     archive: R,
+    key: Option<&StateKey>,
     data_dir: &Path,
     cluster_id: &str,
     node: Node,
 ) -> Result<Restored, RestoreError> {
-    let reader = reader_for(archive, cluster_id)?;
+    let reader = reader_for(archive, key, cluster_id)?;
     prepare(data_dir)?;
     let db = Db::open(&crate::identity::db_dir(data_dir))?;
     let restored = fill_all(reader, &db, node.clone())?;
@@ -91,18 +93,23 @@ pub fn restore<R: Read>(
     Ok(restored)
 }
 
-/// The same into an empty database that lies in no folder.
+/// The same, of a state that is not sealed, into an empty database that lies in no folder.
 pub fn restore_into<R: Read>(
     archive: R,
     db: &Db,
     cluster_id: &str,
     node: Node,
 ) -> Result<Restored, RestoreError> {
-    fill_all(reader_for(archive, cluster_id)?, db, node)
+    fill_all(reader_for(archive, None, cluster_id)?, db, node)
 }
 
-fn reader_for<R: Read>(archive: R, cluster_id: &str) -> Result<Reader<R>, RestoreError> {
-    let reader = Reader::new(archive)?;
+fn reader_for<R: Read>(
+    archive: R,
+    key: Option<&StateKey>,
+    cluster_id: &str,
+) -> Result<Reader<R>, RestoreError> {
+    let mut reader = Reader::new(archive)?;
+    reader.unlock(key)?;
     match reader.header().cluster_id == cluster_id {
         true => Err(RestoreError::SameCluster(cluster_id.to_owned())),
         false => Ok(reader),
@@ -116,6 +123,7 @@ fn fill_all<R: Read>(mut reader: Reader<R>, db: &Db, node: Node) -> Result<Resto
             Part::Extra(bytes) => extra = Some(bytes),
             Part::Sums(sums) => source = Some(sums),
             Part::Block(table, records) => fill(db, table, records)?,
+            Part::Sealed => return Err(ArchiveError::Sealed.into()),
         }
     }
     let sums = sums_of(&db.live())?;

@@ -44,11 +44,20 @@ fn several_blocks() -> MemTables {
 }
 
 fn archive_of(tables: &MemTables) -> Vec<u8> {
+    written(tables, None)
+}
+
+fn key() -> StateKey {
+    StateKey::new([7; 32])
+}
+
+fn written(tables: &MemTables, key: Option<&StateKey>) -> Vec<u8> {
     let mut bytes = Vec::new();
     let origin = Origin {
         cluster_id: "c1",
         saved_ms: Some(1_700_000_000_000),
         extra: Some(b"sealed keys"),
+        key,
     };
     write(tables, origin, &mut bytes).expect("memory can be written");
     bytes
@@ -57,11 +66,14 @@ fn archive_of(tables: &MemTables) -> Vec<u8> {
 /// Its sections, so that a forger may put it together anew.
 fn sections(archive: &[u8]) -> Vec<(Kind, Vec<u8>)> {
     let mut reader = SectionReader::new(archive).expect("it is an archive");
-    std::iter::from_fn(|| reader.next_section().expect("it is whole")).collect()
+    let sections = std::iter::from_fn(|| reader.next_section().expect("it is whole"));
+    sections
+        .map(|section| (section.kind, section.body))
+        .collect()
 }
 
 fn forge(sections: impl IntoIterator<Item = (Kind, Vec<u8>)>) -> Vec<u8> {
-    let mut writer = SectionWriter::new(Vec::new()).expect("memory can be written");
+    let mut writer = SectionWriter::new(Vec::new(), None).expect("memory can be written");
     for (kind, body) in sections {
         writer.section(kind, &body).expect("memory can be written");
     }
@@ -70,8 +82,15 @@ fn forge(sections: impl IntoIterator<Item = (Kind, Vec<u8>)>) -> Vec<u8> {
 
 /// Restores into a folder of its own; the folder goes with the answer.
 fn restored(archive: &[u8]) -> (tempfile::TempDir, Result<Restored, RestoreError>) {
+    restored_with(archive, None)
+}
+
+fn restored_with(
+    archive: &[u8],
+    key: Option<&StateKey>,
+) -> (tempfile::TempDir, Result<Restored, RestoreError>) {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let result = restore(archive, &dir.path().join("m"), "c2", Node::default());
+    let result = restore(archive, key, &dir.path().join("m"), "c2", Node::default());
     let is_usable = dir.path().join("m/member.json").exists();
     assert_eq!(is_usable, result.is_ok(), "only what is whole can be used");
     (dir, result)
@@ -156,11 +175,109 @@ fn an_archive_of_format_1_is_read_without_comparison() {
     assert!(!restored.compared);
     assert_eq!(restored.sums, sums_of(&tables).expect("memory can be read"));
     let mut later = old;
-    later[16] = b'3';
+    later[16] = b'4';
     assert!(matches!(
         verify(&later[..]),
-        Err(ArchiveError::UnknownFormat('3'))
+        Err(ArchiveError::UnknownFormat('4'))
     ));
+}
+
+/// Tables in which a text stands that is easily found.
+fn with_a_secret() -> MemTables {
+    let many = (0..2000u32).map(|number| (number.to_be_bytes().to_vec(), b"s3cret-text".to_vec()));
+    tables(&many.collect::<Vec<_>>())
+}
+
+fn holds(bytes: &[u8], text: &[u8]) -> bool {
+    bytes.windows(text.len()).any(|window| window == text)
+}
+
+#[test]
+fn a_sealed_state_opens_with_its_key_alone() {
+    let tables = with_a_secret();
+    let sealed = written(&tables, Some(&key()));
+    // Uncompressed, as far as that can be done.
+    let readable = |archive: &[u8]| {
+        let blocks = sections(archive)
+            .into_iter()
+            .map(|(_, body)| zstd::bulk::decompress(&body, BLOCK_BYTES_MAX).unwrap_or(body));
+        blocks.collect::<Vec<_>>().concat()
+    };
+    let plain = readable(&archive_of(&tables));
+    assert!(holds(&plain, b"s3cret-text") && holds(&plain, b"sha256"));
+    let hidden = readable(&sealed);
+    assert!(!holds(&hidden, b"s3cret-text") && !holds(&hidden, b"sha256"));
+    let summary = verify(&sealed[..]).expect("its checksums need no key");
+    assert!(summary.state.is_none());
+    assert_eq!(summary.extra.as_deref(), Some(&b"sealed keys"[..]));
+    let (header, extra) = look(&sealed[..]).expect("it begins well");
+    assert_eq!(
+        (header, extra.as_deref()),
+        (summary.header, Some(&b"sealed keys"[..]))
+    );
+    let (_dir, opened) = restored_with(&sealed, Some(&key()));
+    let opened = opened.expect("the key is right");
+    assert!(opened.compared);
+    assert_eq!(opened.sums, sums_of(&tables).expect("memory can be read"));
+    let refused = |archive: &[u8], key: Option<&StateKey>| match restored_with(archive, key).1 {
+        Err(RestoreError::Archive(error)) => error,
+        other => panic!("it was to be refused: {other:?}"),
+    };
+    assert!(matches!(refused(&sealed, None), ArchiveError::Sealed));
+    let other = StateKey::new([8; 32]);
+    assert!(matches!(
+        refused(&sealed, Some(&other)),
+        ArchiveError::NotOpened
+    ));
+    let plain = archive_of(&tables);
+    assert!(matches!(
+        refused(&plain, Some(&key())),
+        ArchiveError::NotSealed
+    ));
+}
+
+#[test]
+fn sealed_sections_cannot_be_left_out_moved_or_cut_off_by_who_signs_anew() {
+    let sealed = written(&several_blocks(), Some(&key()));
+    let all = sections(&sealed);
+    // As `forge`, with the first line of a sealed archive and an end whose tag nobody can make without the key.
+    let forge = |sections: &[(Kind, Vec<u8>)]| {
+        let mut forged = forge(sections.iter().cloned());
+        forged.truncate(forged.len() - 9 - 32);
+        forged[16] = b'3';
+        use sha2::Digest;
+        let end = [&sha2::Sha256::digest(&forged)[..], &[0; 16]].concat();
+        let mut section = vec![Kind::End as u8];
+        section.extend(48u32.to_le_bytes());
+        section.extend(end);
+        let crc = crc32c::crc32c(&section);
+        [forged, section, crc.to_le_bytes().to_vec()].concat()
+    };
+    let is_refused = |archive: &[u8]| {
+        verify(archive).expect("whoever signs anew has its checksums right");
+        let refused = restored_with(archive, Some(&key())).1;
+        matches!(refused, Err(RestoreError::Archive(ArchiveError::NotOpened)))
+    };
+    assert!(is_refused(&forge(&all)), "the end has no tag");
+    let blocks: Vec<usize> = (0..all.len())
+        .filter(|place| all[*place].0 == Kind::Block)
+        .collect();
+    let mut swapped = all.clone();
+    swapped.swap(blocks[0], blocks[1]);
+    assert!(is_refused(&forge(&swapped)));
+    let mut without = all.clone();
+    without.remove(blocks[1]);
+    assert!(is_refused(&forge(&without)));
+    let mut twice = all.clone();
+    twice.insert(blocks[1], all[blocks[0]].clone());
+    assert!(is_refused(&forge(&twice)));
+    let cut = &all[..*blocks.last().expect("there are some")];
+    assert!(is_refused(&forge(cut)));
+    let mut other_header = all.clone();
+    other_header[0].1 = String::from_utf8_lossy(&all[0].1)
+        .replace("\"c1\"", "\"c9\"")
+        .into_bytes();
+    assert!(is_refused(&forge(&other_header)));
 }
 
 #[test]
@@ -170,11 +287,20 @@ fn a_rehearsal_restores_and_leaves_nothing() {
         tempfile::tempdir().expect("a temporary folder"),
     );
     let mut seen = 0;
-    let found = rehearse(&archive[..], scratch.path(), &mut |_| seen += 1).expect("it is good");
+    let found =
+        rehearse(&archive[..], None, scratch.path(), &mut |_| seen += 1).expect("it is good");
     assert_eq!((found.keys, seen), (each(), each()));
     assert!(found.restored.compared);
     assert_eq!(found.restored.header.saved_ms, Some(1_700_000_000_000));
-    assert!(rehearse(&archive[..archive.len() / 2], scratch.path(), &mut |_| ()).is_err());
+    assert!(
+        rehearse(
+            &archive[..archive.len() / 2],
+            None,
+            scratch.path(),
+            &mut |_| ()
+        )
+        .is_err()
+    );
     let left = std::fs::read_dir(scratch.path())
         .expect("it can be read")
         .count();
@@ -188,7 +314,8 @@ proptest! {
     fn its_sums_are_those_of_the_source(records in btree_map(vec(any::<u8>(), 0..40), vec(any::<u8>(), 0..200), 0..200)) {
         let tables = tables(&records.into_iter().collect::<Vec<_>>());
         let summary = verify(&archive_of(&tables)[..]).expect("it is whole");
-        prop_assert_eq!(summary.sums.expect("the format has sums"), sums_of(&tables).expect("memory can be read"));
+        let state = summary.state.expect("it is not sealed");
+        prop_assert_eq!(state.sums.expect("the format has sums"), sums_of(&tables).expect("memory can be read"));
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub fn install(
     };
     let file = File::open(&path).map_err(InstallError::Open)?;
     let mut reader = Reader::new(BufReader::with_capacity(1 << 20, file))?;
+    reader.unlock(None)?;
     let next = db.next_generation()?;
     while let Some(part) = reader.next_part()? {
         if let Part::Block(table, records) = part {

@@ -13,6 +13,7 @@ use objects::Timestamp;
 use objects::snapshots::{
     S3Target, SavedSnapshot, SnapshotPhase, SnapshotSchedule, SnapshotTarget,
 };
+use raft_store::archive::StateKey;
 use raft_store::{RaftStore, archive};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -86,6 +87,7 @@ impl Runner {
             .as_ref()
             .map(|holder| self.sealed_keys(holder))
             .transpose()?;
+        let (extra, key) = sealed.unzip();
         let mut saved = SavedSnapshot {
             name: name.clone(),
             schedule: schedule.name.clone(),
@@ -96,11 +98,11 @@ impl Runner {
             revision: 0,
             bytes: 0,
             verified: false,
-            keys: vault::describe(sealed.as_deref()).to_owned(),
+            keys: vault::describe(extra.as_deref()).to_owned(),
         };
         let mut archive = self
             .store
-            .archive(sealed)
+            .archive(extra, key.clone())
             .await
             .context("the archive cannot begin")?
             .boxed();
@@ -120,7 +122,7 @@ impl Runner {
         saved.bytes = target.put(&name, whole, &wrote).await?;
         if schedule.verify {
             progress.enter(SnapshotPhase::Verifying);
-            if let Err(error) = self.verify(&target, &saved).await {
+            if let Err(error) = self.verify(&target, &saved, key).await {
                 let deleted = target.delete(&name).await;
                 if let Err(error) = deleted {
                     tracing::error!(name, %error, "a snapshot that does not verify could not be deleted");
@@ -143,12 +145,19 @@ impl Runner {
         self.target(&schedule.target)?.delete(&saved.name).await
     }
 
-    async fn verify(&self, target: &Target, saved: &SavedSnapshot) -> Result<()> {
+    /// Only this master, and only now, can open the state without what its keys are sealed for.
+    async fn verify(
+        &self,
+        target: &Target,
+        saved: &SavedSnapshot,
+        key: Option<StateKey>,
+    ) -> Result<()> {
         let stream = target.get(&saved.name).await?;
         let reader = SyncIoBridge::new(StreamReader::new(stream));
         let scratch = self.scratch.clone();
-        let rehearsed =
-            tokio::task::spawn_blocking(move || archive::rehearse(reader, &scratch, &mut |_| ()));
+        let rehearsed = tokio::task::spawn_blocking(move || {
+            archive::rehearse(reader, key.as_ref(), &scratch, &mut |_| ())
+        });
         let found = rehearsed.await.context("the verification broke")??;
         let header = &found.restored.header;
         if header.revision.0 != saved.revision || header.cluster_id != saved.cluster_id {
@@ -165,12 +174,11 @@ impl Runner {
         Ok(())
     }
 
-    fn sealed_keys(&self, holder: &Holder) -> Result<Bytes> {
-        let keys = Keys {
-            authority: self.authority.clone(),
-            settings: self.identity.settings.clone(),
-        };
-        vault::lock(&keys, holder).map(Bytes::from)
+    /// The sealed keys, and what seals the snapshot's state.
+    fn sealed_keys(&self, holder: &Holder) -> Result<(Bytes, StateKey)> {
+        let settings = self.identity.settings.clone();
+        let (keys, state_key) = Keys::new(self.authority.clone(), settings);
+        Ok((vault::lock(&keys, holder)?.into(), state_key))
     }
 
     fn target(&self, target: &SnapshotTarget) -> Result<Target> {
