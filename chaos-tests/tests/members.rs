@@ -124,7 +124,7 @@ async fn a_dead_leader_is_replaced_with_one_command_and_a_leader_is_removed() {
     write(&cluster, OBJECTS + 1).await;
     names.retain(|name| *name != leader);
     assert_eq!(names.len(), 2, "{names:?}");
-    // A removed master that still runs knows only what it was told before.
+    it_says_that_it_was_removed(&cluster, &leader, &names).await;
     let rest = cluster.client_of(&names[0]).expect("a client");
     let until = Instant::now() + Duration::from_secs(10);
     loop {
@@ -140,6 +140,32 @@ async fn a_dead_leader_is_replaced_with_one_command_and_a_leader_is_removed() {
         assert!(Instant::now() < until, "{:?}", list.members);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// A removed master that still runs asks the others, and then tells everybody to ask them.
+async fn it_says_that_it_was_removed(cluster: &Cluster, removed: &str, names: &[String]) {
+    let alone = cluster.client_of(removed).expect("a client");
+    let until = Instant::now() + Duration::from_secs(15);
+    let told = loop {
+        match alone.get::<MemberList>("/cluster/v1/members").await {
+            Err(error) if error.to_string().contains("was removed") => break error.to_string(),
+            other => assert!(Instant::now() < until, "{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert!(
+        told.contains("no member any more") && told.contains("--join"),
+        "{told}"
+    );
+    assert!(names.iter().all(|name| told.contains(name)), "{told}");
+    let object = alone.get::<Value>("/api/v1/namespaces/default/configmaps?resourceVersion=0");
+    let refused = object.await.expect_err("what it has is old").to_string();
+    assert!(refused.contains("was removed"), "{refused}");
+    let log = std::fs::read_to_string(cluster.log(removed)).expect("it has a log");
+    assert!(
+        log.contains("this member was removed and still runs"),
+        "{log}"
+    );
 }
 
 fn replace_of(mut command: tokio::process::Command) -> tokio::process::Child {

@@ -137,6 +137,9 @@ pub trait Cluster: Send + Sync + 'static {
     /// Sets how much of the past is kept; what is left out stays as it is.
     async fn keep_history(&self, keep: HistoryKeep) -> Result<(), Status>;
 
+    /// What a master that was removed and still runs says to whoever asks it anything but its health.
+    fn removed(&self) -> Option<String>;
+
     /// What `/metrics` says: Prometheus' text format.
     async fn metrics(&self) -> Result<String, Status>;
 

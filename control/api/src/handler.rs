@@ -149,7 +149,13 @@ impl ApiServer {
         match &route {
             Route::Health(path) => return Ok(documents::health(self, path, &query)),
             Route::Version => return Ok(documents::version(self)),
-            _ => (),
+            // Its numbers say that it has no leader.
+            Route::Metrics => (),
+            _ => {
+                if let Some(reason) = self.cluster().removed() {
+                    return Err(Status::unavailable(reason));
+                }
+            }
         }
         let caller = peer.caller(request.headers());
         if let Route::Cluster(segments) = &route {

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::service::Interceptor;
@@ -18,15 +19,18 @@ use tonic::{Request, Status};
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const METADATA: &str = "hasleader";
 
-/// Whether this member hears a leader, kept up to date by [`Hearing::keep`].
+/// Whether this member hears a leader, kept up to date by [`Hearing::keep`]. One that was removed answers nothing.
 #[derive(Clone)]
-pub struct Hearing(watch::Receiver<bool>);
+pub struct Hearing {
+    store: RaftStore,
+    hears: watch::Receiver<bool>,
+}
 
 impl Hearing {
     /// The look-out and what keeps it.
-    pub fn new() -> (watch::Sender<bool>, Hearing) {
-        let (sender, receiver) = watch::channel(true);
-        (sender, Hearing(receiver))
+    pub fn new(store: RaftStore) -> (watch::Sender<bool>, Hearing) {
+        let (sender, hears) = watch::channel(true);
+        (sender, Hearing { store, hears })
     }
 
     /// Looks again and again until `stop`.
@@ -41,10 +45,20 @@ impl Hearing {
         stop.run_until_cancelled(look).await;
     }
 
+    /// Whether a leader is heard now.
+    pub fn hears(&self) -> bool {
+        *self.hears.borrow()
+    }
+
+    /// Whether a leader is heard, now and with each change.
+    pub fn changes(&self) -> impl Stream<Item = bool> + Send + use<> {
+        WatchStream::new(self.hears.clone())
+    }
+
     /// The stream, which ends with "no leader" when the request wants one and it is lost.
     pub fn guard<S>(&self, metadata: &MetadataMap, stream: S) -> Guarded<S> {
         let lost = wants_leader(metadata).then(|| {
-            let mut hearing = self.0.clone();
+            let mut hearing = self.hears.clone();
             let lost: BoxFuture<'static, ()> = Box::pin(async move {
                 if hearing.wait_for(|hears| !hears).await.is_err() {
                     std::future::pending().await
@@ -61,7 +75,10 @@ impl Hearing {
 
 impl Interceptor for Hearing {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        match wants_leader(request.metadata()) && !*self.0.borrow() {
+        if let Some(reason) = self.store.removed() {
+            return Err(Status::unavailable(format!("etcdserver: {reason}")));
+        }
+        match wants_leader(request.metadata()) && !self.hears() {
             true => Err(NO_LEADER.into()),
             false => Ok(request),
         }

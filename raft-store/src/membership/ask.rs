@@ -1,9 +1,11 @@
-//! What members ask each other beside the consensus: the hash of their data, and to step back because it is damaged.
+//! What members ask each other beside the consensus: the hash of their data, to step back because it is damaged, and whether one
+//! was removed.
 
 use super::quorum::{self, Joining};
 use super::transfer::transfer_here;
 use crate::net::Purpose;
 use crate::store::{Inner, hash_here};
+use crate::types::MemberId;
 use objects::Revision;
 use objects::cluster::Member;
 use rpc::raft as proto;
@@ -20,6 +22,8 @@ pub(crate) enum Question {
     Hash { revision: Revision },
     /// Your data are damaged: step back, and come again without them.
     Condemn { reason: String },
+    /// Am I, the member of this id, one still?
+    IsMember { id: MemberId },
 }
 
 /// Its answer.
@@ -31,6 +35,10 @@ pub(crate) enum Reply {
         compacted: Revision,
     },
     Condemned,
+    Member,
+    Removed {
+        members: Vec<Member>,
+    },
     Refused(String),
 }
 
@@ -71,6 +79,7 @@ pub(crate) async fn answer(inner: &Inner, json: &[u8]) -> Vec<u8> {
             inner.condemned(&reason);
             Reply::Condemned
         }
+        Ok(Question::IsMember { id }) => super::removed::answer(inner, id).await,
         Err(err) => Reply::Refused(format!("the question is not understood: {err}")),
     };
     serde_json::to_vec(&reply).expect("a reply is plain data")

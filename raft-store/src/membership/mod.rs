@@ -14,6 +14,7 @@ mod change;
 mod moved;
 mod promote;
 mod quorum;
+mod removed;
 mod status;
 mod transfer;
 
@@ -21,6 +22,7 @@ pub(crate) use ask::{Question, Reply, answer, ask, condemn};
 pub(crate) use change::change_from;
 pub(crate) use moved::tell_own_address;
 pub(crate) use promote::finish_changes;
+pub(crate) use removed::look as look_whether_removed;
 pub(crate) use status::{OwnStatus, ask_all, own_status};
 pub(crate) use transfer::transfer_here;
 
@@ -178,6 +180,11 @@ impl RaftStore {
     /// The members, as this one knows them.
     pub fn members(&self) -> Vec<Member> {
         members(&self.inner.raft)
+    }
+
+    /// Why nothing can be had of this member, if it was removed and still runs: where the others are, and what to do.
+    pub fn removed(&self) -> Option<String> {
+        self.inner.removed.get().cloned()
     }
 
     /// Leaves in order: hands leadership over, then stops.

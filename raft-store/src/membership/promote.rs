@@ -7,6 +7,7 @@ use super::transfer::transfer_here;
 use super::{MembershipError, members};
 use crate::store::{Inner, matched};
 use crate::types::{MemberId, Node, Plan};
+use crate::work::WorkDone;
 use objects::cluster::Member;
 use openraft::ChangeMembers;
 use openraft::type_config::async_runtime::watch::WatchReceiver;
@@ -95,6 +96,10 @@ async fn promote(inner: &Inner, learner: &Member, leaving: Option<Member>) -> Ou
     ];
     changes.extend(removal(&leaving));
     write(inner, changes).await?;
+    inner.metrics.work.add(&WorkDone {
+        learners_promoted: 1,
+        ..WorkDone::default()
+    });
     tracing::info!(
         member = learner.id,
         name = learner.name,

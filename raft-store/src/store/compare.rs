@@ -85,7 +85,7 @@ async fn look(inner: &Inner) -> Vec<MemberCheck> {
         }
     });
     if majority.is_none() {
-        tracing::warn!("the members' data could not be compared: no majority answered alike");
+        tracing::warn!(%revision, "the members' data could not be compared: no majority answered alike");
     }
     checks.collect()
 }
@@ -127,7 +127,9 @@ async fn hash_of(inner: &Inner, member: &Member, revision: Revision) -> Result<H
             compacted,
         }),
         membership::Reply::Refused(reason) => Err(reason),
-        membership::Reply::Condemned => Err("it answered another question".to_owned()),
+        membership::Reply::Condemned
+        | membership::Reply::Member
+        | membership::Reply::Removed { .. } => Err("it answered another question".to_owned()),
     }
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Inner {
     pub health: Health,
     /// Why the member's data must not be used any more.
     pub condemnation: OnceLock<String>,
+    /// What a member that was removed says to whoever asks it.
+    pub removed: OnceLock<String>,
     /// Hashing reads everything, so one is done after the other.
     pub hashing: Mutex<()>,
     pub contact: Contact,
@@ -219,6 +221,7 @@ async fn start(
         contact: Contact::default(),
         steady,
         condemnation: OnceLock::new(),
+        removed: OnceLock::new(),
         hashing: Mutex::new(()),
         lease_clock: std::sync::Mutex::default(),
         applied,
@@ -247,6 +250,7 @@ async fn start(
     inner.spawn(health::run(inner.clone()));
     inner.spawn(compare::run(inner.clone()));
     inner.spawn(membership::tell_own_address(inner.clone()));
+    inner.spawn(membership::look_whether_removed(inner.clone()));
     inner.elect_if_alone().await;
     inner.spawn_stopper();
     Ok((RaftStore::new(inner, stop), incoming))

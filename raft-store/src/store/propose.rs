@@ -52,6 +52,7 @@ pub(crate) enum Forwarded {
 impl Inner {
     /// Proposes a command and waits until it is applied.
     pub async fn propose(&self, command: Command) -> Reply {
+        self.check_member()?;
         if !self
             .space
             .admits(&command, || self.leader.borrow().is_leader)

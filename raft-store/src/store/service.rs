@@ -15,6 +15,7 @@ use objects::Revision;
 use openraft::Instant as _;
 use openraft::type_config::async_runtime::watch::WatchReceiver;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How often to look whether compacted history is gone.
 const SWEPT_LOOK: Duration = Duration::from_millis(50);
@@ -58,6 +59,7 @@ impl RaftStore {
         &self,
         request: WatchRequest,
     ) -> Result<(WatchStream, Probe), StoreError> {
+        self.inner.check_member()?;
         let history = self.inner.history();
         self.inner.hub.watch_probed(request, history).await
     }
@@ -83,8 +85,10 @@ impl RaftStore {
 
     /// The hash of all that this member's readers can see up to `revision`, or the newest one.
     pub async fn hash_at(&self, revision: Option<Revision>) -> Result<HashAt, StoreError> {
-        let db = self.inner.db.clone();
-        in_background(move || mvcc::hash_at(&db.view(), revision)).await
+        let (db, began) = (self.inner.db.clone(), Instant::now());
+        let hash = in_background(move || mvcc::hash_at(&db.view(), revision)).await;
+        self.inner.metrics.hashes.record(began.elapsed());
+        hash
     }
 
     /// A checksum over this member's newest state, leases and numbers included.
@@ -171,23 +175,27 @@ impl RaftStore {
 impl RaftStore {
     /// Whether a leader was heard lately: this member, confirmed by a quorum, or another one whose appends arrive.
     pub async fn hears_leader(&self) -> bool {
-        let inner = &self.inner;
-        let Some(leader) = inner.raft.current_leader().await else {
-            return false;
-        };
-        if leader == inner.identity.member_id {
-            return has_quorum(inner);
-        }
-        let heard = inner
-            .raft
-            .with_raft_state(|state| state.vote_last_modified())
-            .await;
-        let silence_max = inner.config.timings.election_max * SILENT_ELECTIONS;
-        heard.is_ok_and(|heard| heard.is_some_and(|heard| heard.elapsed() < silence_max))
+        self.inner.hears_leader().await
     }
 }
 
 impl Inner {
+    /// As [`RaftStore::hears_leader`].
+    pub async fn hears_leader(&self) -> bool {
+        let Some(leader) = self.raft.current_leader().await else {
+            return false;
+        };
+        if leader == self.identity.member_id {
+            return has_quorum(self);
+        }
+        let heard = self
+            .raft
+            .with_raft_state(|state| state.vote_last_modified())
+            .await;
+        let silence_max = self.config.timings.election_max * SILENT_ELECTIONS;
+        heard.is_ok_and(|heard| heard.is_some_and(|heard| heard.elapsed() < silence_max))
+    }
+
     fn read_lease(
         &self,
         id: LeaseId,

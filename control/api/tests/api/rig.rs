@@ -25,8 +25,8 @@ use objects::{Reason, Status, Timestamp, Uid};
 use registry::{Pipeline, Registry, Shell};
 use serde_json::Value;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -268,6 +268,8 @@ impl Shell for TestShell {
 #[derive(Default)]
 pub struct FakeCluster {
     pub leaderless: AtomicBool,
+    /// What it says since it was removed.
+    pub removed: OnceLock<String>,
     pub store: MemStore,
 }
 
@@ -436,6 +438,10 @@ impl Cluster for FakeCluster {
 
     async fn metrics(&self) -> Result<String, Status> {
         Ok("up 1\n".to_owned())
+    }
+
+    fn removed(&self) -> Option<String> {
+        self.removed.get().cloned()
     }
 
     fn readiness(&self) -> Vec<Check> {

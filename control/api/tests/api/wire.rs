@@ -334,6 +334,25 @@ async fn health_tells_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn a_master_that_was_removed_sends_everybody_away() {
+    let rig = Rig::start().await;
+    let client = rig.admin();
+    let reason = "this master was removed".to_owned();
+    rig.cluster.removed.set(reason.clone()).expect("once");
+    for path in [
+        "/api/v1/namespaces",
+        "/apis",
+        "/cluster/v1/members",
+        "/cluster/v1/status",
+    ] {
+        let away = client.get(path).await;
+        assert_code(&away, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(away.text().contains(&reason), "{}", away.text());
+    }
+    assert_eq!(client.get("/livez").await.text(), "ok");
+}
+
+#[tokio::test]
 async fn the_cluster_answers_whom_it_should() {
     let rig = Rig::start().await;
     let (admin, nobody) = (rig.admin(), rig.client(None, "h2"));
