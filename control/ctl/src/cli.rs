@@ -85,8 +85,8 @@ pub enum Command {
     Wait(Wait),
     /// Tell what holds an object back and what the controllers would do next
     Explain(Explain),
-    /// Tell who leads and how far each master is
-    Status(OutputArg),
+    /// Tell who leads, how each master is and what to do about it
+    Status(Status),
     /// The masters
     #[command(subcommand)]
     Member(Member),
@@ -111,6 +111,19 @@ pub struct OutputArg {
     /// How to print
     #[arg(short, long, default_value = "table")]
     pub output: Output,
+}
+
+/// `ctl status`.
+#[derive(Args)]
+pub struct Status {
+    #[command(flatten)]
+    pub output: OutputArg,
+    /// Go on showing it, also while no master answers
+    #[arg(short, long)]
+    pub watch: bool,
+    /// How often then
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, requires = "watch", value_parser = clap::value_parser!(u64).range(1..))]
+    pub every: u64,
 }
 
 /// Which objects.

@@ -1,37 +1,99 @@
-//! `ctl status`: who leads, how far each master is and how it works, what of the past is kept, and what is wrong.
+//! `ctl status`: who leads, how far each master is and how it works, what of the past is kept, when it was saved, what is wrong and
+//! what to do about it.
+
+mod advice;
 
 use super::history;
-use crate::cli::{Output, OutputArg};
+use crate::cli::{Output, Status};
 use crate::context::Context;
 use crate::output;
 use anyhow::Result;
 use objects::cluster::{ClusterStatus, MemberFigures, MemberStatus};
 use objects::past::HistoryStatus;
+use objects::snapshots::{SavedSnapshot, SnapshotList};
 use serde::Serialize;
+use std::io::IsTerminal;
+use std::time::Duration;
 
 /// What is printed for machines.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Whole {
     #[serde(flatten)]
     status: ClusterStatus,
     /// None when no majority answers.
     history: Option<HistoryStatus>,
+    /// The last that a schedule saved; None when there is none, or no majority answers.
+    last_snapshot: Option<SavedSnapshot>,
+    /// What to know and to do next, for people.
+    advice: Vec<String>,
 }
 
-pub async fn run(context: &Context, args: OutputArg) -> Result<()> {
+pub async fn run(context: &Context, args: Status) -> Result<()> {
+    if !args.watch {
+        return print(ask(context).await?, args.output.output, false);
+    }
+    loop {
+        let whole = ask(context).await;
+        let output = args.output.output;
+        if output == Output::Table && std::io::stdout().is_terminal() {
+            // Clears the screen, from its first line on.
+            print!("\x1b[H\x1b[2J");
+        }
+        match whole {
+            Ok(whole) => print(whole, output, true)?,
+            // The worst hour is when it must go on.
+            Err(error) => eprintln!("{error:#}"),
+        }
+        tokio::time::sleep(Duration::from_secs(args.every)).await;
+    }
+}
+
+async fn ask(context: &Context) -> Result<Whole> {
     let status: ClusterStatus = context.client.get("/cluster/v1/status").await?;
-    let history = match &status.leader {
+    let (history, snapshots) = match &status.leader {
         // Without a leader nobody can say what is newest.
-        None => None,
-        Some(_) => context.client.get("/cluster/v1/history").await.ok(),
+        None => (None, None),
+        Some(_) => (
+            context.client.get("/cluster/v1/history").await.ok(),
+            context
+                .client
+                .get::<SnapshotList>("/cluster/v1/snapshots")
+                .await
+                .ok(),
+        ),
     };
-    let whole = Whole { status, history };
-    match args.output {
+    let advice = advice::lines(&status);
+    Ok(Whole {
+        status,
+        history,
+        last_snapshot: snapshots.and_then(|list| list.snapshots.into_iter().next()),
+        advice,
+    })
+}
+
+/// With `many`, for machines one on a line.
+fn print(whole: Whole, output: Output, many: bool) -> Result<()> {
+    match output {
+        Output::Json if many => {
+            println!("{}", serde_json::to_string(&whole)?);
+            return Ok(());
+        }
         Output::Json => return output::json(&whole),
-        Output::Yaml => return output::yaml(&whole),
+        Output::Yaml => {
+            if many {
+                println!("---");
+            }
+            return output::yaml(&whole);
+        }
         _ => {}
     }
-    let Whole { status, history } = whole;
+    let Whole {
+        status,
+        history,
+        last_snapshot,
+        advice,
+    } = whole;
     print_leader(&status);
     let headers = [
         "Name", "Role", "Healthy", "Log", "Applied", "Revision", "Data", "API", "Problem",
@@ -63,6 +125,20 @@ pub async fn run(context: &Context, args: OutputArg) -> Result<()> {
     match history {
         Some(told) => println!("{}", history::summary(&told)),
         None => println!("what of the past is kept cannot be told without a majority"),
+    }
+    if let Some(SavedSnapshot {
+        saved,
+        schedule,
+        verified,
+        place,
+        ..
+    }) = last_snapshot
+    {
+        let verified = if verified { "verified" } else { "not verified" };
+        println!("last snapshot {saved}, {verified}, by the schedule {schedule} in {place}");
+    }
+    for line in advice {
+        println!("{line}");
     }
     Ok(())
 }
