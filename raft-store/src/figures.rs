@@ -5,6 +5,7 @@ use crate::net::PeerFigures;
 use crate::runtime;
 use crate::store::{Inner, RaftStore};
 use crate::types::MemberId;
+use crate::work::WorkDone;
 use mvcc::Meta;
 use objects::cluster::MemberFigures;
 use openraft::type_config::async_runtime::watch::WatchReceiver;
@@ -59,6 +60,18 @@ pub struct Figures {
     pub peers: BTreeMap<MemberId, PeerFigures>,
     /// Bytes of the log's entries.
     pub log_bytes: u64,
+    /// What the commands that it applied came to, and what it read.
+    pub work: WorkDone,
+    /// How many keys exist, as RocksDB estimates.
+    pub keys: Option<u64>,
+    /// Changes that wait for their live watchers.
+    pub pending_events: u64,
+    /// Snapshots of the leader's that take the state's place just now.
+    pub snapshots_installing: u64,
+    /// How long it took to write the state as an archive.
+    pub archives: Distribution,
+    /// How long it took to hash the state.
+    pub hashes: Distribution,
 }
 
 impl RaftStore {
@@ -109,6 +122,12 @@ pub(crate) fn figures(inner: &Inner) -> Figures {
         db_bytes_max: inner.space.db_bytes_max(&inner.config, db_bytes),
         peers: inner.peers.traffic().figures(),
         log_bytes: inner.log.bytes(),
+        work: inner.metrics.work.done(),
+        keys: inner.db.keys(),
+        pending_events: inner.hub.pending_events() as u64,
+        snapshots_installing: inner.metrics.snapshots_installing(),
+        archives: inner.metrics.archives.distribution(),
+        hashes: inner.metrics.hashes.distribution(),
     }
 }
 

@@ -28,6 +28,7 @@ pub mod state;
 mod steady;
 mod store;
 pub mod types;
+mod work;
 
 pub use config::{Config, Limits, OpenError, Timings};
 pub use figures::Figures;
@@ -36,3 +37,4 @@ pub use membership::MembershipError;
 pub use net::{Answers, PeerFigures, Pipe, Purpose, Tls, TlsError, Transport, TransportError};
 pub use steady::SteadyClock;
 pub use store::{LeaseLife, LocalStatus, Parts, RaftStore};
+pub use work::WorkDone;

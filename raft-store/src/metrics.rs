@@ -3,6 +3,7 @@
 use crate::histogram::{Distribution, Histogram};
 use crate::stages::{Passed, Stage, Stages};
 use crate::store::SlowWrites;
+use crate::work::Work;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,13 @@ pub struct Metrics {
     leader_changes: AtomicU64,
     /// Where the time of writes goes.
     pub stages: Stages,
+    /// What was applied and read.
+    pub(crate) work: Work,
+    /// How long it took to write the state as an archive.
+    pub(crate) archives: Histogram,
+    /// How long it took to hash the state.
+    pub(crate) hashes: Histogram,
+    installing: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -111,6 +119,23 @@ impl Metrics {
     /// So many commands wait no longer.
     pub fn answered(&self, commands: u64) {
         self.pending.fetch_sub(commands, Ordering::Relaxed);
+    }
+
+    /// A snapshot of the leader's takes the state's place, until the guard is dropped.
+    pub fn installing(&self) -> impl Drop + use<'_> {
+        struct Installing<'m>(&'m AtomicU64);
+        impl Drop for Installing<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.installing.fetch_add(1, Ordering::Relaxed);
+        Installing(&self.installing)
+    }
+
+    /// How many snapshots take the state's place just now.
+    pub fn snapshots_installing(&self) -> u64 {
+        self.installing.load(Ordering::Relaxed)
     }
 
     /// Another leader was seen.

@@ -3,11 +3,12 @@
 use crate::pki::{Authority, Subject};
 use crate::settings::{self, MasterIdentity};
 use crate::vault::{self, Holder, Keys};
-use crate::{clock, metrics, snapshots, tokens};
+use crate::{clock, snapshots, tokens};
 use api::{Archive, Check, Cluster, Proof, SnapshotKeys};
 use async_trait::async_trait;
 use bytes::Bytes;
 use client::JoinToken;
+use etcd::Numbers;
 use futures::{FutureExt, StreamExt};
 use mvcc::{Store, StoreError};
 use objects::cluster::{
@@ -21,17 +22,17 @@ use objects::snapshots::{
     SnapshotScheduleStatus,
 };
 use objects::{ObjectKey, Reason, Status, names};
+use raft_store::archive::StateKey;
 use raft_store::{MembershipError, RaftStore};
 use runtime::Runtime;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 /// The cluster as this master knows it.
 pub struct Masters {
     /// The schedules of snapshots.
     pub snapshots: snapshots::Settings,
-    /// What this master's runs of them came to.
-    pub snapshot_runs: Arc<snapshots::Counters>,
+    /// This master's numbers for Prometheus.
+    pub numbers: Numbers,
     /// The store.
     pub store: RaftStore,
     /// Who this master is.
@@ -119,7 +120,7 @@ impl Cluster for Masters {
     }
 
     async fn snapshot(&self, keys: SnapshotKeys) -> Result<Archive, Status> {
-        let extra = match keys {
+        let sealed = match keys {
             SnapshotKeys::LeftOut => None,
             SnapshotKeys::Sealed(passphrase) => Some(self.sealed_keys(passphrase).await?),
             SnapshotKeys::SealedFor(key) => {
@@ -127,7 +128,8 @@ impl Cluster for Masters {
                 Some(self.locked(&holder).map_err(wrong)?)
             }
         };
-        let archive = self.store.archive(extra).await.map_err(unavailable)?;
+        let (extra, key) = sealed.unzip();
+        let archive = self.store.archive(extra, key).await.map_err(unavailable)?;
         Ok(archive.boxed())
     }
 
@@ -195,9 +197,11 @@ impl Cluster for Masters {
     }
 
     async fn metrics(&self) -> Result<String, Status> {
-        metrics::render(&self.store, &self.snapshot_runs)
-            .await
-            .map_err(Status::internal)
+        self.numbers.render().await.map_err(Status::internal)
+    }
+
+    fn removed(&self) -> Option<String> {
+        self.store.removed()
     }
 
     fn readiness(&self) -> Vec<Check> {
@@ -208,8 +212,11 @@ impl Cluster for Masters {
             .now_or_never()
             .flatten()
             .unwrap_or_default();
-        let problem = (!leader.has_leader)
-            .then(|| "no leader is known: a majority of the masters is needed".to_owned());
+        let leaderless = "no leader is known: a majority of the masters is needed";
+        let problem = self
+            .store
+            .removed()
+            .or_else(|| (!leader.has_leader).then(|| leaderless.to_owned()));
         vec![Check {
             name: "store",
             problem,
@@ -287,7 +294,7 @@ impl Masters {
     }
 
     /// Sealing takes a good part of a second by design, so it is kept off the threads that serve.
-    async fn sealed_keys(&self, passphrase: Vec<u8>) -> Result<Bytes, Status> {
+    async fn sealed_keys(&self, passphrase: Vec<u8>) -> Result<(Bytes, StateKey), Status> {
         let passphrase = String::from_utf8(passphrase)
             .map_err(|_| Status::bad_request("the passphrase is not UTF-8"))?;
         let holder = tokio::task::spawn_blocking(move || Holder::of_passphrase(&passphrase)).await;
@@ -295,12 +302,11 @@ impl Masters {
         self.locked(&holder).map_err(wrong)
     }
 
-    fn locked(&self, holder: &Holder) -> anyhow::Result<Bytes> {
-        let keys = Keys {
-            authority: self.authority.clone(),
-            settings: self.identity.settings.clone(),
-        };
-        vault::lock(&keys, holder).map(Bytes::from)
+    /// The sealed keys, and what seals the snapshot's state.
+    fn locked(&self, holder: &Holder) -> anyhow::Result<(Bytes, StateKey)> {
+        let settings = self.identity.settings.clone();
+        let (keys, state_key) = Keys::new(self.authority.clone(), settings);
+        Ok((vault::lock(&keys, holder)?.into(), state_key))
     }
 }
 

@@ -7,7 +7,6 @@ mod clock;
 mod cluster;
 mod create;
 mod former;
-mod metrics;
 mod operator;
 mod peers;
 mod pki;

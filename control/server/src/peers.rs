@@ -65,7 +65,8 @@ pub fn etcd_tls(authority: &Authority, identity: &Identity) -> Result<Arc<Server
             admits: may_do_everything,
         }))
         .with_single_cert(chain, key)?;
-    server.alpn_protocols = vec![b"h2".to_vec()];
+    // Calls are HTTP/2; health and metrics are asked by either.
+    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(server))
 }
 

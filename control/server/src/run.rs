@@ -12,6 +12,7 @@ use crate::{boot, peers, rejoin};
 use anyhow::{Context, Result, anyhow, bail};
 use api::{ApiConfig, ApiServer, NodeClientTls, PemBundle, ServerTls};
 use client::Identity;
+use etcd::Numbers;
 use mvcc::{HistoryLimits, Store};
 use objects::past::HistoryKeep;
 use raft_store::{Config, Limits, MembershipError, RaftStore, Timings};
@@ -77,7 +78,11 @@ async fn master(args: Run) -> Result<Ended> {
             Err(error) => return Err(error).context("the new cluster could not begin"),
         }
     }
+    let snapshot_runs = Arc::new(Counters::default());
+    let counted = snapshot_runs.clone();
     let master = Master {
+        numbers: Numbers::new(store.clone()).with(move || counted.families()),
+        snapshot_runs,
         args,
         dir,
         identity,
@@ -150,6 +155,8 @@ struct Master {
     authority: Authority,
     certificate: Identity,
     store: RaftStore,
+    numbers: Numbers,
+    snapshot_runs: Arc<Counters>,
 }
 
 impl Master {
@@ -205,7 +212,7 @@ impl Master {
         stop: &CancellationToken,
     ) -> Result<()> {
         let tls = peers::etcd_tls(&self.authority, &self.certificate)?;
-        let serving = etcd::serve(self.store.clone(), listener, Some(tls), stop.clone());
+        let serving = etcd::serve(self.numbers.clone(), listener, Some(tls), stop.clone());
         parts.spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "etcd's API is served no longer");
@@ -244,7 +251,6 @@ impl Master {
             store: self.store.clone(),
             authority: self.authority.clone(),
         };
-        let snapshot_runs = Arc::new(Counters::default());
         let scheduler = Scheduler {
             runner: SnapshotRunner {
                 store: self.store.clone(),
@@ -252,11 +258,11 @@ impl Master {
                 authority: self.authority.clone(),
                 scratch: self.dir.scratch(),
             },
-            counters: snapshot_runs.clone(),
+            counters: self.snapshot_runs.clone(),
         };
         let masters = Masters {
             snapshots,
-            snapshot_runs,
+            numbers: self.numbers.clone(),
             store: self.store.clone(),
             identity: self.identity.clone(),
             authority: self.authority.clone(),

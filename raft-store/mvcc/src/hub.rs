@@ -200,6 +200,12 @@ impl Hub {
         self.shared.watches.load(Ordering::Relaxed)
     }
 
+    /// How many changes wait for their live watchers.
+    pub fn pending_events(&self) -> usize {
+        let state = self.shared.lock();
+        state.watchers.queues().map(Queue::events).sum()
+    }
+
     /// The last revision published.
     pub fn revision(&self) -> Revision {
         self.shared.lock().revision

@@ -148,6 +148,11 @@ pub trait Engine: Reads + Send + Sync + 'static {
         self.size_bytes()
     }
 
+    /// How many keys exist, as far as it knows; nothing counts them.
+    fn keys(&self, _generation: u64) -> Option<u64> {
+        None
+    }
+
     /// How long the next sync of a simulated disk takes, by the simulation's clock; a real one takes its time itself.
     fn simulated_sync(&self) -> Duration {
         Duration::ZERO

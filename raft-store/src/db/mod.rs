@@ -188,6 +188,11 @@ impl Db {
             .live_bytes(self.generation.load(Ordering::Acquire))
     }
 
+    /// How many keys exist, as RocksDB estimates; each change that was not compacted yet may count too.
+    pub fn keys(&self) -> Option<u64> {
+        self.engine.keys(self.generation.load(Ordering::Acquire))
+    }
+
     /// How long the next sync takes by a simulation's clock; zero for a real disk.
     pub(crate) fn simulated_sync(&self) -> Duration {
         self.engine.simulated_sync()

@@ -228,6 +228,12 @@ impl Engine for RocksEngine {
         live.sum::<u64>() + wal_bytes(self.rocks.path())
     }
 
+    fn keys(&self, generation: u64) -> Option<u64> {
+        let handle = self.handle(Family::State(generation, Table::Latest))?;
+        let property = rocksdb::properties::ESTIMATE_NUM_KEYS;
+        self.rocks.property_int_value_cf(&handle, property).ok()?
+    }
+
     fn size_bytes(&self) -> u64 {
         let files: u64 = self
             .rocks

@@ -17,7 +17,8 @@ use crate::db::{Db, WriteBatch};
 use crate::metrics::Metrics;
 use crate::runtime;
 use crate::stages::Stage;
-use crate::types::{LogId, Replies, SnapshotMeta, StoredMembership, TypeConfig, term_of};
+use crate::types::{LogId, MemberId, Replies, SnapshotMeta, StoredMembership, TypeConfig, term_of};
+use crate::work::WorkDone;
 use futures::{Stream, StreamExt};
 use mvcc::planted::{self, Bug};
 use mvcc::{Batch, Event, Hub, Meta, Overlay, TablesError};
@@ -100,6 +101,13 @@ impl StateMachine {
         self.own.member_id_max
     }
 
+    /// Whether a member of this id was there and is no more, for good.
+    pub fn is_removed(&self, id: MemberId) -> bool {
+        let mut members = self.own.membership.nodes();
+        let is_member = members.any(|(member, _)| *member == id);
+        id <= self.own.member_id_max && !is_member
+    }
+
     /// Deletes a slice of the history that was compacted; returns whether all is done.
     pub fn sweep(&mut self) -> io::Result<bool> {
         let view = self.db.live();
@@ -147,6 +155,7 @@ impl StateMachine {
         let mut overlay = Overlay::new(&view).map_err(io::Error::other)?;
         let mut events = Vec::new();
         let mut waiting: Vec<Waiting> = Vec::new();
+        let mut done = WorkDone::default();
         for (entry, responder) in entries {
             let replies = match entry.payload {
                 EntryPayload::Blank => Replies::default(),
@@ -164,6 +173,7 @@ impl StateMachine {
                         }
                         let Replies(own) =
                             apply_batch(&mut overlay, &entry.log_id, batch, &mut events)?;
+                        done.note(batch, &own);
                         replies.0.extend(own);
                     }
                     replies
@@ -183,6 +193,8 @@ impl StateMachine {
         let writing = Instant::now();
         self.db.write_state(batch).map_err(io::Error::other)?;
         self.metrics.committed(writing.elapsed());
+        done.note_events(&events);
+        self.metrics.work.add(&done);
         self.metrics.stages.passed(Stage::Apply, began.elapsed());
         match events.is_empty() && revision > self.applied.borrow().revision {
             // The revision was raised: nobody who knows an older one can go on from it.
@@ -257,6 +269,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &SnapshotMeta,
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
+        let metrics = self.metrics.clone();
+        let _installing = metrics.installing();
         let (db, tmp_dir, cluster_id) = (
             self.db.clone(),
             self.tmp_dir.clone(),

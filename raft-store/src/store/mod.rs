@@ -31,11 +31,12 @@ pub use service::{LeaseLife, LocalStatus};
 pub(crate) use slow::{SlowWrites, is_slow};
 
 use crate::archive;
+use crate::db::View;
 use crate::metrics::Snapshot;
 use crate::runtime;
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use mvcc::{
     At, Command, Consistency, Done, HistoryLimits, KeyVersions, LeaderState, LeaderStream, Moment,
     Past, RangeRequest, RangeResponse, Store, StoreError, Txn, TxnResponse, VersionsRequest,
@@ -46,6 +47,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::{ReceiverStream, WatchStream as Watching};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -89,30 +91,46 @@ impl RaftStore {
         self.inner.lease_now_ms()
     }
 
-    /// The whole state in one archive, as of now, while the store goes on. `extra` are bytes of the caller that go along.
+    /// The whole state in one archive, as of now, while the store goes on. `extra` are bytes of the caller that go along; `key` seals
+    /// the state.
     pub async fn archive(
         &self,
         extra: Option<Bytes>,
-    ) -> Result<impl Stream<Item = io::Result<Bytes>> + use<>, StoreError> {
-        self.inner.barrier().await?;
-        let (sender, chunks) = mpsc::channel(4);
-        let (db, cluster_id) = (
-            self.inner.db.clone(),
-            self.inner.identity.cluster_id.clone(),
-        );
+        key: Option<archive::StateKey>,
+    ) -> Result<ReceiverStream<io::Result<Bytes>>, StoreError> {
+        let cluster_id = self.inner.identity.cluster_id.clone();
         let saved_ms = crate::clock::now_ms();
-        runtime::spawn_blocking(move || {
-            let out = archive::ChunkWriter::new(sender.clone());
+        self.export(move |view, out| {
             let origin = archive::Origin {
                 cluster_id: &cluster_id,
                 saved_ms: Some(saved_ms),
                 extra: extra.as_deref(),
+                key: key.as_ref(),
             };
-            if let Err(err) = archive::write(&db.view(), origin, out) {
+            archive::write(view, origin, out).map_err(io::Error::other)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// What `write` makes of the whole state as of now, a chunk at a time, while the store goes on.
+    pub async fn export(
+        &self,
+        write: impl FnOnce(&View<'_>, &mut dyn io::Write) -> io::Result<()> + Send + 'static,
+    ) -> Result<ReceiverStream<io::Result<Bytes>>, StoreError> {
+        self.inner.barrier().await?;
+        let (sender, chunks) = mpsc::channel(4);
+        let (db, metrics) = (self.inner.db.clone(), self.inner.metrics.clone());
+        runtime::spawn_blocking(move || {
+            let began = Instant::now();
+            let mut out = archive::ChunkWriter::new(sender.clone());
+            let written = write(&db.view(), &mut out).and_then(|()| io::Write::flush(&mut out));
+            if let Err(err) = written {
                 tracing::warn!(error = %err, "an archive was not finished");
                 // A receiver that is gone does not want to know.
-                let _ = sender.blocking_send(Err(io::Error::other(err)));
+                let _ = sender.blocking_send(Err(err));
             }
+            metrics.archives.record(began.elapsed());
         });
         Ok(ReceiverStream::new(chunks))
     }
@@ -170,7 +188,10 @@ impl RaftStore {
             .await
             .is_err()
         {
-            tracing::warn!("the store's files are still in use by a part of this process");
+            tracing::warn!(
+                waited = ?CLOSE_MAX,
+                "the store's files are still in use by a part of this process"
+            );
         }
     }
 }
@@ -195,6 +216,7 @@ impl Store for RaftStore {
     }
 
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream, StoreError> {
+        self.inner.check_member()?;
         self.inner.hub.watch(request, self.inner.history()).await
     }
 

@@ -10,6 +10,7 @@ use crate::net::Purpose;
 use crate::net::wire::to_log_id;
 use crate::runtime;
 use crate::types::{LogId, MemberId};
+use crate::work::WorkDone;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mvcc::planted::{self, Bug};
@@ -29,6 +30,8 @@ use tokio::time::{Instant, timeout_at};
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 /// One attempt to ask; a leader that is cut off never answers.
 const ATTEMPT_MAX: Duration = Duration::from_millis(1000);
+/// A question for the read index is slow beyond this; etcd's measure.
+const SLOW_READ_INDEX: Duration = Duration::from_millis(500);
 
 /// Questions for the read index that may wait; each member asks one at a time.
 pub(crate) const ASKED_MAX: usize = 64;
@@ -39,6 +42,7 @@ pub(crate) type Waiting = oneshot::Sender<Result<(), StoreError>>;
 impl Inner {
     /// Waits until the local replica has everything that was acknowledged before this call.
     pub async fn barrier(&self) -> Result<(), StoreError> {
+        self.check_member()?;
         if planted::is(Bug::ReadIndexOff) {
             return Ok(());
         }
@@ -62,6 +66,11 @@ impl Inner {
 
     /// Reads the local replica.
     pub async fn read(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
+        self.check_member()?;
+        self.metrics.work.add(&WorkDone {
+            ranges: 1,
+            ..WorkDone::default()
+        });
         // One key is read faster than handed to another thread.
         if request.range.end == KeyRangeEnd::Single {
             return mvcc::range(&self.db.view(), &request).map_err(refused);
@@ -75,6 +84,7 @@ impl Inner {
         &self,
         read: impl FnOnce(&View<'_>) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.check_member()?;
         let db = self.db.clone();
         in_background(move || read(&db.view())).await
     }
@@ -168,6 +178,11 @@ pub(crate) async fn run(inner: Arc<Inner>, mut reads: mpsc::Receiver<Waiting>) {
             .allow_reads(began + inner.config.timings.request)
             .await;
         rhythm.answered(waiting.len() + reads.len(), began, Instant::now());
+        inner.metrics.work.add(&WorkDone {
+            read_indexes_failed: u64::from(result.is_err()),
+            read_indexes_slow: u64::from(began.elapsed() > SLOW_READ_INDEX),
+            ..WorkDone::default()
+        });
         for read in waiting {
             // Who no longer waits was told at its deadline.
             let _ = read.send(result.clone());

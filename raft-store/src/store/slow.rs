@@ -97,6 +97,7 @@ impl Leave {
         self.last = Some(Instant::now());
         let Some(to) = faster(inner).await else {
             tracing::warn!(
+                writing_for = ?inner.metrics.writing_for(),
                 "the disk is slow, and no other voter has a faster one: this member leads on"
             );
             return;

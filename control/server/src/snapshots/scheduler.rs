@@ -13,12 +13,14 @@ use super::records::{self, Claim, Entry, State};
 use super::run::{Progress, Runner};
 use crate::clock;
 use anyhow::Result;
+use etcd::family::counter;
 use futures::StreamExt;
 use mvcc::{Consistency, LeaderState, Store};
 use objects::snapshots::{
     SavedSnapshot, SnapshotProgress, SnapshotRun, SnapshotSchedule, SnapshotTarget,
 };
 use objects::{Term, Timestamp};
+use prometheus::proto::MetricFamily;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -38,6 +40,25 @@ pub struct Counters {
     pub saved: AtomicU64,
     /// Runs that did not.
     pub failed: AtomicU64,
+}
+
+impl Counters {
+    /// For Prometheus.
+    pub fn families(&self) -> Vec<MetricFamily> {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        vec![
+            counter(
+                "trireme_snapshot_runs_saved_total",
+                "The number of scheduled snapshots that this master saved since it started.",
+                get(&self.saved),
+            ),
+            counter(
+                "trireme_snapshot_runs_failed_total",
+                "The number of scheduled snapshots that this master failed to save since it started.",
+                get(&self.failed),
+            ),
+        ]
+    }
 }
 
 /// Runs the schedules.

@@ -102,6 +102,11 @@ impl Queue {
         wakers.extend(state.waker.take());
     }
 
+    /// How many changes wait.
+    pub(super) fn events(&self) -> usize {
+        self.lock().events
+    }
+
     /// Waits for what comes next.
     pub(super) async fn next(&self) -> Next {
         poll_fn(|context| {
