@@ -10,6 +10,7 @@ mod api;
 mod bad_input;
 mod bucket;
 mod disaster;
+mod etcd;
 mod first_hour;
 mod install;
 mod kubectl;

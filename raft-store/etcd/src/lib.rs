@@ -6,26 +6,33 @@
 //! speak is decided by certificate, by whoever gives [`serve`] its TLS settings.
 //!
 //! ```text
-//! TLS ── tonic ─┬─ kv, lease ── RaftStore: read index, propose
+//! TLS ── front ─┬─ kv, lease ── RaftStore: read index, propose
 //!               ├─ watch ────── RaftStore: hub, history     (a stream's task reads no faster than its client)
-//!               └─ cluster, maintenance, auth
+//!               ├─ lock, election ─ RaftStore: keys under leases, in line
+//!               ├─ cluster, maintenance, auth
+//!               └─ /health, /metrics and the like, by plain HTTP
 //! ```
 
 mod accept;
 mod auth;
+mod bolt;
 mod clock;
 mod cluster;
 mod error;
 mod from_proto;
+mod front;
 mod header;
 mod kv;
 mod leader;
 mod lease;
 mod maintenance;
+mod metrics;
+mod queue;
 mod serve;
 mod to_proto;
 mod watch;
 
+pub use metrics::{Numbers, family};
 pub use serve::{ServeError, serve};
 
 /// The version of etcd whose API this is; kube-apiserver asks for progress of watches from 3.5.13 on.

@@ -1,11 +1,12 @@
-//! The Maintenance service: how a member is, its hashes, its state as an archive, and handing leadership over.
+//! The Maintenance service: how a member is, its hashes, its state as a file, and handing leadership over.
 
-use crate::API_VERSION;
 use crate::error::{
     BAD_LEADER_TRANSFEREE, INVALID_DOWNGRADE_TARGET, NO_INFLIGHT_DOWNGRADE, NO_LEADER, NOT_LEADER,
     membership_status, status_of,
 };
+use crate::front::is_learner;
 use crate::header::{Headers, signed};
+use crate::{API_VERSION, bolt};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use objects::Revision;
@@ -15,9 +16,6 @@ use rpc::etcd::etcdserverpb as pb;
 use rpc::etcd::etcdserverpb::maintenance_server::Maintenance;
 use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status};
-
-/// etcdctl takes a snapshot for whole when its size is a multiple of this and a SHA-256 follows.
-const SNAPSHOT_PAGE: u64 = 512;
 
 /// The Maintenance service of one member.
 pub struct MaintenanceService {
@@ -48,14 +46,6 @@ impl MaintenanceService {
             Some(pb::AlarmMember { member_id, alarm })
         });
         known.collect()
-    }
-
-    fn is_learner(&self) -> bool {
-        let own = self.headers.member_id();
-        let members = self.store.members();
-        members
-            .iter()
-            .any(|member| member.id == own && !member.voter)
     }
 }
 
@@ -125,7 +115,7 @@ impl Maintenance for MaintenanceService {
             raft_applied_index: status.applied_index,
             errors,
             db_size_in_use: size,
-            is_learner: self.is_learner(),
+            is_learner: is_learner(&self.store),
             ..pb::StatusResponse::default()
         }))
     }
@@ -175,22 +165,26 @@ impl Maintenance for MaintenanceService {
 
     type SnapshotStream = BoxStream<'static, Result<pb::SnapshotResponse, Status>>;
 
-    /// The store's archive without the cluster's keys, which only `ctl snapshot` seals; then zero bytes up to a whole page,
-    /// and the SHA-256 of all that, which etcdctl looks for. Readers of archives stop at the archive's own end.
+    /// A database file as etcd's own, from which an etcd can be restored, and the SHA-256 that etcdctl looks for behind it. What a
+    /// cluster of this store is restored from, its keys included, only `ctl snapshot` saves.
     async fn snapshot(
         &self,
         _: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        let chunks = self.store.archive(None).await.map_err(status_of)?;
+        // No entry that is applied later is in the file, so that it may say an older index, and never a newer one.
+        let applied = self.store.local_status().applied_index;
+        let chunks = self
+            .store
+            .export(move |view, out| bolt::write_state(view, applied, out));
+        let chunks = chunks.await.map_err(status_of)?;
         let headers = self.headers.clone();
-        let sum = Some((Sha256::new(), 0u64));
-        let pieces = stream::unfold((chunks.boxed(), sum), |(mut chunks, sum)| async move {
-            let (mut hash, bytes) = sum?;
+        let hash = Some(Sha256::new());
+        let pieces = stream::unfold((chunks.boxed(), hash), |(mut chunks, hash)| async move {
+            let mut hash = hash?;
             match chunks.next().await {
                 Some(Ok(chunk)) => {
                     hash.update(&chunk);
-                    let bytes = bytes + chunk.len() as u64;
-                    Some((Ok(chunk), (chunks, Some((hash, bytes)))))
+                    Some((Ok(chunk), (chunks, Some(hash))))
                 }
                 Some(Err(error)) => {
                     let failed = Status::unavailable(format!(
@@ -198,7 +192,7 @@ impl Maintenance for MaintenanceService {
                     ));
                     Some((Err(failed), (chunks, None)))
                 }
-                None => Some((Ok(trailer(hash, bytes)), (chunks, None))),
+                None => Some((Ok(Bytes::copy_from_slice(&hash.finalize())), (chunks, None))),
             }
         });
         let answers = pieces.map(move |piece| {
@@ -245,13 +239,4 @@ impl Maintenance for MaintenanceService {
             DowngradeAction::Cancel => Err(NO_INFLIGHT_DOWNGRADE.into()),
         }
     }
-}
-
-/// What follows an archive of so many bytes with this hash.
-fn trailer(mut hash: Sha256, bytes: u64) -> Bytes {
-    let missing = bytes.next_multiple_of(SNAPSHOT_PAGE) - bytes;
-    let mut trailer = vec![0; usize::try_from(missing).expect("less than a page")];
-    hash.update(&trailer);
-    trailer.extend_from_slice(&hash.finalize());
-    trailer.into()
 }

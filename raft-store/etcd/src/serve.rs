@@ -3,11 +3,14 @@
 use crate::accept;
 use crate::auth::AuthService;
 use crate::cluster::{ClusterService, Urls};
+use crate::front::{Fronting, HealthService};
 use crate::header::Headers;
 use crate::kv::KvService;
 use crate::leader::Hearing;
 use crate::lease::LeaseService;
 use crate::maintenance::MaintenanceService;
+use crate::metrics::Numbers;
+use crate::queue::{ElectionService, LockService};
 use crate::watch::WatchService;
 use raft_store::RaftStore;
 use rpc::etcd::etcdserverpb::auth_server::AuthServer;
@@ -16,10 +19,14 @@ use rpc::etcd::etcdserverpb::kv_server::KvServer;
 use rpc::etcd::etcdserverpb::lease_server::LeaseServer;
 use rpc::etcd::etcdserverpb::maintenance_server::MaintenanceServer;
 use rpc::etcd::etcdserverpb::watch_server::WatchServer;
+use rpc::etcd::v3electionpb::election_server::ElectionServer;
+use rpc::etcd::v3lockpb::lock_server::LockServer;
+use rpc::health::health_server::HealthServer;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 
 /// A request may be larger than a transaction may hold, so that one which is too large is told so in etcd's words.
@@ -43,74 +50,140 @@ pub enum ServeError {
     Transport(#[from] tonic::transport::Error),
 }
 
-/// Serves the API of `store` to the clients that `tls` lets in, or to all in the clear, until `stop`; then ends watches and
-/// streams, and lets requests finish. The ALPN of `tls` must offer `h2`.
+/// Serves the API of the store whose `numbers` these are to the clients that `tls` lets in, or to all in the clear, until `stop`;
+/// then ends watches and streams, and lets requests finish. The ALPN of `tls` must offer `h2`, and `http/1.1` for plain HTTP.
 pub async fn serve(
-    store: RaftStore,
+    numbers: Numbers,
     listener: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let urls = Urls {
-        is_tls: tls.is_some(),
-        port: listener.local_addr()?.port(),
+    let (heard, hearing) = Hearing::new(numbers.store.clone());
+    let hear = Hearing::keep(numbers.store.clone(), heard, stop.clone());
+    let member = Member {
+        headers: Headers::new(numbers.store.clone()),
+        hearing,
+        urls: Urls {
+            is_tls: tls.is_some(),
+            port: listener.local_addr()?.port(),
+        },
+        stop: stop.clone(),
+        numbers: numbers.clone(),
     };
-    let headers = Headers::new(store.clone());
-    let (heard, hearing) = Hearing::new();
-    let hear = Hearing::keep(store.clone(), heard, stop.clone());
-    let server = tonic::transport::Server::builder()
+    let connections = accept::connections(listener, tls, numbers.telemetry.clone());
+    let serving = tonic::transport::Server::builder()
+        .accept_http1(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(8 * WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_A_CONNECTION)
         .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER_MAX));
-    macro_rules! service {
-        ($server:ident, $service:expr) => {
-            InterceptedService::new(
-                $server::new($service)
-                    .max_decoding_message_size(REQUEST_BYTES_MAX)
-                    .max_encoding_message_size(usize::MAX),
-                hearing.clone(),
-            )
-        };
-    }
-    let kv = KvService {
-        store: store.clone(),
-        headers: headers.clone(),
-    };
-    let watch = WatchService {
-        store: store.clone(),
-        headers: headers.clone(),
-        hearing: hearing.clone(),
-        stop: stop.clone(),
-    };
-    let lease = LeaseService {
-        store: store.clone(),
-        headers: headers.clone(),
-        hearing: hearing.clone(),
-        stop: stop.clone(),
-    };
-    let cluster = ClusterService {
-        store: store.clone(),
-        headers: headers.clone(),
-        urls,
-    };
-    let maintenance = MaintenanceService {
-        store,
-        headers: headers.clone(),
-    };
-    let mut server = server;
-    let serving = server
-        .add_service(service!(KvServer, kv))
-        .add_service(service!(WatchServer, watch))
-        .add_service(service!(LeaseServer, lease))
-        .add_service(service!(ClusterServer, cluster))
-        .add_service(service!(MaintenanceServer, maintenance))
-        .add_service(service!(AuthServer, AuthService { headers }))
-        .serve_with_incoming_shutdown(
-            accept::connections(listener, tls),
-            stop.clone().cancelled_owned(),
-        );
+        .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER_MAX))
+        .layer(Fronting(numbers))
+        .add_routes(member.services())
+        .serve_with_incoming_shutdown(connections, stop.cancelled_owned());
     let (served, ()) = tokio::join!(serving, hear);
     Ok(served?)
+}
+
+/// What the services of a member need.
+struct Member {
+    numbers: Numbers,
+    headers: Headers,
+    hearing: Hearing,
+    urls: Urls,
+    stop: CancellationToken,
+}
+
+impl Member {
+    fn services(&self) -> Routes {
+        macro_rules! service {
+            ($server:ident, $service:expr) => {
+                InterceptedService::new(
+                    $server::new($service)
+                        .max_decoding_message_size(REQUEST_BYTES_MAX)
+                        .max_encoding_message_size(usize::MAX),
+                    self.hearing.clone(),
+                )
+            };
+        }
+        let health = HealthService {
+            hearing: self.hearing.clone(),
+            stop: self.stop.clone(),
+        };
+        let auth = AuthService {
+            headers: self.headers.clone(),
+        };
+        Routes::new(service!(KvServer, self.kv()))
+            .add_service(service!(WatchServer, self.watch()))
+            .add_service(service!(LeaseServer, self.lease()))
+            .add_service(service!(ClusterServer, self.cluster()))
+            .add_service(service!(MaintenanceServer, self.maintenance()))
+            .add_service(service!(AuthServer, auth))
+            .add_service(service!(LockServer, self.lock()))
+            .add_service(service!(ElectionServer, self.election()))
+            .add_service(HealthServer::new(health))
+            .prepare()
+    }
+
+    fn store(&self) -> RaftStore {
+        self.numbers.store.clone()
+    }
+
+    fn kv(&self) -> KvService {
+        KvService {
+            store: self.store(),
+            headers: self.headers.clone(),
+        }
+    }
+
+    fn watch(&self) -> WatchService {
+        WatchService {
+            store: self.store(),
+            headers: self.headers.clone(),
+            hearing: self.hearing.clone(),
+            telemetry: self.numbers.telemetry.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+
+    fn lease(&self) -> LeaseService {
+        LeaseService {
+            store: self.store(),
+            headers: self.headers.clone(),
+            hearing: self.hearing.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+
+    fn cluster(&self) -> ClusterService {
+        ClusterService {
+            store: self.store(),
+            headers: self.headers.clone(),
+            urls: self.urls,
+        }
+    }
+
+    fn maintenance(&self) -> MaintenanceService {
+        MaintenanceService {
+            store: self.store(),
+            headers: self.headers.clone(),
+        }
+    }
+
+    fn lock(&self) -> LockService {
+        LockService {
+            store: self.store(),
+            headers: self.headers.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+
+    fn election(&self) -> ElectionService {
+        ElectionService {
+            store: self.store(),
+            headers: self.headers.clone(),
+            hearing: self.hearing.clone(),
+            stop: self.stop.clone(),
+        }
+    }
 }

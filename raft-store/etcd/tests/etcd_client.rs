@@ -4,8 +4,8 @@
 mod served;
 
 use etcd_client::{
-    Client, Compare, CompareOp, Error, EventType, GetOptions, LockOptions, PutOptions, SortOrder,
-    SortTarget, Txn, TxnOp, TxnOpResponse, WatchOptions,
+    Client, Compare, CompareOp, Error, EventType, GetOptions, LockOptions, ProclaimOptions,
+    PutOptions, ResignOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, WatchOptions,
 };
 use served::Served;
 use std::time::Duration;
@@ -152,13 +152,105 @@ async fn members_and_status_are_told() {
         status.leader()
     );
     assert!(status.version().starts_with("3."), "{}", status.version());
-    let unknown = asking
-        .lock("door", Some(LockOptions::new()))
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_has_one_holder_at_a_time() {
+    let served = Served::three().await;
+    let (mut first, mut second) = (client(&served, 0).await, client(&served, 1).await);
+    let lease = first.lease_grant(600, None).await.expect("a lease").id();
+    let options = LockOptions::new().with_lease(lease);
+    let held = first.lock("door", Some(options)).await.expect("it is free");
+    assert_eq!(held.key(), format!("door/{lease:x}").as_bytes());
+
+    // Who waits and goes leaves the line; who stays is next.
+    let gone = second.lock("door", None);
+    let gone = tokio::time::timeout(Duration::from_millis(300), gone).await;
+    assert!(gone.is_err(), "it is held");
+    let mut waiter = client(&served, 2).await;
+    let waiting = tokio::spawn(async move { waiter.lock("door", None).await });
+    let prefix = GetOptions::new().with_prefix().with_count_only();
+    wait_for_count(&mut first, prefix, 2).await;
+    assert!(!waiting.is_finished());
+    first.unlock(held.key()).await.expect("it is given back");
+    let next = tokio::time::timeout(PATIENCE, waiting)
         .await
-        .expect_err("etcd's lock service is not served; its clients lock by keys and leases");
-    assert!(
-        matches!(&unknown, Error::GRpcStatus(status) if status.code() as i32 == 12),
-        "{unknown}"
+        .expect("in time");
+    let next = next.expect("no panic").expect("it is had");
+
+    // The end of a lease frees it too.
+    let waiting = tokio::spawn(async move { second.lock("door", None).await });
+    let lease = i64::from_str_radix(
+        std::str::from_utf8(&next.key()["door/".len()..]).expect("text"),
+        16,
     );
+    let revoked = first.lease_revoke(lease.expect("hexadecimal")).await;
+    revoked.expect("an end");
+    let last = tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .expect("in time");
+    last.expect("no panic").expect("it is had");
+    served.stop().await;
+}
+
+/// Until so many keys stand in the line for the door.
+async fn wait_for_count(client: &mut Client, options: GetOptions, count: i64) {
+    let until = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let found = client
+            .get("door/", Some(options.clone()))
+            .await
+            .expect("a read");
+        if found.count() == count {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < until, "{found:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_election_has_one_leader_whom_all_see() {
+    let served = Served::three().await;
+    let (mut first, mut second) = (client(&served, 0).await, client(&served, 1).await);
+    let nobody = first.leader("office").await.expect_err("nobody stood yet");
+    assert!(
+        nobody.to_string().contains("election: no leader"),
+        "{nobody}"
+    );
+    let lease = first.lease_grant(600, None).await.expect("a lease").id();
+    let won = first
+        .campaign("office", "a", lease)
+        .await
+        .expect("it leads");
+    let key = won.leader().expect("its key").clone();
+    let mut observer = client(&served, 2).await;
+    let mut observed = observer.observe("office").await.expect("a stream");
+    let mut seen = async || {
+        let told = tokio::time::timeout(PATIENCE, observed.message()).await;
+        let told = told.expect("in time").expect("no error").expect("no end");
+        let kv = told.kv().expect("a leader").clone();
+        kv.value_str().expect("text").to_owned()
+    };
+    assert_eq!(seen().await, "a");
+    let as_leader = ProclaimOptions::new().with_leader(key.clone());
+    let changed = first.proclaim("b", Some(as_leader)).await;
+    changed.expect("it leads");
+    assert_eq!(seen().await, "b");
+
+    let other = second.lease_grant(600, None).await.expect("a lease").id();
+    let next = tokio::spawn(async move { second.campaign("office", "c", other).await });
+    let leader = first.leader("office").await.expect("one leads");
+    assert_eq!(leader.kv().expect("its key").value(), b"b");
+    let resign = ResignOptions::new().with_leader(key.clone());
+    first.resign(Some(resign)).await.expect("it steps back");
+    let next = tokio::time::timeout(PATIENCE, next).await.expect("in time");
+    next.expect("no panic").expect("it leads");
+    assert_eq!(seen().await, "c");
+    let late = ProclaimOptions::new().with_leader(key);
+    let late = first.proclaim("d", Some(late)).await;
+    let late = late.expect_err("it leads no more").to_string();
+    assert!(late.contains("election: not leader"), "{late}");
     served.stop().await;
 }

@@ -2,7 +2,10 @@
 
 mod served;
 
+use serde_json::Value;
 use served::Served;
+use served::http::get;
+use served::real::Etcd;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -245,9 +248,9 @@ async fn members_are_seen_led_and_saved() {
         &["snapshot", "save", &path],
     )
     .await;
-    let saved = std::fs::read(&file).expect("it was saved");
-    let summary = raft_store::archive::verify(&saved[..]).expect("it is a whole archive");
-    assert_eq!(summary.header.revision.0, 3);
+    let status = etcdctl(&all, &["snapshot", "status", &path, "-w", "json"]).await;
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    assert_eq!(status["revision"], 3, "{status}");
 
     let user = refused(&all, &["auth", "enable"]).await;
     assert!(
@@ -291,5 +294,166 @@ async fn members_are_seen_led_and_saved() {
     let early = refused(&all, &["member", "promote", "4"]).await;
     assert!(early.contains("in sync with leader"), "{early}");
     etcdctl(&all, &["member", "remove", "4"]).await;
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_is_restored_from_a_snapshot() {
+    let served = Served::three().await;
+    let all = served.endpoints();
+    let lease = etcdctl(&all, &["lease", "grant", "6000"]).await;
+    let lease = lease.split_whitespace().nth(1).expect("its id").to_owned();
+    etcdctl(&all, &["put", "/leased", "x", &format!("--lease={lease}")]).await;
+    // More than one page of leaves, and a value of several pages.
+    for number in 0..300 {
+        put(&served, &format!("/many/{number:04}"), &"v".repeat(100)).await;
+    }
+    put(&served, "/large", &"x".repeat(200_000)).await;
+    for value in ["1", "2", "3"] {
+        put(&served, "/changed", value).await;
+    }
+    etcdctl(&all, &["del", "/many/0007"]).await;
+    let changed = revision_of(&all, "/changed").await;
+    etcdctl(&all, &["compaction", "--physical", &changed.to_string()]).await;
+    put(&served, "/changed", "4").await;
+    let file = served.cluster.dir().join("saved");
+    let path = file.display().to_string();
+    let one = served.addresses[1].to_string();
+    etcdctl(&one, &["snapshot", "save", &path]).await;
+    let status = etcdctl(&one, &["snapshot", "status", &path, "-w", "json"]).await;
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    assert_eq!(status["revision"], changed + 2, "{status}");
+
+    let restored = Etcd::restored(&path).await;
+    let theirs = restored.address.to_string();
+    let all_keys = ["get", "--prefix", "/", "-w", "json"];
+    let keys = async |endpoints: &str| {
+        let told: Value = serde_json::from_str(&etcdctl(endpoints, &all_keys).await).expect("JSON");
+        told["kvs"].clone()
+    };
+    let ours = keys(&all).await;
+    assert_eq!(ours.as_array().map(Vec::len), Some(302));
+    assert!(
+        keys(&theirs).await == ours,
+        "keys, values and their numbers are the same"
+    );
+    // What was before the last change can be asked there too, and what was compacted not.
+    let before = format!("--rev={changed}");
+    assert_eq!(
+        etcdctl(&theirs, &["get", "/changed", &before]).await,
+        "/changed\n3\n"
+    );
+    let gone = format!("--rev={}", changed - 1);
+    let gone = refused(&theirs, &["get", "/changed", &gone]).await;
+    assert!(gone.contains("has been compacted"), "{gone}");
+    let life = etcdctl(&theirs, &["lease", "timetolive", &lease, "--keys"]).await;
+    assert!(
+        life.contains("TTL(6000s)") && life.contains("[/leased]"),
+        "{life}"
+    );
+    etcdctl(&theirs, &["put", "/new", "x"]).await;
+    served.stop().await;
+}
+
+async fn put(served: &Served, key: &str, value: &str) {
+    use mvcc::Store;
+    let txn = served::members::put_txn(key, value);
+    served.cluster.any().txn(txn).await.expect("a put");
+}
+
+/// The revision of a key's last change.
+async fn revision_of(endpoints: &str, key: &str) -> u64 {
+    let told = etcdctl(endpoints, &["get", key, "-w", "json"]).await;
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    told["kvs"][0]["mod_revision"].as_u64().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_by_hand_mirrors_and_keep_alives() {
+    let served = Served::three().await;
+    let all = served.endpoints();
+    etcdctl(&all, &["put", "/m/a", "1"]).await;
+    let script = "value(\"/m/a\") = \"1\"\n\nput /m/b 2\n\nput /m/b 3\n\n";
+    let told = typed(&all, &["txn", "-i"], script).await;
+    assert!(told.contains("SUCCESS") && told.contains("OK"), "{told}");
+
+    let other = Served::new(1).await;
+    let to = other.endpoints();
+    let mirror = Running::start(&all, &["make-mirror", "--prefix", "/m/", &to]);
+    etcdctl(&all, &["put", "/m/c", "4"]).await;
+    etcdctl(&all, &["del", "/m/a"]).await;
+    let until = tokio::time::Instant::now() + ANSWER_MAX;
+    loop {
+        let there = etcdctl(&to, &["get", "--prefix", "/m/"]).await;
+        if there == "/m/b\n2\n/m/c\n4\n" {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < until, "{there}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(mirror);
+    other.stop().await;
+
+    let granted = etcdctl(&all, &["lease", "grant", "3"]).await;
+    let id = granted.split_whitespace().nth(1).expect("its id");
+    let mut keeping = Running::start(&all, &["lease", "keep-alive", id]);
+    for _ in 0..3 {
+        let kept = keeping.line().await;
+        assert!(kept.contains("keepalived with TTL(3)"), "{kept}");
+    }
+    drop(keeping);
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_are_added_promoted_updated_and_removed() {
+    let mut served = Served::new(1).await;
+    let all = served.endpoints();
+    let config = served.cluster.config("m2", 2);
+    let peer = format!("--peer-urls=http://{}", config.peer_address);
+    let added = etcdctl(&all, &["member", "add", "m2", "--learner", &peer]).await;
+    assert!(added.contains("added to cluster"), "{added}");
+    let member = raft_store::RaftStore::open(config).await.expect("it opens");
+    served.cluster.members.push(Some(member));
+    let until = tokio::time::Instant::now() + ANSWER_MAX;
+    // Refused until it has caught up.
+    while !output(&all, &["member", "promote", "2"], "")
+        .await
+        .status
+        .success()
+    {
+        assert!(tokio::time::Instant::now() < until);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    served.cluster.wait_for_voters(2).await;
+    let moved = etcdctl(
+        &all,
+        &["member", "update", "2", "--peer-urls=http://127.0.0.1:9"],
+    )
+    .await;
+    assert!(moved.contains("updated"), "{moved}");
+    let members = etcdctl(&all, &["member", "list"]).await;
+    assert!(members.contains("http://127.0.0.1:9"), "{members}");
+    etcdctl(&all, &["member", "update", "2", &peer]).await;
+    let removed = etcdctl(&all, &["member", "remove", "2"]).await;
+    assert!(removed.contains("removed from cluster"), "{removed}");
+    served.stop().await;
+}
+
+/// Writes 10,000 keys, and asks for the process's memory before and after, by HTTP in the clear.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_datascale_runs_to_its_end() {
+    let served = Served::new(1).await;
+    let address = served.addresses[0];
+    let told = etcdctl(&address.to_string(), &["check", "datascale", "--load=s"]).await;
+    assert!(
+        told.contains("PASS: Approximate system memory used"),
+        "{told}"
+    );
+    let metrics = get(address, "/metrics").await.text;
+    assert!(
+        metrics.contains("etcd_debugging_mvcc_put_total 10000\n"),
+        "{metrics}"
+    );
     served.stop().await;
 }

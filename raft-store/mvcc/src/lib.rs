@@ -8,6 +8,7 @@
 //! to the proposers and the events to [`Hub::publish`]. Reads go through [`range`], watches through [`Hub::watch`].
 
 mod apply;
+mod changes;
 pub mod codec;
 mod command;
 mod compact;
@@ -30,6 +31,7 @@ mod validate;
 mod versions;
 
 pub use apply::{apply, apply_batch, is_read_only, read_txn};
+pub use changes::{Change, changes};
 pub use command::{Applied, Batch, Command, Done, Outcome, Reply};
 pub use compact::{RESTORE_RAISES_BY, needs_sweep, raise_revision, sweep};
 pub use hash::{HashAt, hash_at};

@@ -48,7 +48,12 @@ pub async fn run(args: Args) -> Result<()> {
     }
     let listener = TcpListener::bind(args.client).await?;
     let stop = CancellationToken::new();
-    let server = tokio::spawn(etcd::serve(store.clone(), listener, None, stop.clone()));
+    let server = tokio::spawn(etcd::serve(
+        etcd::Numbers::new(store.clone()),
+        listener,
+        None,
+        stop.clone(),
+    ));
     println!("serving");
     for (place, address) in args.begin_with.iter().enumerate() {
         let member = MemberAdd {

@@ -8,12 +8,14 @@ mod session;
 
 use crate::header::Headers;
 use crate::leader::{Guarded, Hearing};
+use crate::metrics::Telemetry;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use raft_store::RaftStore;
 use rpc::etcd::etcdserverpb as pb;
 use rpc::etcd::etcdserverpb::watch_server::Watch;
 use session::Session;
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -22,6 +24,7 @@ pub struct WatchService {
     pub store: RaftStore,
     pub headers: Headers,
     pub hearing: Hearing,
+    pub telemetry: Arc<Telemetry>,
     pub stop: CancellationToken,
 }
 
@@ -34,7 +37,8 @@ impl Watch for WatchService {
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (metadata, _, requests) = request.into_parts();
-        let session = Session::new(self.store.clone(), self.headers.clone(), requests);
+        let (store, headers) = (self.store.clone(), self.headers.clone());
+        let session = Session::new(store, headers, self.telemetry.watch_stream(), requests);
         let answers = session.answers(self.stop.clone()).boxed();
         Ok(Response::new(self.hearing.guard(&metadata, answers)))
     }

@@ -11,6 +11,7 @@ use super::answer::{NO_WATCH, WatchId, Wishes, messages};
 use crate::error::{COMPACTED, STOPPED, status_of};
 use crate::from_proto::key_range;
 use crate::header::{Headers, signed};
+use crate::metrics::WatchStream;
 use bytes::Bytes;
 use futures::stream::{self, AbortHandle, BoxStream, SelectAll, Stream, StreamExt};
 use mvcc::{KeyRange, KeyRangeEnd, Probe, Store, StoreError, WatchBatch, WatchRequest};
@@ -53,6 +54,7 @@ struct Watch {
 pub struct Session {
     store: RaftStore,
     headers: Headers,
+    told: WatchStream,
     /// None when the client has said all it will.
     requests: Option<Streaming<pb::WatchRequest>>,
     watches: BTreeMap<WatchId, Watch>,
@@ -65,10 +67,16 @@ pub struct Session {
 
 impl Session {
     /// A stream without watches.
-    pub fn new(store: RaftStore, headers: Headers, requests: Streaming<pb::WatchRequest>) -> Self {
+    pub fn new(
+        store: RaftStore,
+        headers: Headers,
+        told: WatchStream,
+        requests: Streaming<pb::WatchRequest>,
+    ) -> Self {
         Session {
             store,
             headers,
+            told,
             requests: Some(requests),
             watches: BTreeMap::new(),
             seen: SelectAll::new(),
@@ -259,6 +267,8 @@ impl Session {
             }
             Seen::Batch(batch) => {
                 let answers = tell_batch(&self.headers, id, watch, &batch);
+                self.told
+                    .told(answers.iter().map(|answer| answer.events.len()).sum());
                 self.answers.extend(answers);
                 Ok(())
             }

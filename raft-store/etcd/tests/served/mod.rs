@@ -2,6 +2,7 @@
 
 #![expect(dead_code, reason = "each test binary uses its part of the harness")]
 
+pub mod http;
 #[path = "../../../tests/common/mod.rs"]
 pub mod members;
 pub mod real;
@@ -44,7 +45,7 @@ impl Served {
         self.addresses
             .push(listener.local_addr().expect("it is bound"));
         let serving = etcd::serve(
-            self.cluster.member(place).clone(),
+            etcd::Numbers::new(self.cluster.member(place).clone()),
             listener,
             None,
             self.stop.clone(),

@@ -16,11 +16,30 @@ impl Etcd {
     /// Starts it with its default settings.
     pub async fn start() -> Self {
         let dir = TempDir::new().expect("a temporary folder");
-        let (client, peer) = (free_address(), free_address());
+        Etcd::start_in(dir, free_address()).await
+    }
+
+    /// Starts it with what a snapshot holds.
+    pub async fn restored(snapshot: &str) -> Self {
+        let (dir, peer) = (TempDir::new().expect("a temporary folder"), free_address());
+        let restored = Command::new("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["snapshot", "restore", snapshot, "--data-dir"])
+            .arg(dir.path().join("data"))
+            .args(["--initial-cluster", &format!("default=http://{peer}")])
+            .args(["--initial-advertise-peer-urls", &format!("http://{peer}")])
+            .output()
+            .expect("etcdctl runs; install Debian's package etcd-client");
+        assert!(restored.status.success(), "{restored:?}");
+        Etcd::start_in(dir, peer).await
+    }
+
+    async fn start_in(dir: TempDir, peer: SocketAddr) -> Self {
+        let client = free_address();
         let (client_url, peer_url) = (format!("http://{client}"), format!("http://{peer}"));
         let process = Command::new("etcd")
             .arg("--data-dir")
-            .arg(dir.path())
+            .arg(dir.path().join("data"))
             .args(["--listen-client-urls", &client_url])
             .args(["--advertise-client-urls", &client_url])
             .args(["--listen-peer-urls", &peer_url])
