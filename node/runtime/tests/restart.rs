@@ -5,7 +5,7 @@ mod support;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use node_runtime::{ContainerSpec, ContainerState, Event, Images, ImagesConfig, Pods};
+use node_runtime::{ContainerState, Event, Images, ImagesConfig, Pods};
 use support::*;
 
 async fn reopen(node: &Node) -> Pods {
