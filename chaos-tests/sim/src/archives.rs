@@ -25,7 +25,7 @@ pub async fn save(world: &World) -> Option<Bytes> {
     let (at, store) = world.any()?;
     let over = world.over(at);
     let reading = async {
-        let chunks = store.archive(None).await.ok()?;
+        let chunks = store.archive(None, None).await.ok()?;
         let chunks: Vec<Bytes> = chunks.try_collect().await.ok()?;
         Some(Bytes::from(chunks.concat()))
     };
