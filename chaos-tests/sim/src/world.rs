@@ -278,8 +278,12 @@ impl World {
         })
     }
 
-    /// Takes from the disk of a member that is down what it had synced last.
+    /// Takes from the disk of a member that is down what it had synced last. Only the notes can tell, so they must be whole.
     pub fn lose_synced(&self, member: MemberId, rng: &mut StdRng) -> bool {
+        let are_whole = |found: &Member| found.whole_notes.is_none();
+        if !self.state().members.get(&member).is_some_and(are_whole) {
+            return false;
+        }
         self.harm(member, |disk| {
             let (lost, undo) = disk.lose_synced(rng)?;
             let what = match lost {
@@ -309,12 +313,15 @@ impl World {
         true
     }
 
-    /// Flips bits in what a member that is down noted of its log.
+    /// Flips bits in what a member that is down noted of its log. Not where its log is damaged too: one of them must be whole.
     pub fn damage_notes(&self, member: MemberId, rng: &mut StdRng) {
         let mut state = self.state();
         let Some(found) = state.members.get_mut(&member) else {
             return;
         };
+        if !found.damage.is_empty() {
+            return;
+        }
         let whole = found.disk.damage_notes(rng);
         found.whole_notes.get_or_insert(whole);
         drop(state);

@@ -120,27 +120,35 @@ impl Mark {
 
     /// Notes what is on disk now.
     pub fn note(&mut self, synced: Synced) -> io::Result<()> {
-        if self.is_noted && synced == self.synced {
+        match self.is_noted && synced == self.synced {
+            true => Ok(()),
+            false => self.write(synced),
+        }
+    }
+
+    /// Before entries after `last` are cut: the notes say no more than what will be left, also after a power cut. Both do, since a
+    /// torn one would leave the other.
+    pub fn lower(&mut self, last: Option<LogId>) -> io::Result<()> {
+        if last >= self.synced.last {
             return Ok(());
         }
+        let synced = Synced {
+            last,
+            ..self.synced
+        };
+        for _ in 0..SLOTS {
+            self.write(synced)?;
+        }
+        self.slots.sync()
+    }
+
+    fn write(&mut self, synced: Synced) -> io::Result<()> {
         self.number += 1;
         let slot = self.number % SLOTS;
         self.slots.write(slot, &encode(self.number, &synced))?;
         self.synced = synced;
         self.is_noted = true;
         Ok(())
-    }
-
-    /// Before entries after `last` are cut: the note says no more than what will be left, also after a power cut.
-    pub fn lower(&mut self, last: Option<LogId>) -> io::Result<()> {
-        if last >= self.synced.last {
-            return Ok(());
-        }
-        self.note(Synced {
-            last,
-            ..self.synced
-        })?;
-        self.slots.sync()
     }
 }
 
@@ -241,5 +249,13 @@ mod tests {
             ..synced(2, 20)
         };
         assert_eq!(Mark::open(&path).expect("it opens").synced(), lower);
+        // The note before it, which told of what is cut, must not come back when the newest is torn.
+        for slot in 0..SLOTS {
+            let whole = mark.slots.read(slot).expect("it can be read");
+            let torn = [0; SLOT_BYTES];
+            mark.slots.write(slot, &torn).expect("it can be written");
+            assert_eq!(Mark::open(&path).expect("it opens").synced(), lower);
+            mark.slots.write(slot, &whole).expect("it can be written");
+        }
     }
 }
