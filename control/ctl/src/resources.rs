@@ -26,6 +26,8 @@ pub struct Resource {
     pub categories: Vec<String>,
     /// Whether it lies in namespaces.
     pub namespaced: bool,
+    /// Whether its objects can be listed; reviews and bindings can only be created.
+    pub listable: bool,
 }
 
 impl Resource {
@@ -107,9 +109,9 @@ impl Resources {
         Ok(Resources(all))
     }
 
-    /// All of them.
-    pub fn all(&self) -> &[Resource] {
-        &self.0
+    /// Those whose objects can be listed.
+    pub fn listable(&self) -> impl Iterator<Item = &Resource> {
+        self.0.iter().filter(|resource| resource.listable)
     }
 
     /// The resources of a word: a name in any form, several joined by commas, or a category such as `all`.
@@ -183,6 +185,7 @@ fn parse(group: &Value, version: &Value, resource: &Value) -> Resource {
         short_names: texts(&resource["shortNames"]),
         categories: texts(&resource["categories"]),
         namespaced: resource["scope"] == "Namespaced",
+        listable: list(&resource["verbs"]).iter().any(|verb| verb == "list"),
     }
 }
 
@@ -205,6 +208,7 @@ mod tests {
             short_names: vec!["deploy".into()],
             categories: vec!["all".into()],
             namespaced: true,
+            listable: true,
         };
         let resources = Resources(vec![deployments.clone()]);
         for word in [

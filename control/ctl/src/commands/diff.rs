@@ -75,8 +75,7 @@ async fn scopes(context: &Context, args: &Diff) -> Result<Vec<Scope>> {
     if args.what.is_empty() {
         // Everything, everywhere, unless a namespace was named.
         let namespace = context.given_namespace().filter(|_| !args.all_namespaces);
-        let resources = context.resources().await?.all();
-        let told = resources.iter().filter(|resource| {
+        let told = context.resources().await?.listable().filter(|resource| {
             let fits = namespace.is_none() || resource.namespaced;
             fits && !NOISE.contains(&resource.plural.as_str())
         });

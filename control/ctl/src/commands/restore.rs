@@ -62,8 +62,7 @@ async fn with_content(
     let mut resources: Vec<&Resource> = context
         .resources()
         .await?
-        .all()
-        .iter()
+        .listable()
         .filter(|resource| resource.namespaced && !PASSING.contains(&resource.plural.as_str()))
         .collect();
     let rank = |resource: &Resource| FIRST.iter().position(|first| *first == resource.plural);
