@@ -1,11 +1,10 @@
 //! `/cluster/v1/…`: what is asked of the cluster itself rather than of its objects.
 //!
 //! Never knows Raft: the binary implements [`Cluster`] over the store. Administrators may do everything, nodes may read
-//! status and members, others what a role allows them on these paths; a join needs nothing but its token.
+//! status and members, a join needs nothing but its token.
 
-use crate::ApiServer;
 use crate::answer::{Answer, Body, BodyError, Content};
-use crate::auth::{bearer_token, is_node};
+use crate::auth::{bearer_token, is_master, is_node};
 use crate::query::Query;
 use async_trait::async_trait;
 use base64::Engine;
@@ -17,8 +16,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use objects::cluster::{
-    ClusterStatus, JoinRequest, JoinResponse, KeyRotation, KeysRotated, Member, MemberAdd,
-    MemberCheck, MemberList, MemberReplace, Replacement,
+    ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberCheck, MemberList,
+    MemberReplace, Replacement,
 };
 use objects::identities::MASTER_USER;
 use objects::past::HistoryKeep;
@@ -28,7 +27,6 @@ use objects::snapshots::{
 };
 use objects::{Reason, Status, StatusDetails};
 use registry::Caller;
-use registry::rbac::Request as PathRequest;
 use serde::de::DeserializeOwned;
 
 /// The header that carries a snapshot's passphrase, base64.
@@ -142,9 +140,6 @@ pub trait Cluster: Send + Sync + 'static {
     /// What a master that was removed and still runs says to whoever asks it anything but its health.
     fn removed(&self) -> Option<String>;
 
-    /// Puts new keys in the place of those that seal secrets or sign tokens.
-    async fn rotate_keys(&self, rotation: KeyRotation) -> Result<KeysRotated, Status>;
-
     /// What `/metrics` says: Prometheus' text format.
     async fn metrics(&self) -> Result<String, Status>;
 
@@ -154,16 +149,15 @@ pub trait Cluster: Send + Sync + 'static {
 
 /// Answers a request below `/cluster/v1/`; `segments` follow that.
 pub async fn answer(
-    server: &ApiServer,
+    cluster: &dyn Cluster,
     caller: Result<Caller, Status>,
     segments: &[String],
     parts: &Parts,
     query: &Query,
     body: &Bytes,
 ) -> Result<Answer, Status> {
-    let cluster = server.cluster();
     let words: Vec<&str> = segments.iter().map(String::as_str).collect();
-    if is_join(&parts.method, segments) {
+    if let (&Method::POST, ["join"]) = (&parts.method, &words[..]) {
         let proof = match bearer_token(&parts.headers) {
             Some(token) => Proof::Token(token),
             None if is_master_itself(&caller) => Proof::MastersCertificate,
@@ -172,7 +166,7 @@ pub async fn answer(
         let answer = cluster.join(proof, read_json(body)?).await?;
         return Ok(Answer::value(StatusCode::OK, &answer));
     }
-    authorize(server, &caller?, parts, &words).await?;
+    authorize(&caller?, parts, &words)?;
     match (&parts.method, &words[..]) {
         (&Method::GET, ["status"]) => Ok(ok(&cluster.status().await?)),
         (&Method::GET, ["members"]) => Ok(ok(&cluster.members().await?)),
@@ -187,9 +181,6 @@ pub async fn answer(
         (&Method::POST, ["members", member, "replace"]) => {
             let replacement = cluster.replace_member(member, read_json(body)?).await?;
             Ok(ok(&replacement))
-        }
-        (&Method::POST, ["keys", "rotate"]) => {
-            Ok(ok(&cluster.rotate_keys(read_json(body)?).await?))
         }
         (&Method::POST, ["check"]) => Ok(ok(&cluster.check_members().await?)),
         (&Method::POST, ["leader", "transfer"]) => {
@@ -257,29 +248,26 @@ fn is_master_itself(caller: &Result<Caller, Status>) -> bool {
         .is_ok_and(|caller| caller.user == MASTER_USER)
 }
 
-/// Whether a request asks to be let in.
-pub fn is_join(method: &Method, segments: &[String]) -> bool {
-    method == Method::POST && matches!(segments, [word] if word == "join")
-}
-
-async fn authorize(
-    server: &ApiServer,
-    caller: &Caller,
-    parts: &Parts,
-    words: &[&str],
-) -> Result<(), Status> {
+fn authorize(caller: &Caller, parts: &Parts, words: &[&str]) -> Result<(), Status> {
     let readable = parts.method == Method::GET && matches!(words, ["status" | "members"]);
-    if readable && is_node(caller) {
+    if is_master(caller) || (readable && is_node(caller)) {
         return Ok(());
     }
-    allow_path(server, caller, parts).await
+    Err(forbidden(caller, parts))
 }
 
-/// Whether a role allows the path, which is no resource.
-pub async fn allow_path(server: &ApiServer, caller: &Caller, parts: &Parts) -> Result<(), Status> {
+/// 403 for a path that is no resource, in apiserver's words.
+pub fn forbidden(caller: &Caller, parts: &Parts) -> Status {
     let verb = parts.method.as_str().to_ascii_lowercase();
-    let request = PathRequest::path(&verb, parts.uri.path());
-    server.allow(caller, &request).await
+    Status::failure(
+        403,
+        Reason::Forbidden,
+        format!(
+            "forbidden: User {:?} cannot {verb} path {:?}",
+            caller.user,
+            parts.uri.path()
+        ),
+    )
 }
 
 fn snapshot_keys(headers: &HeaderMap, query: &Query) -> Result<SnapshotKeys, Status> {

@@ -11,15 +11,14 @@
 
 use crate::ApiServer;
 use crate::answer::Answer;
-use crate::auth::is_node;
-use crate::cluster::{allow_path, not_found, ok, read_json};
+use crate::auth::{is_master, is_node};
+use crate::cluster::{forbidden, not_found, ok, read_json};
 use crate::query::Query;
 use bytes::Bytes;
 use http::Method;
 use http::request::Parts;
 use objects::{Revision, Status, Timestamp};
-use registry::rbac::Request;
-use registry::{At, Caller, Target, Verb};
+use registry::{At, Caller, Target, Verb, authorize};
 use std::time::Duration;
 
 /// The versions of a page, unless the client asks for fewer: each may have a megabyte.
@@ -35,18 +34,15 @@ pub async fn answer(
     body: &Bytes,
 ) -> Result<Answer, Status> {
     match (&parts.method, words) {
-        (&Method::GET, []) => {
-            if !is_node(caller) {
-                allow_path(server, caller, parts).await?;
-            }
+        (&Method::GET, []) if is_master(caller) || is_node(caller) => {
             let at = point(server, query)?;
             Ok(ok(&server.pipeline().past(at).await?))
         }
-        (&Method::PUT, []) => {
-            allow_path(server, caller, parts).await?;
+        (&Method::PUT, []) if is_master(caller) => {
             server.cluster().keep_history(read_json(body)?).await?;
             Ok(ok(&server.pipeline().past(None).await?))
         }
+        (&Method::GET | &Method::PUT, []) => Err(forbidden(caller, parts)),
         (&Method::GET, ["object"]) => versions(server, caller, query).await,
         _ => Err(not_found()),
     }
@@ -93,9 +89,7 @@ async fn versions(server: &ApiServer, caller: &Caller, query: &Query) -> Result<
         .ok_or_else(not_found)?;
     let namespace = query.text("namespace").filter(|_| row.namespaced);
     let target = Target::object(row, namespace, name);
-    server
-        .allow(caller, &Request::on(Verb::Get, &target))
-        .await?;
+    authorize(caller, Verb::Get, &target)?;
     let before = query.number("before")?.map(|revision| {
         u64::try_from(revision)
             .map(Revision)

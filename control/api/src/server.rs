@@ -50,7 +50,6 @@ pub async fn serve(
     let kill = CancellationToken::new();
     let warmed = server.clone();
     tokio::task::spawn_blocking(move || drop(warmed.open_api().index().clone()));
-    connections.spawn(server.clone().follow(shutdown.clone()));
     while let Some((tcp, address, slot)) = next(&listener, &slots, &shutdown).await {
         let connection = Connection {
             server: server.clone(),

@@ -1,4 +1,4 @@
-//! What every cluster has from its first minute: the namespaces and roles that Kubernetes' clients expect, and the service through which
+//! What every cluster has from its first minute: the namespaces that Kubernetes' clients expect, and the service through which
 //! pods reach the API. Written by whoever leads, and only where it is missing.
 
 use anyhow::Result;
@@ -53,9 +53,8 @@ struct Boot {
 
 impl Boot {
     async fn keep(&self) {
-        let mut has_roles = false;
         loop {
-            let wait = match self.ensure(&mut has_roles).await {
+            let wait = match self.ensure().await {
                 Ok(()) => REFRESH,
                 Err(error) => {
                     tracing::warn!(%error, "the cluster's first objects could not be written; trying again");
@@ -66,20 +65,11 @@ impl Boot {
         }
     }
 
-    /// The default roles are looked at once a leadership, as Kubernetes does at its start.
-    async fn ensure(&self, has_roles: &mut bool) -> Result<(), Status> {
+    async fn ensure(&self) -> Result<(), Status> {
         for name in NAMESPACES {
             let namespace =
                 json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
             self.create("", "Namespace", None, namespace).await?;
-        }
-        for (name, value) in registry::SYSTEM_PRIORITY_CLASSES {
-            let class = json!({
-                "kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1",
-                "metadata": {"name": name}, "value": value,
-            });
-            self.create("scheduling.k8s.io", "PriorityClass", None, class)
-                .await?;
         }
         self.create("", "Service", Some("default"), self.service())
             .await?;
@@ -103,10 +93,6 @@ impl Boot {
             self.pipeline
                 .patch(&Caller::master(), &target, &patch, &WriteOptions::default())
                 .await?;
-        }
-        if !*has_roles {
-            self.pipeline.ensure_default_roles().await?;
-            *has_roles = true;
         }
         Ok(())
     }

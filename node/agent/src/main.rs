@@ -18,7 +18,6 @@ mod net;
 mod node_object;
 mod pods;
 mod register;
-mod renew;
 mod run;
 mod tls;
 

@@ -1,7 +1,6 @@
 //! Requests and answers: one pooled client, all masters.
 
-use crate::tls::{self, Shown};
-use crate::{Config, Error, Identity};
+use crate::{Config, Error, tls};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
@@ -96,7 +95,6 @@ pub struct Client {
 struct Shared {
     http: legacy::Client<HttpsConnector<HttpConnector>, Body>,
     tls: rustls::ClientConfig,
-    shown: Option<Shown>,
     authorization: Option<String>,
     servers: RwLock<Vec<String>>,
     current: AtomicUsize,
@@ -106,9 +104,8 @@ struct Shared {
 impl Client {
     /// A client as `config` says. It starts with a random master, so that many clients spread over them.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        let shown = config.identity.as_ref().map(Shown::new).transpose()?;
-        let tls = tls::trusting_ca(&config.ca_pem, shown.clone())?;
-        let client = Self::build(config, tls, shown);
+        let tls = tls::trusting_ca(&config.ca_pem, config.identity.as_ref())?;
+        let client = Self::with_tls(config, tls);
         client.shared.current.store(
             rand::random_range(0..config.servers.len().max(1)),
             Ordering::Relaxed,
@@ -116,19 +113,7 @@ impl Client {
         Ok(client)
     }
 
-    /// Shows another certificate from the next connection on; without a certificate at the start there is nothing to replace.
-    pub fn replace_identity(&self, identity: &Identity) -> Result<(), Error> {
-        if let Some(shown) = &self.shared.shown {
-            shown.replace(identity)?;
-        }
-        Ok(())
-    }
-
     pub(crate) fn with_tls(config: &Config, tls: rustls::ClientConfig) -> Self {
-        Self::build(config, tls, None)
-    }
-
-    fn build(config: &Config, tls: rustls::ClientConfig, shown: Option<Shown>) -> Self {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_connect_timeout(Some(CONNECT_DEADLINE));
@@ -150,7 +135,6 @@ impl Client {
         let shared = Shared {
             http,
             tls,
-            shown,
             authorization: config
                 .token
                 .as_ref()

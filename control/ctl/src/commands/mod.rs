@@ -10,7 +10,6 @@ mod explain;
 mod get;
 mod history;
 mod image;
-mod keys;
 mod logs;
 mod member;
 mod recover;
@@ -59,7 +58,6 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Explain(args) => explain::run(&context, args).await?,
         Command::Status(args) => status::run(&context, args).await?,
         Command::Member(command) => member::run(&context, command).await?,
-        Command::Keys(command) => keys::run(&context, command).await?,
         Command::Snapshot(command) => snapshot::run(&context, command).await?,
         Command::Image(command) => image::run(&context, command).await?,
         Command::Recover(_) | Command::Completion { .. } => {

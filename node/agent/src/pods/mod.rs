@@ -11,6 +11,5 @@ mod probes;
 mod pull;
 mod references;
 pub mod spec;
-pub mod tokens;
 mod volumes;
 mod worker;

@@ -130,7 +130,6 @@ pub async fn run(context: Arc<Context>, mut wanted: watch::Receiver<Wanted>, pok
             () = tokio::time::sleep(pause + Duration::from_millis(1)) => {}
         }
     }
-    worker.context.tokens.forget(&worker.subject.uid);
     end::forget_files(&worker.context, &worker.subject).await;
 }
 

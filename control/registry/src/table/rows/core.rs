@@ -134,12 +134,6 @@ pub const ROWS: &[Row] = &[
         kind: "ServiceAccount",
         columns: columns::SERVICE_ACCOUNTS,
         short_names: &["sa"],
-        subresources: &[Sub(
-            "token",
-            "authentication.k8s.io/v1",
-            "TokenRequest",
-            &[Verb::Create],
-        )],
         ..PLAIN
     },
     Row {
