@@ -1,10 +1,11 @@
 //! Pods made of a template, and the pods that an owner may have. Never decides how many there shall be.
 
 use crate::controller::{self, Asked, Record};
-use crate::owners;
-use crate::plan::ObjectReference;
+use crate::owners::{self, Claim};
+use crate::plan::{Action, ObjectReference};
+use crate::view::{Viewed, resources};
 use k8s_openapi::api::core::v1::Pod;
-use objects::{GroupVersionKind, Object, ObjectError, ObjectMeta, Uid};
+use objects::{GroupVersionKind, LabelSelector, Object, ObjectError, ObjectMeta, Uid};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -38,6 +39,33 @@ pub fn of_template(owner: &ObjectReference, template: Option<&Value>, name: Stri
             .into_iter()
             .collect(),
     }
+}
+
+/// Which of `pods` are the owner's, those that it now adopts among them, and what must be written for that: adoptions of those that
+/// `may_adopt` lets in, and releases.
+pub fn claim<'a, T>(
+    owner: &Viewed<T>,
+    selector: &LabelSelector,
+    pods: impl IntoIterator<Item = &'a Arc<Pod>>,
+    may_adopt: impl Fn(&Pod) -> bool,
+) -> (Vec<Action>, Vec<&'a Pod>) {
+    let (uid, is_deleting) = (&owner.uid().0, owner.is_deleting());
+    let mut actions = Vec::new();
+    let mut owned = Vec::new();
+    for pod in pods {
+        let metadata = &pod.metadata;
+        match owners::claim(metadata, uid, is_deleting, selector) {
+            Claim::Owned => owned.push(pod.as_ref()),
+            Claim::Adopt if may_adopt(pod) => {
+                let reference = owner.reference();
+                actions.push(owners::adopt(resources::pods(), metadata, &reference));
+                owned.push(pod.as_ref());
+            }
+            Claim::Release => actions.push(owners::release(resources::pods(), metadata, uid)),
+            Claim::Adopt | Claim::Foreign => {}
+        }
+    }
+    (actions, owned)
 }
 
 /// The owner's pods in its namespace, and those that nobody controls: it may adopt them.

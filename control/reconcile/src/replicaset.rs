@@ -6,7 +6,6 @@
 
 use crate::conditions::{self, Condition};
 use crate::controller::{self, Asked, Change, Controller, World};
-use crate::owners::{self, Claim};
 use crate::plan::{Action, EventType, Plan, Precondition, StatusUpdate};
 use crate::status::StatusEdit;
 use crate::view::{self, Viewed, resources};
@@ -46,7 +45,7 @@ pub fn reconcile(input: &Input, now: Timestamp) -> Plan {
     let Some(selector) = set.selector() else {
         return Plan::nothing(); // Would own every pod of the namespace; validation refuses it.
     };
-    let (mut actions, owned) = claim(input, &selector);
+    let (mut actions, owned) = children::claim(set, &selector, &input.pods, pods::is_active);
     let active: Vec<&Pod> = owned
         .into_iter()
         .filter(|pod| pods::is_active(pod))
@@ -84,36 +83,6 @@ fn min_ready(set: &Viewed<ReplicaSet>) -> Duration {
         .as_ref()
         .and_then(|spec| spec.min_ready_seconds);
     Duration::from_secs(u64::try_from(seconds.unwrap_or(0)).unwrap_or(0))
-}
-
-/// Adopts orphans that the selector matches, releases pods that it matches no more, and returns the set's pods.
-fn claim<'a>(input: &'a Input, selector: &LabelSelector) -> (Vec<Action>, Vec<&'a Pod>) {
-    let set = &input.set;
-    let mut actions = Vec::new();
-    let mut owned = Vec::new();
-    for pod in &input.pods {
-        let claim = owners::claim(&pod.metadata, &set.uid().0, set.is_deleting(), selector);
-        match claim {
-            Claim::Owned => owned.push(pod.as_ref()),
-            Claim::Adopt if pods::is_active(pod) => {
-                actions.push(owners::adopt(
-                    resources::pods(),
-                    &pod.metadata,
-                    &set.reference(),
-                ));
-                owned.push(pod.as_ref());
-            }
-            Claim::Release => {
-                actions.push(owners::release(
-                    resources::pods(),
-                    &pod.metadata,
-                    &set.uid().0,
-                ));
-            }
-            Claim::Adopt | Claim::Foreign => {}
-        }
-    }
-    (actions, owned)
 }
 
 fn create_missing(input: &Input, count: usize) -> Vec<Action> {

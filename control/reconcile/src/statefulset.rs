@@ -11,7 +11,7 @@
 use crate::children;
 use crate::controller::{self, Asked, Change, Controller, World};
 use crate::history::History;
-use crate::owners::{self, Claim};
+use crate::owners;
 use crate::plan::{Action, EventType, ObjectReference, Plan, Precondition, StatusUpdate};
 use crate::pods;
 use crate::status::StatusEdit;
@@ -49,7 +49,13 @@ pub fn reconcile(input: &Input, now: Timestamp) -> Plan {
     };
     let owner = set.reference();
     let history = History::of(&owner, &input.revisions);
-    let (mut actions, owned) = claim(input, &selector);
+    let ordinal_of = |pod: &Pod| ordinal(set.name(), view::name(&pod.metadata));
+    let named = input.pods.iter().filter(|pod| ordinal_of(pod).is_some());
+    let (mut actions, owned) = children::claim(set, &selector, named, |_| true);
+    let owned: BTreeMap<usize, &Pod> = owned
+        .into_iter()
+        .filter_map(|pod| Some((ordinal_of(pod)?, pod)))
+        .collect();
     if set.is_deleting() {
         return Plan::of(actions); // The garbage collector removes the pods.
     }
@@ -101,35 +107,6 @@ fn ordinal(set: &str, pod: &str) -> Option<usize> {
         .parse()
         .ok()
         .filter(|ordinal: &usize| ordinal.to_string() == number)
-}
-
-/// Adopts and releases; the set's pods by their numbers.
-fn claim<'a>(
-    input: &'a Input,
-    selector: &objects::LabelSelector,
-) -> (Vec<Action>, BTreeMap<usize, &'a Pod>) {
-    let set = &input.set;
-    let mut actions = Vec::new();
-    let mut owned = BTreeMap::new();
-    for pod in &input.pods {
-        let Some(ordinal) = ordinal(set.name(), view::name(&pod.metadata)) else {
-            continue;
-        };
-        match owners::claim(&pod.metadata, &set.uid().0, set.is_deleting(), selector) {
-            Claim::Owned => drop(owned.insert(ordinal, pod.as_ref())),
-            Claim::Adopt => {
-                let adopt = owners::adopt(resources::pods(), &pod.metadata, &set.reference());
-                actions.push(adopt);
-                owned.insert(ordinal, pod.as_ref());
-            }
-            Claim::Release => {
-                let uid = &set.uid().0;
-                actions.push(owners::release(resources::pods(), &pod.metadata, uid));
-            }
-            Claim::Foreign => {}
-        }
-    }
-    (actions, owned)
 }
 
 /// One look at the set.

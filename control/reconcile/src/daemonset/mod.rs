@@ -8,7 +8,6 @@ mod fit;
 use crate::children;
 use crate::controller::{self, Asked, Change, Controller, Record, World};
 use crate::history::History;
-use crate::owners::{self, Claim};
 use crate::plan::{Action, EventType, Plan, Precondition, StatusUpdate};
 use crate::statefulset::share;
 use crate::status::StatusEdit;
@@ -56,7 +55,7 @@ pub fn reconcile(input: &Input, now: Timestamp) -> Plan {
     };
     let owner = set.reference();
     let history = History::of(&owner, &input.revisions);
-    let (mut actions, owned) = claim(input, &selector);
+    let (mut actions, owned) = children::claim(set, &selector, &input.pods, |_| true);
     if set.is_deleting() {
         return Plan::of(actions); // The garbage collector removes the pods.
     }
@@ -90,28 +89,6 @@ pub fn reconcile(input: &Input, now: Timestamp) -> Plan {
 
 fn revision(pod: &Pod) -> Option<&str> {
     view::label(&pod.metadata, REVISION_LABEL)
-}
-
-fn claim<'a>(input: &'a Input, selector: &objects::LabelSelector) -> (Vec<Action>, Vec<&'a Pod>) {
-    let set = &input.set;
-    let mut actions = Vec::new();
-    let mut owned = Vec::new();
-    for pod in &input.pods {
-        match owners::claim(&pod.metadata, &set.uid().0, set.is_deleting(), selector) {
-            Claim::Owned => owned.push(pod.as_ref()),
-            Claim::Adopt => {
-                let adopt = owners::adopt(resources::pods(), &pod.metadata, &set.reference());
-                actions.push(adopt);
-                owned.push(pod.as_ref());
-            }
-            Claim::Release => {
-                let uid = &set.uid().0;
-                actions.push(owners::release(resources::pods(), &pod.metadata, uid));
-            }
-            Claim::Foreign => {}
-        }
-    }
-    (actions, owned)
 }
 
 /// The node that a pod is on, or that its affinity names.

@@ -17,7 +17,7 @@ use crate::children;
 use crate::conditions::{self, Condition};
 use crate::controller::{self, Asked, Change, Controller, World};
 use crate::names;
-use crate::owners::{self, Claim};
+use crate::owners;
 use crate::plan::{Action, EventType, Plan, Precondition};
 use crate::pods;
 use crate::status::StatusEdit;
@@ -53,7 +53,9 @@ pub fn reconcile(input: &Input, now: Timestamp) -> Plan {
     let Some(selector) = job.selector() else {
         return Plan::nothing();
     };
-    let (mut actions, owned) = claim(input, &selector);
+    let (mut actions, mut owned) = children::claim(job, &selector, &input.pods, |_| true);
+    // An adopted pod counts when it is seen to be the job's.
+    owned.retain(|pod| owners::is_controlled_by(&pod.metadata, &job.uid().0));
     if job.is_deleting() || finished_at(job).is_some() {
         // Nothing is counted any more: whatever waits to be counted may go.
         actions.extend(owned.iter().filter_map(let_go));
@@ -78,27 +80,6 @@ pub fn finished_at(job: &Viewed<Job>) -> Option<Timestamp> {
         let holds = conditions::text(condition, "status") == "True";
         holds.then(|| conditions::time(condition, "lastTransitionTime"))?
     })
-}
-
-fn claim<'a>(input: &'a Input, selector: &objects::LabelSelector) -> (Vec<Action>, Vec<&'a Pod>) {
-    let job = &input.job;
-    let mut actions = Vec::new();
-    let mut owned = Vec::new();
-    for pod in &input.pods {
-        match owners::claim(&pod.metadata, &job.uid().0, job.is_deleting(), selector) {
-            Claim::Owned => owned.push(pod.as_ref()),
-            Claim::Adopt => {
-                let adopt = owners::adopt(resources::pods(), &pod.metadata, &job.reference());
-                actions.push(adopt);
-            }
-            Claim::Release => {
-                let uid = &job.uid().0;
-                actions.push(owners::release(resources::pods(), &pod.metadata, uid));
-            }
-            Claim::Foreign => {}
-        }
-    }
-    (actions, owned)
 }
 
 fn is_tracked(pod: &Pod) -> bool {
