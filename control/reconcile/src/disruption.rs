@@ -7,7 +7,7 @@ use crate::conditions::{self, Condition};
 use crate::controller::{Asked, Change, Controller, World};
 use crate::plan::Plan;
 use crate::pods;
-use crate::statefulset::share;
+use crate::scaled::{Round, scaled_field};
 use crate::status::StatusEdit;
 use crate::view::{self, Viewed, resources};
 use k8s_openapi::api::core::v1::Pod;
@@ -148,7 +148,7 @@ fn expected(input: &Input, all: &[&Pod]) -> Result<(usize, usize), String> {
     let budget = &input.budget;
     if let Some(unavailable) = budget.spec("maxUnavailable") {
         let expected = scale_of(input, all)?;
-        let away = share(unavailable, expected, true);
+        let away = scaled_field(unavailable, expected, Round::Up);
         return Ok((expected, expected.saturating_sub(away)));
     }
     match budget.spec("minAvailable") {
@@ -158,7 +158,8 @@ fn expected(input: &Input, all: &[&Pod]) -> Result<(usize, usize), String> {
         }
         Some(percent) => {
             let expected = scale_of(input, all)?;
-            Ok((expected, share(percent, expected, true)))
+            let healthy = scaled_field(percent, expected, Round::Up);
+            Ok((expected, healthy))
         }
         None => Ok((all.len(), 1)),
     }

@@ -28,6 +28,7 @@ pub mod plan;
 pub mod podgc;
 pub mod pods;
 pub mod replicaset;
+pub mod scaled;
 pub mod serviceaccount;
 pub mod statefulset;
 pub mod status;

@@ -14,6 +14,7 @@ use crate::history::History;
 use crate::owners;
 use crate::plan::{Action, EventType, ObjectReference, Plan, Precondition, StatusUpdate};
 use crate::pods;
+use crate::scaled::{Round, scaled_field};
 use crate::status::StatusEdit;
 use crate::view::{self, Viewed, resources};
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -239,8 +240,7 @@ impl Work<'_> {
     fn unavailable_max(&self) -> usize {
         let total = self.wanted().len();
         let wanted = self.rolling("maxUnavailable");
-        let share = wanted.map_or(1, |wanted| share(wanted, total, false));
-        share.max(1)
+        wanted.map_or(1, |wanted| scaled_field(wanted, total, Round::Down).max(1))
     }
 
     /// Claims that are missing, then the pod.
@@ -470,17 +470,6 @@ fn own_claim(claim: &Object, owners: &[objects::OwnerReference]) -> Action {
         precondition: Precondition::unchanged(&metadata.uid.0, &metadata.resource_version),
         merge: json!({ "metadata": { "ownerReferences": owners } }),
         subresource: None,
-    }
-}
-
-/// A count, or a percentage of `total`.
-pub fn share(value: &Value, total: usize, round_up: bool) -> usize {
-    let percent = value.as_str().and_then(|text| text.strip_suffix('%'));
-    let percent = percent.and_then(|text| text.parse::<usize>().ok());
-    match percent {
-        Some(percent) if round_up => (percent * total).div_ceil(100),
-        Some(percent) => percent * total / 100,
-        None => usize::try_from(value.as_u64().unwrap_or(0)).unwrap_or(usize::MAX),
     }
 }
 

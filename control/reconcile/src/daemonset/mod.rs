@@ -9,7 +9,7 @@ use crate::children;
 use crate::controller::{self, Asked, Change, Controller, Record, World};
 use crate::history::History;
 use crate::plan::{Action, EventType, Plan, Precondition, StatusUpdate};
-use crate::statefulset::share;
+use crate::scaled::{Round, scaled_field};
 use crate::status::StatusEdit;
 use crate::view::{self, Viewed, resources};
 use crate::{names, pods};
@@ -278,7 +278,7 @@ impl Work<'_> {
         let value = strategy.and_then(|strategy| strategy.get("rollingUpdate")?.get(name));
         let wanted = self.wanted_nodes().count();
         value.map_or(usize::try_from(default).unwrap_or(0), |value| {
-            share(value, wanted, true)
+            scaled_field(value, wanted, Round::Up)
         })
     }
 

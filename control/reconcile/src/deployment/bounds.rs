@@ -3,6 +3,8 @@
 use k8s_openapi::api::apps::v1::DeploymentSpec;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::scaled::{Round, scaled};
+
 /// The size that a set's deployment wanted when the set was last scaled.
 pub const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
 /// That size and its surge.
@@ -39,8 +41,13 @@ impl Bounds {
         let quarter = IntOrString::String("25%".to_owned());
         let surge = rolling.and_then(|rolling| rolling.max_surge.as_ref());
         let unavailable = rolling.and_then(|rolling| rolling.max_unavailable.as_ref());
-        let surge = resolve(surge.unwrap_or(&quarter), replicas, true);
-        let mut unavailable = resolve(unavailable.unwrap_or(&quarter), replicas, false);
+        let resolve = |value: Option<&IntOrString>, round| {
+            let total = usize::try_from(replicas).unwrap_or(0);
+            let pods = scaled(value.unwrap_or(&quarter), total, round);
+            i32::try_from(pods).unwrap_or(i32::MAX)
+        };
+        let surge = resolve(surge, Round::Up);
+        let mut unavailable = resolve(unavailable, Round::Down);
         if surge == 0 && unavailable == 0 {
             unavailable = 1;
         }
@@ -68,36 +75,5 @@ impl Bounds {
             (DESIRED_REPLICAS, self.replicas.to_string()),
             (MAX_REPLICAS, self.total_max().to_string()),
         ]
-    }
-}
-
-fn resolve(value: &IntOrString, of: i32, round_up: bool) -> i32 {
-    match value {
-        IntOrString::Int(number) => (*number).max(0),
-        IntOrString::String(text) => {
-            let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
-            let parts = percent.max(0).saturating_mul(i64::from(of));
-            let whole = if round_up {
-                parts.saturating_add(99) / 100
-            } else {
-                parts / 100
-            };
-            i32::try_from(whole).unwrap_or(i32::MAX)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentages_round_as_kubernetes_rounds() {
-        let percent = |text: &str| IntOrString::String(text.to_owned());
-        assert_eq!(resolve(&percent("25%"), 10, true), 3);
-        assert_eq!(resolve(&percent("25%"), 10, false), 2);
-        assert_eq!(resolve(&percent("25%"), 1, false), 0);
-        assert_eq!(resolve(&percent("0%"), 10, true), 0);
-        assert_eq!(resolve(&IntOrString::Int(4), 10, false), 4);
     }
 }
