@@ -246,6 +246,103 @@ async fn a_deployment_becomes_pods_on_a_node() {
     master.stop.cancel();
 }
 
+/// A workload whose pods are labelled with its name.
+fn workload(kind: &str, version: &str, name: &str, restart: &str, more: Value) -> Value {
+    let mut object = json!({
+        "kind": kind, "apiVersion": version, "metadata": {"name": name},
+        "spec": {"template": {
+            "metadata": {"labels": {"app": name}},
+            "spec": {"restartPolicy": restart, "containers": [{"name": "c", "image": "c:1"}]},
+        }},
+    });
+    let members = more.as_object().cloned().unwrap_or_default();
+    object["spec"]
+        .as_object_mut()
+        .expect("a map")
+        .extend(members);
+    object
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_kind_of_workload_becomes_pods() {
+    let master = Master::start().with_a_node_and_a_deployment().await;
+    let selector = |name: &str| json!({"selector": {"matchLabels": {"app": name}}});
+    let job = workload("Job", "batch/v1", "pi", "Never", json!({}));
+    master.create("batch", "Job", Some("default"), job).await;
+    for (kind, name) in [("StatefulSet", "db"), ("DaemonSet", "log")] {
+        let object = workload(kind, "apps/v1", name, "Always", selector(name));
+        master.create("apps", kind, Some("default"), object).await;
+    }
+    let old = workload("ReplicationController", "v1", "old", "Always", json!({}));
+    master
+        .create("", "ReplicationController", Some("default"), old)
+        .await;
+    let budget = json!({
+        "kind": "PodDisruptionBudget", "apiVersion": "policy/v1", "metadata": {"name": "web"},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "web"}}},
+    });
+    master
+        .create("policy", "PodDisruptionBudget", Some("default"), budget)
+        .await;
+    let of = |pods: &[Value], name: &str| {
+        let pods = pods.iter();
+        pods.filter(|pod| {
+            pod["metadata"]["labels"]["app"] == name && pod["spec"]["nodeName"] == "n1"
+        })
+        .count()
+    };
+    let names = ["pi", "db", "log", "old"];
+    let pods = master
+        .until("a bound pod of each workload", "", "Pod", |pods| {
+            names.iter().all(|name| of(pods, name) == 1)
+        })
+        .await;
+
+    // The job's pod succeeds: it is counted, let go, and the job is complete.
+    let pod = pods
+        .iter()
+        .find(|pod| pod["metadata"]["labels"]["app"] == "pi");
+    let name = pod.expect("was seen")["metadata"]["name"].as_str();
+    let mut target = master
+        .target("", "Pod", Some("default"))
+        .subresource("status");
+    target.name = name.map(str::to_owned);
+    let patch = registry::Patch {
+        kind: registry::PatchKind::Merge,
+        value: json!({"status": {"phase": "Succeeded"}}),
+    };
+    let pipeline = &master.runtime.pipeline;
+    let options = WriteOptions::default();
+    let ended = pipeline
+        .patch(&Caller::master(), &target, &patch, &options)
+        .await;
+    ended.expect("is told");
+    master
+        .until("a complete job", "batch", "Job", |jobs| {
+            let status = &jobs[0]["status"];
+            let conditions = status["conditions"].as_array();
+            let complete = conditions.is_some_and(|conditions| {
+                conditions
+                    .iter()
+                    .any(|condition| condition["type"] == "Complete")
+            });
+            complete && status["succeeded"] == 1
+        })
+        .await;
+    master
+        .until(
+            "the budget's count",
+            "policy",
+            "PodDisruptionBudget",
+            |budgets| {
+                let status = &budgets[0]["status"];
+                status["expectedPods"] == 3 && status["desiredHealthy"] == 2
+            },
+        )
+        .await;
+    master.stop.cancel();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_leads_no_more_acts_no_more() {
     let master = Master::start().with_a_node_and_a_deployment().await;
