@@ -71,6 +71,14 @@ impl Boot {
                 json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
             self.create("", "Namespace", None, namespace).await?;
         }
+        for (name, value) in registry::SYSTEM_PRIORITY_CLASSES {
+            let class = json!({
+                "kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1",
+                "metadata": {"name": name}, "value": value,
+            });
+            self.create("scheduling.k8s.io", "PriorityClass", None, class)
+                .await?;
+        }
         self.create("", "Service", Some("default"), self.service())
             .await?;
         let slice = self.endpoint_slice();

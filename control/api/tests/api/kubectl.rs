@@ -165,6 +165,7 @@ async fn every_version_does_its_work() {
             wrong.extend(kubectl.play("apply.txt").await);
             if index == 0 || index == last {
                 wrong.extend(kubectl.play("rest.txt").await);
+                wrong.extend(kubectl.play("kinds.txt").await);
                 watch(&kubectl).await;
             }
             wrong
