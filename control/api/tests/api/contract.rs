@@ -108,7 +108,7 @@ async fn the_recorded_requests_are_answered_as_expected() {
     let rig = Rig::start().await;
     let client = rig.admin();
     let asked = recorded();
-    assert!(asked.len() > 80, "{} requests", asked.len());
+    assert!(asked.len() >= 80, "{} requests", asked.len());
     let mut wrong = Vec::new();
     for asked in &asked {
         let reply = asked.send(&client).await;
