@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
@@ -56,8 +57,46 @@ impl Seen {
     }
 }
 
+/// The longest time in which no request of any client was answered.
+pub struct Gaps {
+    began: Instant,
+    /// Microseconds since then.
+    last: AtomicU64,
+    longest: AtomicU64,
+}
+
+impl Gaps {
+    pub fn new() -> Arc<Gaps> {
+        Arc::new(Gaps {
+            began: Instant::now(),
+            last: AtomicU64::new(0),
+            longest: AtomicU64::new(0),
+        })
+    }
+
+    pub fn longest(&self) -> Duration {
+        Duration::from_micros(self.longest.load(Ordering::Relaxed))
+    }
+
+    fn answered(&self) {
+        let now = self.began.elapsed().as_micros() as u64;
+        let last = self.last.fetch_max(now, Ordering::Relaxed);
+        self.longest
+            .fetch_max(now.saturating_sub(last), Ordering::Relaxed);
+    }
+}
+
 /// Loads the members at `endpoints` through gRPC, over one connection each.
 pub async fn over_grpc(endpoints: &[SocketAddr], load: &Load) -> Result<Seen> {
+    over_grpc_with(endpoints, load, &Gaps::new()).await
+}
+
+/// The same, and tells `gaps` of each answer.
+pub async fn over_grpc_with(
+    endpoints: &[SocketAddr],
+    load: &Load,
+    gaps: &Arc<Gaps>,
+) -> Result<Seen> {
     let (members, mut first) = (endpoints.len(), load.first);
     let mut threads = Vec::new();
     for (place, endpoint) in endpoints.iter().copied().enumerate() {
@@ -69,8 +108,9 @@ pub async fn over_grpc(endpoints: &[SocketAddr], load: &Load) -> Result<Seen> {
         };
         first += clients;
         if clients > 0 {
+            let gaps = gaps.clone();
             threads.push(tokio::task::spawn_blocking(move || {
-                one_connection(endpoint, &part)
+                one_connection(endpoint, &part, &gaps)
             }));
         }
     }
@@ -82,7 +122,7 @@ pub async fn over_grpc(endpoints: &[SocketAddr], load: &Load) -> Result<Seen> {
 }
 
 /// All clients of one connection.
-fn one_connection(endpoint: SocketAddr, load: &Load) -> Result<Seen> {
+fn one_connection(endpoint: SocketAddr, load: &Load, gaps: &Gaps) -> Result<Seen> {
     let path = match load.work {
         Work::Put => PUT,
         Work::Get => RANGE,
@@ -109,7 +149,10 @@ fn one_connection(endpoint: SocketAddr, load: &Load) -> Result<Seen> {
                     return;
                 };
                 match call.has_answer {
-                    true => seen.answered(call.began),
+                    true => {
+                        seen.answered(call.began);
+                        gaps.answered();
+                    }
                     false => seen.failed += 1,
                 }
                 if Instant::now() < until {

@@ -47,6 +47,9 @@ struct Cli {
     /// Minutes of full load without an election
     #[arg(long, default_value_t = 2.0)]
     minutes: f64,
+    /// Clients of the full load
+    #[arg(long, default_value_t = 512)]
+    clients: usize,
     /// MiB of state at the restart
     #[arg(long, default_value_t = 1024)]
     state_mib: u64,
@@ -129,6 +132,7 @@ async fn compare(cli: &Cli) -> Result<()> {
         value_bytes: cli.value_bytes,
         kills: cli.kills.max(1),
         full_load: Duration::from_secs_f64(60.0 * cli.minutes),
+        full_load_clients: cli.clients,
         state_bytes: cli.state_mib << 20,
     };
     let all = Figure::value_variants();
@@ -176,6 +180,10 @@ async fn measure(figure: Figure, shared: &mut Option<Pair>, plan: &Plan) -> Resu
             *shared = None;
             return crash::failover(plan).await;
         }
+        Figure::Election => {
+            *shared = None;
+            return crash::election(plan).await;
+        }
         Figure::Restart => {
             *shared = None;
             return crash::restart(plan).await;
@@ -198,7 +206,6 @@ async fn measure(figure: Figure, shared: &mut Option<Pair>, plan: &Plan) -> Resu
         Figure::Watch => watch::watch(pair, plan).await,
         Figure::Bytes => rates::bytes(pair, plan).await,
         Figure::Range => size::range(pair, plan).await,
-        Figure::Stages => stages::stages(pair, plan).await,
-        _ => crash::election(pair, plan).await,
+        _ => stages::stages(pair, plan).await,
     }
 }

@@ -4,12 +4,14 @@ use anyhow::Result;
 use bytes::Bytes;
 use prost::Message;
 pub use rpc::etcd::etcdserverpb::{
-    PutRequest, PutResponse, RangeRequest, RangeResponse, StatusResponse, WatchResponse,
+    CompactionRequest, PutRequest, PutResponse, RangeRequest, RangeResponse, StatusResponse,
+    WatchResponse,
 };
 use rpc::etcd::etcdserverpb::{WatchCreateRequest, WatchRequest, watch_request};
 
 pub const PUT: &str = "/etcdserverpb.KV/Put";
 pub const RANGE: &str = "/etcdserverpb.KV/Range";
+pub const COMPACT: &str = "/etcdserverpb.KV/Compact";
 pub const WATCH: &str = "/etcdserverpb.Watch/Watch";
 pub const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 
@@ -40,6 +42,15 @@ pub fn get_all(prefix: &str) -> Vec<u8> {
         key: Bytes::copy_from_slice(prefix.as_bytes()),
         range_end: end.into(),
         ..RangeRequest::default()
+    }
+    .encode_to_vec()
+}
+
+/// Forgets what was before a revision.
+pub fn compact(revision: i64) -> Vec<u8> {
+    CompactionRequest {
+        revision,
+        ..CompactionRequest::default()
     }
     .encode_to_vec()
 }

@@ -2,11 +2,11 @@
 
 use super::{Pair, Plan, size};
 use crate::http2::{Connection, Event};
-use crate::load::{self, Load, Work};
+use crate::load::{self, Gaps, Load, Work};
 use crate::report::{Goal, Row, median, quantile};
 use crate::requests::Content;
-use crate::sides::{Kind, MEMBERS, Side};
-use crate::wire::{self, PUT};
+use crate::sides::{self, Kind, MEMBERS, Side};
+use crate::wire::{self, COMPACT, PUT, STATUS, StatusResponse};
 use anyhow::{Context, Result};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,6 +19,8 @@ const ETCD_KILLS: usize = 5;
 /// A put goes out so often, whatever became of those before it.
 const PUT_EVERY: Duration = Duration::from_millis(5);
 const GAP_MAX: Duration = Duration::from_secs(15);
+/// Of the full load so much is judged at once.
+const FULL_LOAD_SLICE: Duration = Duration::from_secs(60);
 const RESTART_VALUE_BYTES: usize = 8 << 10;
 
 /// From kill -9 of the leader until a put that was sent after it is answered.
@@ -130,39 +132,62 @@ fn write(endpoint: SocketAddr, stop: &AtomicBool) -> Result<Option<Instant>> {
     }
 }
 
-/// Elections while both cores are full.
-pub async fn election(pair: &mut Pair, plan: &Plan) -> Result<Vec<Row>> {
-    let load = Load {
+/// Elections while the cores are full. What was is forgotten after each slice, as a kube-apiserver does every few minutes.
+pub async fn election(plan: &Plan) -> Result<Vec<Row>> {
+    let dir = plan.dir.join("election");
+    std::fs::create_dir(&dir)?;
+    let side = Side::start(Kind::Trireme, &dir).await?;
+    let load = |time| Load {
         work: Work::Put,
         first: 0,
-        clients: 512,
+        clients: plan.full_load_clients,
         content: Content::Objects,
         value_bytes: plan.value_bytes,
-        time: plan.full_load,
+        time,
     };
-    let side = &mut pair.ours;
-    eprintln!("elections under full load for {:?}", plan.full_load);
     let (_, before) = side.leader().await?;
-    let seen = load::over_grpc(&side.endpoints, &load).await?;
-    let (_, after) = side.leader().await?;
+    let (began, gaps) = (Instant::now(), Gaps::new());
+    let (mut puts, mut failed, mut slowest, mut elections) = (0, 0, Duration::ZERO, 0);
+    while let Some(left) = plan.full_load.checked_sub(began.elapsed()) {
+        let slice = load(left.min(FULL_LOAD_SLICE));
+        let seen = load::over_grpc_with(&side.endpoints, &slice, &gaps).await?;
+        puts += seen.micros.len();
+        failed += seen.failed;
+        let micros = seen.micros.iter().max().copied().unwrap_or(0);
+        slowest = slowest.max(Duration::from_micros(micros.into()));
+        elections = side.leader().await?.1 - before;
+        forget_the_past(side.endpoints[0]).await?;
+        eprintln!(
+            "full load: {} of {} s, {puts} puts answered, {failed} failed, {elections} elections, longest gap {:?}",
+            began.elapsed().as_secs(),
+            plan.full_load.as_secs(),
+            gaps.longest()
+        );
+    }
     let what = format!(
-        "elections in {} s of 512 clients' puts",
-        plan.full_load.as_secs()
+        "elections in {} s of {} clients' puts",
+        plan.full_load.as_secs(),
+        plan.full_load_clients
     );
-    let elections = (after - before) as f64;
     let row = Row::alone(
         "election",
         what,
-        (elections, None, "elections"),
+        (elections as f64, None, "elections"),
         Goal::AtMost(0.0),
     );
-    let slowest = seen.micros.iter().max().copied().unwrap_or(0);
     Ok(vec![row.with(format!(
-        "{} puts answered, {} failed, the slowest took {} ms",
-        seen.micros.len(),
-        seen.failed,
-        slowest / 1000
+        "{puts} puts answered, {failed} failed, the slowest took {} ms, the longest time without an answer {} ms",
+        slowest.as_millis(),
+        gaps.longest().as_millis()
     ))])
+}
+
+async fn forget_the_past(endpoint: SocketAddr) -> Result<()> {
+    let answer = sides::unary(endpoint, STATUS, vec![]).await?;
+    let status: StatusResponse = wire::read(&answer)?;
+    let revision = status.header.context("a status has a header")?.revision;
+    sides::unary(endpoint, COMPACT, wire::compact(revision)).await?;
+    Ok(())
 }
 
 /// All members killed with much state and started again, until each answers a linearizable read.

@@ -25,6 +25,8 @@ pub struct Plan {
     pub kills: usize,
     /// How long the full load without an election lasts.
     pub full_load: Duration,
+    /// How many clients put meanwhile.
+    pub full_load_clients: usize,
     /// Bytes of state at the restart.
     pub state_bytes: u64,
 }
