@@ -5,6 +5,8 @@
 //! another thread. Which of the two holds is a matter of the thread, chosen at run time, so that one build serves both.
 
 use crate::steady::{self, Moment};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use openraft::{AsyncRuntime, OptionalSend, TokioRuntime};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng};
@@ -78,20 +80,19 @@ pub(crate) async fn let_others_ask() {
     tokio::task::yield_now().await;
 }
 
-/// What `future` gives, if it does within `limit`. tokio's timers count whole milliseconds, which is too long a time to
-/// gather requests in; a thread sleeps more exactly.
-pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    let pause = async {
-        match is_simulated() {
-            true => tokio::time::sleep(limit).await,
+/// A time that passes.
+pub(crate) type Pause = BoxFuture<'static, ()>;
+
+/// Ends after `time`, which counts from now. tokio's timers count whole milliseconds, which is too long a time to gather
+/// requests in; a thread sleeps more exactly.
+pub(crate) fn pause(time: Duration) -> Pause {
+    match is_simulated() {
+        true => tokio::time::sleep(time).boxed(),
+        false => {
+            let slept = tokio::task::spawn_blocking(move || std::thread::sleep(time));
             // It only fails when the member stops.
-            false => drop(tokio::task::spawn_blocking(move || std::thread::sleep(limit)).await),
+            slept.map(drop).boxed()
         }
-    };
-    tokio::select! {
-        biased;
-        done = future => Some(done),
-        () = pause => None,
     }
 }
 

@@ -63,8 +63,9 @@ async fn gather(
     arrivals: &mut mpsc::Receiver<Arrived>,
     gathered: &mut Vec<Arrived>,
 ) {
+    let mut gathering = rhythm.gather();
     while bytes_of(gathered) < ENTRY_BYTES_MAX {
-        match rhythm.next(gathered.len(), arrivals).await {
+        match gathering.next(gathered.len(), arrivals).await {
             Some(next) => gathered.push(next),
             None => return,
         }

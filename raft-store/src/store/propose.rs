@@ -271,6 +271,7 @@ async fn collect(
     let mut replies = Vec::new();
     let mut bytes = 0;
     let mut queued = Duration::ZERO;
+    let mut gathering = rhythm.gather();
     let mut next = Some(first);
     while let Some(Proposal {
         command,
@@ -286,7 +287,7 @@ async fn collect(
             replies.push(reply);
         }
         if bytes < BATCH_BYTES_MAX && commands.len() < BATCH_COMMANDS_MAX {
-            next = rhythm.next(commands.len(), proposals).await;
+            next = gathering.next(commands.len(), proposals).await;
         }
     }
     let stages = &inner.metrics.stages;

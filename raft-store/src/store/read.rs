@@ -170,7 +170,8 @@ pub(crate) async fn run(inner: Arc<Inner>, mut reads: mpsc::Receiver<Waiting>) {
     while let Some(first) = reads.recv().await {
         runtime::let_others_ask().await;
         let mut waiting = vec![first];
-        while let Some(next) = rhythm.next(waiting.len(), &mut reads).await {
+        let mut gathering = rhythm.gather();
+        while let Some(next) = gathering.next(waiting.len(), &mut reads).await {
             waiting.push(next);
         }
         let began = Instant::now();
@@ -199,7 +200,8 @@ pub(crate) async fn confirm(inner: Arc<Inner>, mut asked: mpsc::Receiver<Asked>)
     while let Some(first) = asked.recv().await {
         runtime::let_others_ask().await;
         let mut waiting = vec![first];
-        while let Some(next) = rhythm.next(waiting.len(), &mut asked).await {
+        let mut gathering = rhythm.gather();
+        while let Some(next) = gathering.next(waiting.len(), &mut asked).await {
             waiting.push(next);
         }
         let began = Instant::now();

@@ -5,7 +5,7 @@
 //! round, and twice as many rounds would be needed. So after an answer, as many requests are expected as were answered and waited
 //! then, for a part of the time that the round took. Who is alone is expected alone, and never waits; nor does who comes later.
 
-use crate::runtime;
+use crate::runtime::{self, Pause};
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -37,16 +37,11 @@ impl Rhythm {
         *self.0.lock().expect("no holder of the lock panics") = Some(expected);
     }
 
-    /// The next of `requests`, of which `gathered` were taken: one that is there, or one that is expected and comes in time.
-    pub async fn next<T>(&self, gathered: usize, requests: &mut mpsc::Receiver<T>) -> Option<T> {
-        match (requests.try_recv(), self.wait(gathered, Instant::now())) {
-            (Ok(next), _) => Some(next),
-            (Err(_), None) => None,
-            (Err(_), Some(left)) => {
-                let next = runtime::within(left, requests.recv()).await.flatten();
-                runtime::let_others_ask().await;
-                next
-            }
+    /// Begins to gather what goes together.
+    pub fn gather(&self) -> Gathering<'_> {
+        Gathering {
+            rhythm: self,
+            pause: None,
         }
     }
 
@@ -55,6 +50,35 @@ impl Rhythm {
         let expected = (*self.0.lock().expect("no holder of the lock panics"))?;
         let left = expected.until.saturating_duration_since(now);
         (requests < expected.requests && !left.is_zero()).then_some(left)
+    }
+}
+
+/// What is gathered at the moment. It waits once, however many requests come one by one meanwhile.
+pub(crate) struct Gathering<'r> {
+    rhythm: &'r Rhythm,
+    pause: Option<Pause>,
+}
+
+impl Gathering<'_> {
+    /// The next of `requests`, of which `gathered` were taken: one that is there, or one that is expected and comes in time.
+    /// After None the gathering is over.
+    pub async fn next<T>(
+        &mut self,
+        gathered: usize,
+        requests: &mut mpsc::Receiver<T>,
+    ) -> Option<T> {
+        if let Ok(next) = requests.try_recv() {
+            return Some(next);
+        }
+        let left = self.rhythm.wait(gathered, Instant::now())?;
+        let pause = self.pause.get_or_insert_with(|| runtime::pause(left));
+        let next = tokio::select! {
+            biased;
+            next = requests.recv() => next,
+            () = pause => None,
+        };
+        runtime::let_others_ask().await;
+        next
     }
 }
 
