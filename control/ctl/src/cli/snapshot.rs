@@ -87,7 +87,7 @@ pub struct Seal {
     /// The key file for which the cluster's keys are sealed; only its public key is used
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
-    /// Without the cluster's keys: a restore then needs them from elsewhere
+    /// Without the cluster's keys, and plain: good for `snapshot verify` and for looking at, but no cluster can be restored from it
     #[arg(long)]
     pub no_keys: bool,
 }
@@ -179,7 +179,7 @@ pub struct Set {
     /// The key file for which the cluster's keys are sealed; only its public key is used
     #[arg(long, value_name = "FILE", conflicts_with = "no_keys")]
     pub key_file: Option<PathBuf>,
-    /// Without the cluster's keys: a restore then needs them from elsewhere
+    /// Without the cluster's keys, and plain: good for `snapshot verify` and for looking at, but no cluster can be restored from it
     #[arg(long)]
     pub no_keys: bool,
     #[command(flatten)]

@@ -318,7 +318,7 @@ fn print(status: &SnapshotScheduleStatus) {
         SnapshotTarget::S3(_) => "",
     };
     let keys = match &schedule.seal {
-        SnapshotSeal::LeftOut => "left out: a restore needs them from elsewhere",
+        SnapshotSeal::LeftOut => "left out: no cluster can be restored from these",
         SnapshotSeal::KeyFile { .. } => "sealed for a key file",
         SnapshotSeal::Passphrase { .. } => "sealed under a passphrase",
     };
