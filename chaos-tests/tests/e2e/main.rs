@@ -20,5 +20,6 @@ mod past;
 mod registry;
 mod site;
 mod snapshots;
+mod streams;
 mod survivor;
 mod told;

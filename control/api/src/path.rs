@@ -196,7 +196,13 @@ fn resource(
         _ => None,
     };
     let watch = query.flag("watch");
-    let Some(verb) = verb(method, name.is_some(), subresource.is_some(), watch) else {
+    let proxied = subresource.as_deref() == Some("proxy");
+    let verb = match *method {
+        // What is behind a proxy may answer OPTIONS; it changes nothing.
+        Method::OPTIONS if proxied => Some(Verb::Get),
+        _ => verb(method, name.is_some(), subresource.is_some(), watch),
+    };
+    let Some(verb) = verb else {
         return Route::MethodNotAllowed;
     };
     Route::Resource(ResourcePath {

@@ -76,6 +76,8 @@ pub enum Command {
     Logs(Logs),
     /// Run a command in a container
     Exec(Exec),
+    /// Make ports of a pod ports of this machine
+    PortForward(PortForward),
     /// Set the number of replicas
     Scale(Scale),
     /// Follow or steer a rollout
@@ -323,6 +325,19 @@ pub struct Exec {
     /// The command, after --
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
+}
+
+/// `ctl port-forward`.
+#[derive(Args)]
+pub struct PortForward {
+    /// POD or TYPE/NAME; a service's ports lead to those of its pods
+    pub target: String,
+    /// PORT, LOCAL:PORT, or :PORT for a free local one; a name of the pod's or service's will do
+    #[arg(required = true, value_name = "[LOCAL:]PORT")]
+    pub ports: Vec<String>,
+    /// The address of this machine to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub address: std::net::IpAddr,
 }
 
 /// `ctl scale`.

@@ -1,4 +1,4 @@
-//! Recognises a request for remote command streams and upgrades its connection.
+//! Recognises a request for streams and upgrades its connection.
 //! [`negotiate`] is pure and decides; [`accept`] takes the connection over.
 //! Where a client offers several protocols, its first that is known here is taken, as the kubelet does.
 
@@ -19,12 +19,13 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::command::{RemoteCommand, Wants};
 use crate::{spdy, websocket};
 
-const SPDY: &str = "SPDY/3.1";
+const WEBSOCKET: &str = "websocket";
+pub(crate) const SPDY: &str = "SPDY/3.1";
 const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const ACCEPTED_PROTOCOLS: HeaderName =
     HeaderName::from_static("x-accepted-stream-protocol-versions");
-const V5: &str = "v5.channel.k8s.io";
-const V4: &str = "v4.channel.k8s.io";
+pub(crate) const V5: &str = "v5.channel.k8s.io";
+pub(crate) const V4: &str = "v4.channel.k8s.io";
 /// A client has this long to open its streams after the upgrade: the kubelet's default.
 const OPEN_MAX: Duration = Duration::from_secs(30);
 
@@ -38,7 +39,7 @@ pub struct Rejected {
     pub message: String,
 }
 
-/// Why an accepted request came to no command.
+/// Why an accepted request came to nothing, or to an early end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The HTTP connection ended instead of being upgraded.
@@ -50,6 +51,9 @@ pub enum Error {
     /// The client did not open its streams in time.
     #[error("the client did not open its streams within {} s", OPEN_MAX.as_secs())]
     Late,
+    /// A forwarding broke off.
+    #[error("forwarding ended: {0}")]
+    Forward(String),
 }
 
 /// The upgrade in progress. It resolves after the 101 was sent, so run it beside the answer, not before it.
@@ -109,23 +113,37 @@ struct Agreed {
 
 /// What the headers of a request ask for, and the answer to it.
 fn negotiate(method: &Method, headers: &HeaderMap) -> Result<Agreed, Rejected> {
+    if requires_upgrade(headers)? == SPDY {
+        let response = negotiate_spdy(headers, V4)?;
+        let protocol = Protocol::Spdy;
+        return Ok(Agreed { protocol, response });
+    }
+    let (name, response) = negotiate_websocket(method, headers, &[V5, V4])?;
+    let version = if name == V5 { Version::V5 } else { Version::V4 };
+    let protocol = Protocol::WebSocket(version);
+    Ok(Agreed { protocol, response })
+}
+
+/// The protocol of the upgrade that a request asks for.
+pub(crate) fn requires_upgrade(headers: &HeaderMap) -> Result<&'static str, Rejected> {
     if !has_token(headers, &CONNECTION, "upgrade") {
         return Err(bad_request(
             "this is a stream: send Connection: Upgrade, and Upgrade: websocket or SPDY/3.1",
         ));
     }
-    if has_token(headers, &UPGRADE, "websocket") {
-        negotiate_websocket(method, headers)
-    } else if has_token(headers, &UPGRADE, SPDY) {
-        negotiate_spdy(headers)
-    } else {
-        Err(bad_request(
-            "the Upgrade header must be websocket or SPDY/3.1",
-        ))
-    }
+    let known = [WEBSOCKET, SPDY];
+    known
+        .into_iter()
+        .find(|name| has_token(headers, &UPGRADE, name))
+        .ok_or_else(|| bad_request("the Upgrade header must be websocket or SPDY/3.1"))
 }
 
-fn negotiate_websocket(method: &Method, headers: &HeaderMap) -> Result<Agreed, Rejected> {
+/// The first subprotocol that the client offers and `accepted` holds, and the answer that agrees to it.
+pub(crate) fn negotiate_websocket(
+    method: &Method,
+    headers: &HeaderMap,
+    accepted: &[&'static str],
+) -> Result<(&'static str, Response<Empty<Bytes>>), Rejected> {
     if method != Method::GET {
         return Err(bad_request("a WebSocket is opened by GET"));
     }
@@ -136,53 +154,38 @@ fn negotiate_websocket(method: &Method, headers: &HeaderMap) -> Result<Agreed, R
         .get(SEC_WEBSOCKET_KEY)
         .ok_or_else(|| bad_request("Sec-WebSocket-Key is missing"))?;
     let offered: Vec<&str> = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).collect();
-    let version = offered
+    let known = |name: &&str| accepted.iter().copied().find(|accepted| accepted == name);
+    let name = offered
         .iter()
-        .find_map(|name| match *name {
-            V5 => Some(Version::V5),
-            V4 => Some(Version::V4),
-            _ => None,
-        })
-        .ok_or_else(|| no_common_protocol("Sec-WebSocket-Protocol", &offered, &[V5, V4]))?;
-    let name = match version {
-        Version::V5 => V5,
-        Version::V4 => V4,
-    };
-    let mut response = switching("websocket");
-    let accepted = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
+        .find_map(known)
+        .ok_or_else(|| no_common_protocol("Sec-WebSocket-Protocol", &offered, accepted))?;
+    let mut response = switching(WEBSOCKET);
+    let answer = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
         .map_err(|_| bad_request("Sec-WebSocket-Key is not a key"))?;
-    response
-        .headers_mut()
-        .insert(SEC_WEBSOCKET_ACCEPT, accepted);
-    response
-        .headers_mut()
-        .insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
-    Ok(Agreed {
-        protocol: Protocol::WebSocket(version),
-        response,
-    })
+    let headers = response.headers_mut();
+    headers.insert(SEC_WEBSOCKET_ACCEPT, answer);
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+    Ok((name, response))
 }
 
-fn negotiate_spdy(headers: &HeaderMap) -> Result<Agreed, Rejected> {
+/// The answer to a client that offers the stream protocol `accepted`.
+pub(crate) fn negotiate_spdy(
+    headers: &HeaderMap,
+    accepted: &'static str,
+) -> Result<Response<Empty<Bytes>>, Rejected> {
     let offered: Vec<&str> = tokens(headers, &STREAM_PROTOCOL).collect();
-    if !offered.contains(&V4) {
+    if !offered.contains(&accepted) {
         return Err(no_common_protocol(
             "X-Stream-Protocol-Version",
             &offered,
-            &[V4],
+            &[accepted],
         ));
     }
     let mut response = switching(SPDY);
-    response
-        .headers_mut()
-        .insert(STREAM_PROTOCOL, HeaderValue::from_static(V4));
-    response
-        .headers_mut()
-        .insert(ACCEPTED_PROTOCOLS, HeaderValue::from_static(V4));
-    Ok(Agreed {
-        protocol: Protocol::Spdy,
-        response,
-    })
+    let headers = response.headers_mut();
+    headers.insert(STREAM_PROTOCOL, HeaderValue::from_static(accepted));
+    headers.insert(ACCEPTED_PROTOCOLS, HeaderValue::from_static(accepted));
+    Ok(response)
 }
 
 fn switching(protocol: &'static str) -> Response<Empty<Bytes>> {
@@ -209,7 +212,7 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
     tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
 }
 
-fn bad_request(message: &str) -> Rejected {
+pub(crate) fn bad_request(message: &str) -> Rejected {
     Rejected {
         status: StatusCode::BAD_REQUEST,
         message: message.to_owned(),

@@ -20,9 +20,9 @@ use crate::outcome::Outcome;
 
 /// While a command does not read its input, nothing of the client's is read, its pings neither; it hears from us this
 /// often instead. kubectl gives up after 15 s of silence.
-const HEARTBEAT: Duration = Duration::from_secs(3);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(3);
 /// A client that takes nothing at all for so long is taken for gone: the kubelet's default for idle streams.
-const WRITE_STALL_MAX: Duration = Duration::from_secs(4 * 3600);
+pub(crate) const WRITE_STALL_MAX: Duration = Duration::from_secs(4 * 3600);
 /// A client has this long to close after it was told the end. Closing first would lose what it has not read yet.
 const DRAIN_MAX: Duration = Duration::from_secs(600);
 /// To say goodbye on the connection itself, which TLS does.

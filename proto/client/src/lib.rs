@@ -6,17 +6,20 @@
 mod config;
 mod error;
 mod exec;
+mod forward;
 mod http;
 mod identity;
 mod join;
 pub mod pem;
 mod reflect;
+mod socket;
 mod tls;
 mod watch;
 
 pub use config::{Config, ConfigError, Kubeconfig};
 pub use error::Error;
 pub use exec::{ExecInput, ExecOutput, ExecReceiver, ExecSender};
+pub use forward::{ForwardReceiver, ForwardSender};
 pub use http::{Client, Deadline, PatchKind, Payload, encode_segment};
 pub use identity::Identity;
 pub use join::{JoinToken, join};

@@ -2,7 +2,7 @@
 
 use crate::server::keep_alive;
 use crate::tls::NodeClientTls;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -64,6 +64,11 @@ impl NodeAddress {
         } else {
             format!("{}:{}", self.host, self.port)
         }
+    }
+
+    /// The same as a header.
+    pub fn host_header(&self) -> Result<HeaderValue, Status> {
+        HeaderValue::from_str(&self.authority()).map_err(Status::internal)
     }
 
     /// Connects. The connection lives as long as what was asked over it.

@@ -1,9 +1,11 @@
-//! Requests that the API server passes on to a node: logs, exec, attach, port-forward, and `nodes/NAME/proxy/…`.
+//! Requests that the API server passes on: logs, exec, attach and port-forward to a node; `…/proxy/…` to a node, a pod or a service.
 //!
 //! Never speaks WebSocket or SPDY itself: an upgrade's bytes are tunnelled, the node speaks. Authorisation came before.
 
+mod backend;
 mod dial;
-mod node;
+mod pass;
+mod place;
 mod pod;
 mod tunnel;
 
@@ -19,12 +21,12 @@ use bytes::Bytes;
 use http::{HeaderMap, Request};
 use objects::{Reason, Status};
 
-/// Subresources that are answered by a node.
+/// Subresources that others answer.
 pub fn is_proxied(path: &ResourcePath) -> bool {
     let core = path.group.is_empty() && path.name.is_some();
     match (path.resource.as_str(), path.subresource.as_deref()) {
         ("pods", Some("log" | "exec" | "attach" | "portforward")) => core,
-        ("nodes", Some("proxy")) => core,
+        ("nodes" | "pods" | "services", Some("proxy")) => core,
         _ => false,
     }
 }
@@ -41,7 +43,7 @@ pub async fn answer(
     let namespace = path.namespace.as_deref().unwrap_or_default();
     match path.subresource.as_deref() {
         Some("log") => pod::log(server, namespace, name, query, place).await,
-        Some("proxy") => node::proxy(server, path, query, request, place).await,
+        Some("proxy") => pass::proxy(server, path, request, place).await,
         Some(verb) => pod::stream(server, namespace, name, verb, query, request, place).await,
         None => Err(crate::cluster::not_found()),
     }

@@ -2,7 +2,7 @@
 //!
 //! Texts and the choice of the container: apiserver's pod strategy (`LogLocation`, `streamLocation`).
 
-use super::dial::{self, NodeAddress};
+use super::dial;
 use super::tunnel;
 use crate::ApiServer;
 use crate::answer::{Answer, Body, BodyError};
@@ -44,7 +44,9 @@ pub async fn log(
     let path = kubelet_path("containerLogs", namespace, name, Some(container), &options);
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.uri_mut() = path.parse().map_err(Status::internal)?;
-    set_host(&mut request, &node)?;
+    request
+        .headers_mut()
+        .insert(http::header::HOST, node.host_header()?);
     let mut sender = node.connect(server.node_tls()).await?;
     let response = node.send(&mut sender, request).await?;
     if response.status() != StatusCode::OK {
@@ -124,12 +126,6 @@ fn kubelet_options(query: &Query) -> Query {
         }
     }
     options
-}
-
-pub(super) fn set_host<B>(request: &mut Request<B>, node: &NodeAddress) -> Result<(), Status> {
-    let host = http::HeaderValue::from_str(&node.authority()).map_err(Status::internal)?;
-    request.headers_mut().insert(http::header::HOST, host);
-    Ok(())
 }
 
 /// A node's body as an answer: it ends at shutdown, and breaks off after too long a silence where one is given.

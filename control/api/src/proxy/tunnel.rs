@@ -3,16 +3,19 @@
 //! Bounds: a tunnel over which nothing passes for [`IDLE_MAX`] is cut, as the kubelet cuts its streams; once one side has
 //! closed, the other has [`LINGER_MAX`] of silence to say the rest.
 
+use super::backend::Backend;
 use super::dial::{self, NodeAddress};
 use crate::answer::{Answer, Content};
 use crate::body::Upload;
 use crate::flow::Place;
 use crate::tls::NodeClientTls;
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use http_body_util::Empty;
-use hyper::upgrade::Upgraded;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use objects::Status;
 use std::sync::Mutex;
@@ -23,6 +26,8 @@ use tracing::debug;
 
 const IDLE_MAX: Duration = Duration::from_hours(4);
 const LINGER_MAX: Duration = Duration::from_secs(30);
+const UPGRADE_DEADLINE: Duration = Duration::from_secs(30);
+const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 const BUFFER_BYTES: usize = 32 * 1024;
 
 /// Asks `node` for the same upgrade at `uri` and joins both connections; any answer but 101 becomes the client's answer.
@@ -43,24 +48,74 @@ pub async fn open(
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(dial::refusal(response).await);
     }
-    let answer = Answer {
-        code: StatusCode::SWITCHING_PROTOCOLS,
-        headers: upgrade_headers(response.headers()),
-        content: Content::Whole(Bytes::new()),
-    };
+    let headers = upgrade_headers(response.headers());
     let client = hyper::upgrade::on(&mut request);
     let node = hyper::upgrade::on(&mut response);
-    tokio::spawn(async move {
-        match tokio::try_join!(client, node) {
-            Ok((client, node)) => tokio::select! {
-                () = join(client, node) => (),
-                () = cut.cancelled() => (),
-            },
-            Err(error) => debug!(%error, "an upgrade was not completed"),
-        }
-        drop(place);
-    });
-    Ok(answer)
+    tokio::spawn(join_until(client, node, place, cut));
+    Ok(switching(headers))
+}
+
+/// Passes a request for an upgrade on as it is; any answer but 101 becomes the client's answer.
+pub async fn pass(
+    mut sender: SendRequest<Empty<Bytes>>,
+    backend: &Backend,
+    mut request: Request<Upload>,
+    place: Place,
+    cut: CancellationToken,
+) -> Result<Answer, Status> {
+    let client = hyper::upgrade::on(&mut request);
+    let (mut parts, _) = request.into_parts();
+    // An upgrade has no body; what the client says of one would make the backend wait for it.
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.remove(TRANSFER_ENCODING);
+    let asked = sender.send_request(Request::from_parts(parts, Empty::new()));
+    let mut response = match tokio::time::timeout(UPGRADE_DEADLINE, asked).await {
+        Ok(answered) => answered.map_err(|error| backend.unreachable(error))?,
+        Err(_) => return Err(backend.unreachable("no answer to the upgrade in 30 s")),
+    };
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(refused(response).await);
+    }
+    let node = hyper::upgrade::on(&mut response);
+    let headers = response.headers().clone();
+    tokio::spawn(join_until(client, node, place, cut));
+    Ok(switching(headers))
+}
+
+fn switching(headers: HeaderMap) -> Answer {
+    Answer {
+        code: StatusCode::SWITCHING_PROTOCOLS,
+        headers,
+        content: Content::Whole(Bytes::new()),
+    }
+}
+
+/// A backend's refusal of an upgrade; what is longer than a page is cut.
+async fn refused(response: Response<Incoming>) -> Answer {
+    let (mut parts, body) = response.into_parts();
+    let body = Limited::new(body, REFUSAL_BYTES_MAX).collect();
+    let body = match tokio::time::timeout(LINGER_MAX, body).await {
+        Ok(Ok(collected)) => collected.to_bytes(),
+        _ => Bytes::new(),
+    };
+    super::remove_hop_headers(&mut parts.headers);
+    parts.headers.remove(CONTENT_LENGTH);
+    Answer {
+        code: parts.status,
+        headers: parts.headers,
+        content: Content::Whole(body),
+    }
+}
+
+async fn join_until(client: OnUpgrade, node: OnUpgrade, place: Place, cut: CancellationToken) {
+    match tokio::try_join!(client, node) {
+        Ok((client, node)) => tokio::select! {
+            () = join(client, node) => (),
+            () = cut.cancelled() => (),
+        },
+        Err(error) => debug!(%error, "an upgrade was not completed"),
+    }
+    drop(place);
 }
 
 fn upgrade_request(
@@ -73,8 +128,7 @@ fn upgrade_request(
     *request.method_mut() = method.clone();
     *request.uri_mut() = uri.parse().map_err(Status::internal)?;
     *request.headers_mut() = upgrade_headers(headers);
-    let host = HeaderValue::from_str(&node.authority()).map_err(Status::internal)?;
-    request.headers_mut().insert(HOST, host);
+    request.headers_mut().insert(HOST, node.host_header()?);
     Ok(request)
 }
 

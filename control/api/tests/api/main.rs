@@ -5,6 +5,7 @@ mod kubectl;
 mod node;
 mod past;
 mod pki;
+mod proxy;
 mod rig;
 mod watch;
 mod wire;

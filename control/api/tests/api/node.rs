@@ -24,8 +24,15 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
-/// Starts a kubelet port that takes only the cluster's certificates, and tells the API server of node and pod.
 async fn start_node(rig: &Rig) -> Client {
+    start_node_with(rig, kubelet).await
+}
+
+/// Starts a kubelet port that takes only the cluster's certificates, and tells the API server of node and pod.
+pub async fn start_node_with<F>(rig: &Rig, answer: fn(Request<Incoming>) -> F) -> Client
+where
+    F: Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send + 'static,
+{
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = Arc::new(rig.pki.roots());
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build();
@@ -46,7 +53,7 @@ async fn start_node(rig: &Rig) -> Client {
             tokio::spawn(async move {
                 let stream = acceptor.accept(tcp).await.expect("TLS");
                 let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service_fn(kubelet))
+                    .serve_connection(TokioIo::new(stream), service_fn(answer))
                     .with_upgrades();
                 let _ = connection.await;
             });

@@ -7,6 +7,7 @@ mod describe;
 mod diff;
 mod exec;
 mod explain;
+mod forward;
 mod get;
 mod history;
 mod image;
@@ -52,6 +53,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Delete(args) => delete::run(&context, args).await?,
         Command::Logs(args) => logs::run(&context, args).await?,
         Command::Exec(args) => return exec::run(&context, args).await,
+        Command::PortForward(args) => forward::run(&context, args).await?,
         Command::Scale(args) => scale::run(&context, args).await?,
         Command::Rollout(command) => rollout::run(&context, command).await?,
         Command::Wait(args) => wait::run(&context, args).await?,

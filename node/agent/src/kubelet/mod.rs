@@ -5,6 +5,7 @@ mod answer;
 mod images;
 mod logs;
 mod pods;
+mod ports;
 mod query;
 mod server;
 mod streams;

@@ -18,7 +18,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::answer::{self, Body};
 use super::query::{Query, segments};
 use super::streams::{self, Kind};
-use super::{images, logs, pods};
+use super::{images, logs, pods, ports};
 use crate::context::Context;
 
 /// Connections at one time; further ones wait.
@@ -145,6 +145,12 @@ async fn answer(
         }
         (&Method::GET | &Method::POST, ["attach", namespace, pod, container]) => {
             streams::open(context, Kind::Attach, namespace, pod, container, request)
+        }
+        (&Method::GET | &Method::POST, ["portForward", namespace, pod]) => {
+            ports::forward(context, namespace, pod, request)
+        }
+        (&Method::GET, ["connect", namespace, pod, port]) => {
+            ports::connect(context, namespace, pod, port, request).await
         }
         (&Method::POST, ["images", "import"]) => images::import(context, request).await,
         (&Method::GET, ["images"]) => images::list(context),

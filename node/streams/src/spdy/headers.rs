@@ -37,6 +37,11 @@ impl Headers {
             .map(|(_, value)| value.as_str())
     }
 
+    #[cfg(test)]
+    pub(crate) fn new(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
+    }
+
     fn parse(mut block: &[u8]) -> Result<Self, HeaderError> {
         let count = block.try_get_u32().map_err(|_| HeaderError::Short)?;
         let mut headers = Vec::new();

@@ -2,10 +2,10 @@
 //! Framing, sessions and roles are pure and beside this; here is what reads and writes.
 
 mod dictionary;
-mod frame;
-mod headers;
+pub(crate) mod frame;
+pub(crate) mod headers;
 mod roles;
-mod session;
+pub(crate) mod session;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};

@@ -105,8 +105,10 @@ impl Roles {
             Event::Data { id, bytes } if Some(id) == self.streams.resize => {
                 self.newest_size(&bytes).map(Incoming::Resize)
             }
-            Event::Finished { id } if Some(id) == self.streams.stdin => Some(Incoming::StdinEnd),
-            Event::Data { .. } | Event::Finished { .. } | Event::Opened { .. } => None,
+            Event::Finished { id } | Event::Reset { id } if Some(id) == self.streams.stdin => {
+                Some(Incoming::StdinEnd)
+            }
+            _ => None,
         }
     }
 

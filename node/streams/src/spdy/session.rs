@@ -23,8 +23,10 @@ pub(crate) enum Event {
     Opened { id: StreamId, headers: Headers },
     /// It sent bytes on an accepted stream.
     Data { id: StreamId, bytes: Bytes },
-    /// It will send no more on the stream, which it half-closed or reset.
+    /// It will send no more on the stream, which it half-closed.
     Finished { id: StreamId },
+    /// It wants nothing more of the stream, in neither direction.
+    Reset { id: StreamId },
 }
 
 /// Bytes after which the connection cannot go on.
@@ -111,6 +113,11 @@ impl Session {
         self.reset(id, ResetStatus::REFUSED_STREAM);
     }
 
+    /// Drops what is known of a stream that is over on both sides.
+    pub(crate) fn forget(&mut self, id: StreamId) {
+        self.streams.remove(&id);
+    }
+
     fn reset(&mut self, id: StreamId, status: ResetStatus) {
         Frame::Reset { id, status }.encode(&mut self.replies);
     }
@@ -128,8 +135,8 @@ impl Session {
             }
             Frame::Data { id, fin, bytes } => self.data(id, fin, bytes),
             Frame::Reset { id, .. } => {
-                if self.streams.remove(&id) == Some(State::Open) {
-                    self.events.push_back(Event::Finished { id });
+                if self.streams.remove(&id).is_some() {
+                    self.events.push_back(Event::Reset { id });
                 }
             }
             // Odd pings are the client's and come back; even ones are answers to ours.
@@ -178,9 +185,10 @@ impl Session {
 impl Event {
     fn is_of(&self, stream: StreamId) -> bool {
         match self {
-            Event::Opened { id, .. } | Event::Data { id, .. } | Event::Finished { id } => {
-                *id == stream
-            }
+            Event::Opened { id, .. }
+            | Event::Data { id, .. }
+            | Event::Finished { id }
+            | Event::Reset { id } => *id == stream,
         }
     }
 }
@@ -295,7 +303,7 @@ mod tests {
         let (id, status) = (ONE, ResetStatus(5));
         let frames = [syn(1, false, &mut client), Frame::Reset { id, status }];
         let (events, _) = run(&mut Session::new(), &frames);
-        assert_eq!(events[1..], [Event::Finished { id: ONE }]);
+        assert_eq!(events[1..], [Event::Reset { id: ONE }]);
     }
 
     proptest! {

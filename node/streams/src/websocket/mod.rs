@@ -30,19 +30,23 @@ pub(crate) async fn open<S>(io: S, version: Version, wants: Wants) -> Result<Rem
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_message_size(Some(MESSAGE_BYTES_MAX))
-        .max_frame_size(Some(MESSAGE_BYTES_MAX));
-    let socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
-    let (sink, stream) = socket.split();
+    let (sink, stream) = server(io).await.split();
     let reader = Reader { stream, version };
     let mut writer = Writer { sink };
     writer.greet(wants).await?;
     let (command, ends) = command::pair(wants);
     tokio::spawn(drive(reader, writer, ends));
     Ok(command)
+}
+
+/// The server's side of a WebSocket, with the bounds of this crate.
+pub(crate) async fn server<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> WebSocketStream<S> {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_message_size(Some(MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(MESSAGE_BYTES_MAX));
+    WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await
 }
 
 struct Reader<S> {

@@ -14,6 +14,15 @@ const ALL_BUT_CREATE: &[Verb] = &[
     Verb::Watch,
 ];
 
+/// What may be asked of whatever is behind a proxy.
+const PROXIED: &[Verb] = &[
+    Verb::Create,
+    Verb::Delete,
+    Verb::Get,
+    Verb::Patch,
+    Verb::Update,
+];
+
 /// The rows.
 pub const ROWS: &[Row] = &[
     Row {
@@ -35,21 +44,7 @@ pub const ROWS: &[Row] = &[
         strategy: &strategy::Nodes,
         short_names: &["no"],
         namespaced: false,
-        subresources: &[
-            Sub(
-                "proxy",
-                "v1",
-                "NodeProxyOptions",
-                &[
-                    Verb::Create,
-                    Verb::Delete,
-                    Verb::Get,
-                    Verb::Patch,
-                    Verb::Update,
-                ],
-            ),
-            STATUS,
-        ],
+        subresources: &[Sub("proxy", "v1", "NodeProxyOptions", PROXIED), STATUS],
         field_selectors: &["spec.unschedulable"],
         ..PLAIN
     },
@@ -72,6 +67,13 @@ pub const ROWS: &[Row] = &[
             Sub("eviction", "policy/v1", "Eviction", &[Verb::Create]),
             Sub("exec", "v1", "PodExecOptions", &[Verb::Create, Verb::Get]),
             Sub("log", "", "", &[Verb::Get]),
+            Sub(
+                "portforward",
+                "v1",
+                "PodPortForwardOptions",
+                &[Verb::Create, Verb::Get],
+            ),
+            Sub("proxy", "v1", "PodProxyOptions", PROXIED),
             Sub("resize", "", "", FIELDS),
             STATUS,
         ],
@@ -101,7 +103,7 @@ pub const ROWS: &[Row] = &[
         strategy: &strategy::Services,
         short_names: &["svc"],
         categories: &["all"],
-        subresources: &[STATUS],
+        subresources: &[Sub("proxy", "v1", "ServiceProxyOptions", PROXIED), STATUS],
         field_selectors: &["spec.clusterIP", "spec.type"],
         ..PLAIN
     },
