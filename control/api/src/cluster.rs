@@ -1,10 +1,11 @@
 //! `/cluster/v1/…`: what is asked of the cluster itself rather than of its objects.
 //!
 //! Never knows Raft: the binary implements [`Cluster`] over the store. Administrators may do everything, nodes may read
-//! status and members, a join needs nothing but its token.
+//! status and members, others what a role allows them on these paths; a join needs nothing but its token.
 
+use crate::ApiServer;
 use crate::answer::{Answer, Body, BodyError, Content};
-use crate::auth::{bearer_token, is_master, is_node};
+use crate::auth::{bearer_token, is_node};
 use crate::query::Query;
 use async_trait::async_trait;
 use base64::Engine;
@@ -16,8 +17,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use objects::cluster::{
-    ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberCheck, MemberList,
-    MemberReplace, Replacement,
+    ClusterStatus, JoinRequest, JoinResponse, KeyRotation, KeysRotated, Member, MemberAdd,
+    MemberCheck, MemberList, MemberReplace, Replacement,
 };
 use objects::identities::MASTER_USER;
 use objects::past::HistoryKeep;
@@ -27,6 +28,7 @@ use objects::snapshots::{
 };
 use objects::{Reason, Status, StatusDetails};
 use registry::Caller;
+use registry::rbac::Request as PathRequest;
 use serde::de::DeserializeOwned;
 
 /// The header that carries a snapshot's passphrase, base64.
@@ -140,6 +142,9 @@ pub trait Cluster: Send + Sync + 'static {
     /// What a master that was removed and still runs says to whoever asks it anything but its health.
     fn removed(&self) -> Option<String>;
 
+    /// Puts new keys in the place of those that seal secrets or sign tokens.
+    async fn rotate_keys(&self, rotation: KeyRotation) -> Result<KeysRotated, Status>;
+
     /// What `/metrics` says: Prometheus' text format.
     async fn metrics(&self) -> Result<String, Status>;
 
@@ -149,15 +154,16 @@ pub trait Cluster: Send + Sync + 'static {
 
 /// Answers a request below `/cluster/v1/`; `segments` follow that.
 pub async fn answer(
-    cluster: &dyn Cluster,
+    server: &ApiServer,
     caller: Result<Caller, Status>,
     segments: &[String],
     parts: &Parts,
     query: &Query,
     body: &Bytes,
 ) -> Result<Answer, Status> {
+    let cluster = server.cluster();
     let words: Vec<&str> = segments.iter().map(String::as_str).collect();
-    if let (&Method::POST, ["join"]) = (&parts.method, &words[..]) {
+    if is_join(&parts.method, segments) {
         let proof = match bearer_token(&parts.headers) {
             Some(token) => Proof::Token(token),
             None if is_master_itself(&caller) => Proof::MastersCertificate,
@@ -166,7 +172,7 @@ pub async fn answer(
         let answer = cluster.join(proof, read_json(body)?).await?;
         return Ok(Answer::value(StatusCode::OK, &answer));
     }
-    authorize(&caller?, parts, &words)?;
+    authorize(server, &caller?, parts, &words).await?;
     match (&parts.method, &words[..]) {
         (&Method::GET, ["status"]) => Ok(ok(&cluster.status().await?)),
         (&Method::GET, ["members"]) => Ok(ok(&cluster.members().await?)),
@@ -181,6 +187,9 @@ pub async fn answer(
         (&Method::POST, ["members", member, "replace"]) => {
             let replacement = cluster.replace_member(member, read_json(body)?).await?;
             Ok(ok(&replacement))
+        }
+        (&Method::POST, ["keys", "rotate"]) => {
+            Ok(ok(&cluster.rotate_keys(read_json(body)?).await?))
         }
         (&Method::POST, ["check"]) => Ok(ok(&cluster.check_members().await?)),
         (&Method::POST, ["leader", "transfer"]) => {
@@ -248,26 +257,29 @@ fn is_master_itself(caller: &Result<Caller, Status>) -> bool {
         .is_ok_and(|caller| caller.user == MASTER_USER)
 }
 
-fn authorize(caller: &Caller, parts: &Parts, words: &[&str]) -> Result<(), Status> {
-    let readable = parts.method == Method::GET && matches!(words, ["status" | "members"]);
-    if is_master(caller) || (readable && is_node(caller)) {
-        return Ok(());
-    }
-    Err(forbidden(caller, parts))
+/// Whether a request asks to be let in.
+pub fn is_join(method: &Method, segments: &[String]) -> bool {
+    method == Method::POST && matches!(segments, [word] if word == "join")
 }
 
-/// 403 for a path that is no resource, in apiserver's words.
-pub fn forbidden(caller: &Caller, parts: &Parts) -> Status {
+async fn authorize(
+    server: &ApiServer,
+    caller: &Caller,
+    parts: &Parts,
+    words: &[&str],
+) -> Result<(), Status> {
+    let readable = parts.method == Method::GET && matches!(words, ["status" | "members"]);
+    if readable && is_node(caller) {
+        return Ok(());
+    }
+    allow_path(server, caller, parts).await
+}
+
+/// Whether a role allows the path, which is no resource.
+pub async fn allow_path(server: &ApiServer, caller: &Caller, parts: &Parts) -> Result<(), Status> {
     let verb = parts.method.as_str().to_ascii_lowercase();
-    Status::failure(
-        403,
-        Reason::Forbidden,
-        format!(
-            "forbidden: User {:?} cannot {verb} path {:?}",
-            caller.user,
-            parts.uri.path()
-        ),
-    )
+    let request = PathRequest::path(&verb, parts.uri.path());
+    server.allow(caller, &request).await
 }
 
 fn snapshot_keys(headers: &HeaderMap, query: &Query) -> Result<SnapshotKeys, Status> {

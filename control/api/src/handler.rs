@@ -1,10 +1,11 @@
 //! The way of one request: who asks, where it goes, what comes back, and the line in the log.
 //!
-//! Health and version are answered to everybody, a join to whoever has a token, everything else to callers with a
-//! certificate. Answers that take their time hold a place of [`crate::flow`]; those that are no streams have a deadline.
+//! Health and version are answered to everybody, a join to whoever has a token, everything else to whom the roles allow it. Answers that take their time hold a place of [`crate::flow`]; those that are no streams have a deadline.
 
+use crate::access::{self, Progress};
 use crate::answer::{Answer, Body};
-use crate::auth::{Peer, is_master};
+use crate::audit::{Asked, Audit, Note};
+use crate::auth::{Identified, Peer};
 use crate::body::{self, Upload};
 use crate::cluster::{self, Cluster};
 use crate::flow::Flow;
@@ -12,6 +13,7 @@ use crate::path::Route;
 use crate::proxy::NodeAddress;
 use crate::query::Query;
 use crate::tls::NodeClientTls;
+use crate::tokens::{self, Oidc, TokenKeys};
 use crate::{documents, history, verbs};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -19,6 +21,7 @@ use http::{HeaderName, Method, Request, Response};
 use hyper::body::Incoming;
 use objects::{Reason, Status};
 use registry::openapi::OpenApi;
+use registry::rbac::Request as PathRequest;
 use registry::{Caller, Pipeline, Target};
 use std::convert::Infallible;
 use std::future::Future;
@@ -82,7 +85,19 @@ impl Default for ApiConfig {
 #[derive(Clone)]
 pub struct ApiServer(Arc<Inner>);
 
+/// By what the server knows who asks, beside certificates.
+pub struct Identities {
+    /// The keys of service accounts' tokens.
+    pub token_keys: TokenKeys,
+    /// The OpenID Connect issuer whose tokens are taken.
+    pub oidc: Option<Oidc>,
+    /// Where requests are noted.
+    pub audit: Option<Audit>,
+}
+
 struct Inner {
+    identities: Identities,
+    progress: Progress,
     pipeline: Arc<Pipeline>,
     cluster: Arc<dyn Cluster>,
     node_tls: NodeClientTls,
@@ -98,9 +113,12 @@ impl ApiServer {
         pipeline: Arc<Pipeline>,
         cluster: Arc<dyn Cluster>,
         node_tls: NodeClientTls,
+        identities: Identities,
         config: ApiConfig,
     ) -> Self {
         ApiServer(Arc::new(Inner {
+            identities,
+            progress: Progress::default(),
             flow: Flow::new(&config),
             open_api: OnceLock::new(),
             draining: CancellationToken::new(),
@@ -125,9 +143,19 @@ impl ApiServer {
         let started = Instant::now();
         let headers = request.headers().clone();
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let outcome = AssertUnwindSafe(self.route(Upload::of(request), peer))
+        let audit_id = audit_id(&headers);
+        let note = Note::default();
+        let asked = Asked {
+            method: &method,
+            uri: &uri,
+            headers: &headers,
+            id: &audit_id,
+            peer,
+        };
+        let outcome = AssertUnwindSafe(self.route(Upload::of(request), &asked, &note))
             .catch_unwind()
             .await;
+        self.note_answer(&note, &outcome);
         let mut answer = match outcome {
             Ok(Ok(answer)) => answer,
             Ok(Err(status)) => Answer::status(&status),
@@ -136,14 +164,30 @@ impl ApiServer {
                 Answer::status(&Status::internal("the server failed; its log says more"))
             }
         };
-        let audit_id = audit_id(&headers);
         answer.set(AUDIT_ID, &audit_id);
         let user = peer.caller.as_ref().map(|caller| caller.user.as_str());
         debug!(%method, %uri, code = answer.code.as_u16(), user, peer = %peer.address, audit_id, elapsed = ?started.elapsed(), "answered");
         Ok(answer.finish(&headers, method == Method::HEAD).await)
     }
 
-    async fn route(&self, request: Request<Upload>, peer: &Peer) -> Result<Answer, Status> {
+    fn note_answer(&self, note: &Note, outcome: &std::thread::Result<Result<Answer, Status>>) {
+        let Some(audit) = self.audit() else {
+            return;
+        };
+        let now = self.pipeline().shell().now();
+        match outcome {
+            Ok(answer) => audit.answered(note, &answer.as_ref(), now),
+            Err(_) => audit.panicked(note, now),
+        }
+    }
+
+    async fn route(
+        &self,
+        mut request: Request<Upload>,
+        asked: &Asked<'_>,
+        note: &Note,
+    ) -> Result<Answer, Status> {
+        let peer = asked.peer;
         let query = Query::parse(request.uri().query().unwrap_or_default());
         let route = Route::parse(request.method(), request.uri(), &query);
         match &route {
@@ -157,14 +201,46 @@ impl ApiServer {
                 }
             }
         }
-        let caller = peer.caller(request.headers());
         if let Route::Cluster(segments) = &route {
+            // Who joins proves it by a token of another kind.
+            let identified = match cluster::is_join(request.method(), segments) {
+                true => match peer.caller.clone() {
+                    Some(user) => Ok(Identified { user, acting: None }),
+                    None => Err(Status::unauthorized()),
+                },
+                false => self.identify(peer, request.headers()).await,
+            };
+            if let (Some(audit), Ok(identified)) = (self.audit(), &identified) {
+                let now = self.pipeline().shell().now();
+                audit.received(note, asked, &route, identified, now);
+            }
+            let caller = identified.map(|identified| identified.caller().clone());
             return self.answer_cluster(segments, caller, request, &query).await;
         }
-        let caller = caller?;
+        let identified = self.identify(peer, request.headers()).await?;
+        let caller = identified.caller().clone();
+        if let Some(audit) = self.audit() {
+            let now = self.pipeline().shell().now();
+            audit.received(note, asked, &route, &identified, now);
+            request.extensions_mut().insert(note.clone());
+        }
+        if !matches!(route, Route::Resource(_)) {
+            let method = request.method().as_str().to_ascii_lowercase();
+            let asked = PathRequest::path(&method, request.uri().path());
+            self.allow(&caller, &asked).await?;
+        }
         match route {
             Route::Resource(path) => verbs::answer(self, &caller, &path, &query, request).await,
-            Route::Metrics => self.metrics(&caller, request).await,
+            Route::Metrics => self.metrics().await,
+            Route::Issuer => Ok(cluster::ok(&tokens::configuration(self))),
+            Route::KeySet => {
+                let keys = tokens::key_set(self)?.to_string();
+                Ok(Answer::whole(
+                    http::StatusCode::OK,
+                    "application/jwk-set+json",
+                    keys,
+                ))
+            }
             Route::Discovery(path) => documents::discovery(self, &path, request.headers()),
             Route::OpenApi(path) => documents::open_api(self, &path, &query, request.headers()),
             Route::MethodNotAllowed => Err(method_not_allowed()),
@@ -172,11 +248,7 @@ impl ApiServer {
         }
     }
 
-    /// As in Kubernetes, metrics are for administrators.
-    async fn metrics(&self, caller: &Caller, request: Request<Upload>) -> Result<Answer, Status> {
-        if !is_master(caller) {
-            return Err(cluster::forbidden(caller, &request.into_parts().0));
-        }
+    async fn metrics(&self) -> Result<Answer, Status> {
         let text = self.within_deadline(self.cluster().metrics()).await?;
         let content_type = "text/plain; version=0.0.4; charset=utf-8";
         Ok(Answer::whole(http::StatusCode::OK, content_type, text))
@@ -198,7 +270,7 @@ impl ApiServer {
             return history::answer(self, &caller?, words, &parts, query, &body).await;
         }
         // Each call has its own deadline: feeding a new member may take longer than a request.
-        cluster::answer(self.cluster(), caller, segments, &parts, query, &body).await
+        cluster::answer(self, caller, segments, &parts, query, &body).await
     }
 
     pub(crate) fn pipeline(&self) -> &Pipeline {
@@ -207,6 +279,27 @@ impl ApiServer {
 
     pub(crate) fn cluster(&self) -> &dyn Cluster {
         &*self.0.cluster
+    }
+
+    pub(crate) fn token_keys(&self) -> &TokenKeys {
+        &self.0.identities.token_keys
+    }
+
+    pub(crate) fn oidc(&self) -> Option<&Oidc> {
+        self.0.identities.oidc.as_ref()
+    }
+
+    fn audit(&self) -> Option<&Audit> {
+        self.0.identities.audit.as_ref()
+    }
+
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.0.progress
+    }
+
+    /// Keeps what the server knows of who may do what, until `stop`.
+    pub(crate) async fn follow(self, stop: CancellationToken) {
+        access::follow(self, stop).await;
     }
 
     pub(crate) fn node_tls(&self) -> &NodeClientTls {

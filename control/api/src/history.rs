@@ -11,14 +11,15 @@
 
 use crate::ApiServer;
 use crate::answer::Answer;
-use crate::auth::{is_master, is_node};
-use crate::cluster::{forbidden, not_found, ok, read_json};
+use crate::auth::is_node;
+use crate::cluster::{allow_path, not_found, ok, read_json};
 use crate::query::Query;
 use bytes::Bytes;
 use http::Method;
 use http::request::Parts;
 use objects::{Revision, Status, Timestamp};
-use registry::{At, Caller, Target, Verb, authorize};
+use registry::rbac::Request;
+use registry::{At, Caller, Target, Verb};
 use std::time::Duration;
 
 /// The versions of a page, unless the client asks for fewer: each may have a megabyte.
@@ -34,15 +35,18 @@ pub async fn answer(
     body: &Bytes,
 ) -> Result<Answer, Status> {
     match (&parts.method, words) {
-        (&Method::GET, []) if is_master(caller) || is_node(caller) => {
+        (&Method::GET, []) => {
+            if !is_node(caller) {
+                allow_path(server, caller, parts).await?;
+            }
             let at = point(server, query)?;
             Ok(ok(&server.pipeline().past(at).await?))
         }
-        (&Method::PUT, []) if is_master(caller) => {
+        (&Method::PUT, []) => {
+            allow_path(server, caller, parts).await?;
             server.cluster().keep_history(read_json(body)?).await?;
             Ok(ok(&server.pipeline().past(None).await?))
         }
-        (&Method::GET | &Method::PUT, []) => Err(forbidden(caller, parts)),
         (&Method::GET, ["object"]) => versions(server, caller, query).await,
         _ => Err(not_found()),
     }
@@ -89,7 +93,9 @@ async fn versions(server: &ApiServer, caller: &Caller, query: &Query) -> Result<
         .ok_or_else(not_found)?;
     let namespace = query.text("namespace").filter(|_| row.namespaced);
     let target = Target::object(row, namespace, name);
-    authorize(caller, Verb::Get, &target)?;
+    server
+        .allow(caller, &Request::on(Verb::Get, &target))
+        .await?;
     let before = query.number("before")?.map(|revision| {
         u64::try_from(revision)
             .map(Revision)

@@ -4,7 +4,9 @@
 //! Never knows Raft, never reads a file, never decides what an object may hold. The contract is what kubectl and the
 //! client libraries were recorded to ask of a Kubernetes API server.
 
+mod access;
 mod answer;
+mod audit;
 mod auth;
 mod body;
 mod cluster;
@@ -18,13 +20,17 @@ mod path;
 mod present;
 mod proxy;
 mod query;
+mod reviews;
 mod server;
 mod tls;
+mod tokens;
 mod verbs;
 mod watch;
 
+pub use audit::{Audit, AuditError};
 pub use auth::Peer;
 pub use cluster::{Archive, Check, Cluster, PASSPHRASE_HEADER, Proof, SnapshotKeys};
-pub use handler::{ApiConfig, ApiServer, ServedVersion};
+pub use handler::{ApiConfig, ApiServer, Identities, ServedVersion};
 pub use server::serve;
 pub use tls::{NodeClientTls, PemBundle, ServerTls, TlsError};
+pub use tokens::{JwtError, Oidc, OidcConfig, OidcError, TokenKeys};

@@ -21,6 +21,10 @@ pub enum Route {
     Version,
     /// `GET /metrics`
     Metrics,
+    /// `GET /.well-known/openid-configuration`: how to verify the cluster's tokens.
+    Issuer,
+    /// `GET /openid/v1/jwks`: with which keys.
+    KeySet,
     /// `/cluster/v1/…`, the segments after it.
     Cluster(Vec<String>),
     /// Nothing is there.
@@ -138,6 +142,8 @@ fn document(words: &[&str]) -> Route {
         ["apis", group] => Route::Discovery(DiscoveryPath::Group((*group).to_owned())),
         ["apis", group, of] => version(group, of),
         ["metrics"] => Route::Metrics,
+        [".well-known", "openid-configuration"] => Route::Issuer,
+        ["openid", "v1", "jwks"] => Route::KeySet,
         ["openapi", "v2"] => Route::OpenApi(OpenApiPath::V2),
         ["openapi", "v3"] => Route::OpenApi(OpenApiPath::V3Index),
         ["openapi", "v3", rest @ ..] => Route::OpenApi(OpenApiPath::V3(rest.join("/"))),

@@ -50,6 +50,7 @@ pub async fn serve(
     let kill = CancellationToken::new();
     let warmed = server.clone();
     tokio::task::spawn_blocking(move || drop(warmed.open_api().index().clone()));
+    connections.spawn(server.clone().follow(shutdown.clone()));
     while let Some((tcp, address, slot)) = next(&listener, &slots, &shutdown).await {
         let connection = Connection {
             server: server.clone(),

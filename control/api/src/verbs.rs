@@ -4,20 +4,22 @@
 //! caller may, the verb is served.
 
 use crate::answer::Answer;
+use crate::audit::Note;
 use crate::body::{self, Format, Upload};
 use crate::handler::method_not_allowed;
 use crate::negotiate::object_view;
 use crate::path::ResourcePath;
 use crate::present::Presenter;
 use crate::query::Query;
+use crate::reviews::{self, Review};
 use crate::{ApiServer, cluster, options, proxy, watch};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, StatusCode};
 use objects::Status;
+use registry::rbac::Request as Asked;
 use registry::{
-    Caller, Deleted, Patch, PatchKind, Registry, Target, Verb, Written, authorize,
-    parse_resource_version,
+    Caller, Deleted, Patch, PatchKind, Registry, Target, Verb, Written, parse_resource_version,
 };
 use serde_json::Value;
 
@@ -32,7 +34,7 @@ pub async fn answer(
     request: Request<Upload>,
 ) -> Result<Answer, Status> {
     let target = target(server.pipeline().registry(), path)?;
-    authorize(caller, path.verb, &target)?;
+    server.allow_on(caller, path, &target, query).await?;
     if proxy::is_proxied(path) {
         let place = server.flow().stream()?;
         return proxy::answer(server, path, query, request, place).await;
@@ -133,8 +135,20 @@ impl Call<'_> {
         let mut options = options::write(self.query, &self.parts.headers, false)?;
         let format = body::format(&self.parts.headers)?;
         let decoded = body::decode(format, &self.body, body_kind(self.target))?;
+        self.note(&decoded.value);
         options.duplicate_fields = decoded.duplicates;
         let pipeline = self.server.pipeline();
+        if verb == Verb::Create
+            && let Some(review) = Review::of(self.target)
+        {
+            let mut body = decoded.value;
+            let warnings = pipeline.accept(self.target, &mut body, &options)?;
+            let (server, caller) = (self.server, self.caller);
+            let answered = reviews::answer(server, caller, self.target, review, body, &options);
+            let answered = Bytes::from(answered.await?.to_string());
+            let answer = Answer::json(StatusCode::CREATED, presenter.object(&answered)?);
+            return Ok(answer.with_warnings(&warnings));
+        }
         let written = if verb == Verb::Create {
             pipeline
                 .create(self.caller, self.target, decoded.value, &options)
@@ -159,9 +173,11 @@ impl Call<'_> {
         let is_apply = kind == PatchKind::Apply;
         let mut options = options::write(self.query, &self.parts.headers, is_apply)?;
         if is_apply {
-            options.create_refused = authorize(self.caller, Verb::Create, self.target).err();
+            let create = Asked::on(Verb::Create, self.target);
+            options.create_refused = self.server.allow(self.caller, &create).await.err();
         }
         let decoded = body::decode_patch(&self.body, is_apply)?;
+        self.note(&decoded.value);
         options.duplicate_fields = decoded.duplicates;
         let patch = Patch {
             kind,
@@ -177,6 +193,9 @@ impl Call<'_> {
     async fn delete(self) -> Result<Answer, Status> {
         let presenter = self.presenter()?;
         let body = delete_body(self.parts, &self.body)?;
+        if let Some(body) = &body {
+            self.note(body);
+        }
         let options = options::delete(self.query, &self.parts.headers, body)?;
         let pipeline = self.server.pipeline();
         match pipeline.delete(self.caller, self.target, &options).await? {
@@ -189,12 +208,22 @@ impl Call<'_> {
         let presenter = self.presenter()?;
         let list = options::list(self.query, None)?;
         let body = delete_body(self.parts, &self.body)?;
+        if let Some(body) = &body {
+            self.note(body);
+        }
         let options = options::delete(self.query, &self.parts.headers, body)?;
         let pipeline = self.server.pipeline();
         let deleted = pipeline
             .delete_collection(self.caller, self.target, &list, &options)
             .await?;
         Ok(Answer::json(StatusCode::OK, presenter.list(deleted).await?))
+    }
+
+    /// Keeps the request's object for the audit log.
+    fn note(&self, object: &Value) {
+        if let Some(note) = self.parts.extensions.get::<Note>() {
+            note.object(object);
+        }
     }
 
     fn presenter(&self) -> Result<Presenter, Status> {

@@ -92,6 +92,9 @@ pub enum Command {
     /// The masters
     #[command(subcommand)]
     Member(Member),
+    /// The keys that seal secrets in the store and sign service accounts' tokens
+    #[command(subcommand)]
+    Keys(Keys),
     /// Save the cluster's state, look at a saved one, restore it
     #[command(subcommand)]
     Snapshot(Snapshot),
@@ -104,6 +107,21 @@ pub enum Command {
     Completion {
         /// Which shell
         shell: clap_complete::Shell,
+    },
+}
+
+/// `ctl keys`.
+#[derive(Subcommand)]
+pub enum Keys {
+    /// Put new keys in the place of the present ones, while the cluster works: every secret is sealed again; tokens of the old key go
+    /// on to count until they end
+    Rotate {
+        /// Only those that seal secrets
+        #[arg(long, conflicts_with = "tokens")]
+        secrets: bool,
+        /// Only those that sign tokens
+        #[arg(long)]
+        tokens: bool,
     },
 }
 

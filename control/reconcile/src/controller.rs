@@ -155,8 +155,8 @@ impl Asked<'_> {
     }
 }
 
-/// Every controller; adding one is a line here and a file beside this one.
-pub fn all(settings: &objects::cluster::ClusterSettings) -> Vec<Arc<dyn Controller>> {
+/// Every controller; adding one is a line here and a file beside this one. `ca_pem` is the cluster's CA.
+pub fn all(settings: &objects::cluster::ClusterSettings, ca_pem: &str) -> Vec<Arc<dyn Controller>> {
     vec![
         Arc::new(crate::deployment::DeploymentController),
         Arc::new(crate::replicaset::ReplicaSetController::of_sets()),
@@ -170,6 +170,8 @@ pub fn all(settings: &objects::cluster::ClusterSettings) -> Vec<Arc<dyn Controll
         Arc::new(crate::endpointslice::EndpointSliceController),
         Arc::new(crate::namespace::NamespaceController),
         Arc::new(crate::serviceaccount::ServiceAccountController),
+        Arc::new(crate::rootca::RootCaController::new(ca_pem)),
+        Arc::new(crate::clusterrole::ClusterRoleController),
         Arc::new(crate::garbage::GarbageController),
         Arc::new(crate::event::EventController),
         Arc::new(crate::podgc::PodGcController),

@@ -8,6 +8,7 @@
 //! Typed structs of k8s-openapi are read views; what is written is built as [`objects::Object`] or as a merge patch.
 
 pub mod children;
+pub mod clusterrole;
 pub mod conditions;
 pub mod controller;
 pub mod cronjob;
@@ -28,6 +29,7 @@ pub mod plan;
 pub mod podgc;
 pub mod pods;
 pub mod replicaset;
+pub mod rootca;
 pub mod scaled;
 pub mod serviceaccount;
 pub mod statefulset;

@@ -4,7 +4,6 @@
 //! are Kubernetes' API conventions and its API server's behaviour; each module names its own source.
 
 pub mod apply;
-pub mod authorize;
 mod decode;
 pub mod discovery;
 mod faults;
@@ -18,7 +17,6 @@ mod strategy;
 mod table;
 pub mod tableprint;
 
-pub use authorize::authorize;
 pub use decode::decode_json;
 pub use faults::Faults;
 pub use mvcc::At;

@@ -94,7 +94,7 @@ impl Master {
             pipeline: Arc::new(pipeline),
             registry,
             shell,
-            controllers: reconcile::controller::all(&settings)
+            controllers: reconcile::controller::all(&settings, "CA")
                 .into_iter()
                 .chain([Arc::new(Fragile) as Arc<dyn Controller>])
                 .collect(),

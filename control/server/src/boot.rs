@@ -1,4 +1,4 @@
-//! What every cluster has from its first minute: the namespaces that Kubernetes' clients expect, and the service through which
+//! What every cluster has from its first minute: the namespaces and roles that Kubernetes' clients expect, and the service through which
 //! pods reach the API. Written by whoever leads, and only where it is missing.
 
 use anyhow::Result;
@@ -53,8 +53,9 @@ struct Boot {
 
 impl Boot {
     async fn keep(&self) {
+        let mut has_roles = false;
         loop {
-            let wait = match self.ensure().await {
+            let wait = match self.ensure(&mut has_roles).await {
                 Ok(()) => REFRESH,
                 Err(error) => {
                     tracing::warn!(%error, "the cluster's first objects could not be written; trying again");
@@ -65,7 +66,8 @@ impl Boot {
         }
     }
 
-    async fn ensure(&self) -> Result<(), Status> {
+    /// The default roles are looked at once a leadership, as Kubernetes does at its start.
+    async fn ensure(&self, has_roles: &mut bool) -> Result<(), Status> {
         for name in NAMESPACES {
             let namespace =
                 json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
@@ -101,6 +103,10 @@ impl Boot {
             self.pipeline
                 .patch(&Caller::master(), &target, &patch, &WriteOptions::default())
                 .await?;
+        }
+        if !*has_roles {
+            self.pipeline.ensure_default_roles().await?;
+            *has_roles = true;
         }
         Ok(())
     }

@@ -111,6 +111,68 @@ pub struct Run {
     /// How many bytes of changes a new cluster keeps at most (2Gi); the oldest go first
     #[arg(long, value_name = "BYTES", requires = "init", value_parser = parse_bytes)]
     pub history_bytes: Option<u64>,
+    /// Whose tokens are taken beside the cluster's own
+    #[command(flatten)]
+    pub oidc: OidcFlags,
+    /// What is noted of requests
+    #[command(flatten)]
+    pub audit: AuditFlags,
+}
+
+/// The audit log, as kube-apiserver's flags name it.
+#[derive(Args, Clone, Default)]
+#[command(next_help_heading = "Audit log")]
+pub struct AuditFlags {
+    /// Note requests by this policy (audit.k8s.io/v1), which also says how much of each
+    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where to, one JSON object a line; `-` for standard output
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Megabytes after which a file is set aside and a new one begun
+    #[arg(long, value_name = "MB", default_value_t = 100)]
+    pub audit_log_maxsize: u64,
+    /// Files set aside that are kept
+    #[arg(long, value_name = "COUNT", default_value_t = 10)]
+    pub audit_log_maxbackup: usize,
+}
+
+/// An OpenID Connect issuer, as kube-apiserver's flags name it.
+#[derive(Args, Clone, Default)]
+#[command(next_help_heading = "OpenID Connect")]
+pub struct OidcFlags {
+    /// Take the tokens of this issuer; begins with https://
+    #[arg(long, value_name = "URL", requires = "oidc_client_id")]
+    pub oidc_issuer_url: Option<String>,
+    /// The audience that a token must have
+    #[arg(long, value_name = "ID", requires = "oidc_issuer_url")]
+    pub oidc_client_id: Option<String>,
+    /// The claim that is the user's name
+    #[arg(long, value_name = "CLAIM", default_value = "sub")]
+    pub oidc_username_claim: String,
+    /// What is put before the name; `-` for nothing; default: the issuer and `#`, but for the claim email
+    #[arg(long, value_name = "PREFIX")]
+    pub oidc_username_prefix: Option<String>,
+    /// The claim that lists the user's groups
+    #[arg(long, value_name = "CLAIM")]
+    pub oidc_groups_claim: Option<String>,
+    /// What is put before each group
+    #[arg(long, value_name = "PREFIX", default_value = "")]
+    pub oidc_groups_prefix: String,
+    /// A claim that must have this value; may be given more than once
+    #[arg(long, value_name = "CLAIM=VALUE", value_parser = parse_pair)]
+    pub oidc_required_claim: Vec<(String, String)>,
+    /// The CAs of the issuer, as PEM; default: those that the system trusts
+    #[arg(long, value_name = "FILE")]
+    pub oidc_ca_file: Option<PathBuf>,
+}
+
+/// `NAME=VALUE`.
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is no claim: write it as NAME=VALUE")),
+    }
 }
 
 /// `90s`, `24h`, `7d`.

@@ -1,5 +1,6 @@
 //! The cluster behind `/cluster/v1/`: membership, joining, snapshots, explanations; over the store of this master.
 
+use crate::keyring::KeyRing;
 use crate::pki::{Authority, Subject};
 use crate::settings::{self, MasterIdentity};
 use crate::vault::{self, Holder, Keys};
@@ -12,8 +13,8 @@ use etcd::Numbers;
 use futures::{FutureExt, StreamExt};
 use mvcc::{Store, StoreError};
 use objects::cluster::{
-    ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberCheck, MemberList,
-    MemberReplace, Replacement,
+    ClusterStatus, JoinRequest, JoinResponse, KeyRotation, KeysRotated, Member, MemberAdd,
+    MemberCheck, MemberList, MemberReplace, Replacement,
 };
 use objects::identities::{NODES_GROUP, node_user};
 use objects::past::HistoryKeep;
@@ -39,6 +40,8 @@ pub struct Masters {
     pub identity: MasterIdentity,
     /// The CA.
     pub authority: Authority,
+    /// The key ring.
+    pub ring: KeyRing,
     /// For explanations.
     pub runtime: Runtime,
 }
@@ -194,6 +197,18 @@ impl Cluster for Masters {
         let limits = settings::history_limits(&keep, past.limits.unwrap_or_default())
             .map_err(|error| Status::bad_request(error.to_string()))?;
         self.store.keep_history(limits).await.map_err(unavailable)
+    }
+
+    async fn rotate_keys(&self, rotation: KeyRotation) -> Result<KeysRotated, Status> {
+        if rotation == KeyRotation::default() {
+            return Err(Status::bad_request(
+                "say which keys are to be replaced: secrets, tokens, or both",
+            ));
+        }
+        self.ring
+            .rotate(&self.store, &rotation)
+            .await
+            .map_err(|error| Status::unavailable(format!("{error:#}")))
     }
 
     async fn metrics(&self) -> Result<String, Status> {

@@ -1,12 +1,15 @@
 //! `control`: a master. This crate is the only place that knows everyone: it reads the configuration, opens the store, puts
 //! API server, controllers and scheduler on top of it, and ends them in order.
 
+mod audit;
 mod boot;
 mod cli;
 mod clock;
 mod cluster;
 mod create;
 mod former;
+mod keyring;
+mod oidc;
 mod operator;
 mod peers;
 mod pki;
@@ -16,6 +19,7 @@ mod restore;
 mod run;
 mod settings;
 mod shell;
+mod signing;
 mod snapshots;
 mod source;
 mod tokens;

@@ -4,20 +4,24 @@
 //! name is the user, its organisations are the groups.
 
 use crate::clock;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use client::Identity;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use sha2::{Digest, Sha256};
 use std::net::IpAddr;
 use std::time::Duration;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer};
 
 const CA_DAYS: u64 = 3650;
 const CERTIFICATE_DAYS: u64 = 365;
+/// X.520's organizationName.
+const ORGANIZATION_OID: [u64; 4] = [2, 5, 4, 10];
 /// Clocks of machines differ; a certificate is valid from a little before its issue.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
@@ -92,6 +96,39 @@ impl Authority {
         Ok(self.chain(&certificate.pem()))
     }
 
+    /// A certificate of what was requested and found right, for a server or a client, valid for so long. The chain carries the CA.
+    pub fn sign(&self, requested: &Requested, serves: bool, life: Duration) -> Result<String> {
+        let mut request = CertificateSigningRequestParams::from_pem(&requested.csr_pem)
+            .context("the certificate signing request is unusable")?;
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name = DistinguishedName::new();
+        let subject = &mut params.distinguished_name;
+        subject.push(DnType::CommonName, requested.common_name.as_str());
+        for (at, organization) in requested.organizations.iter().enumerate() {
+            // The library keeps one value a type; a second organisation goes by the type's number.
+            let kind = match at {
+                0 => DnType::OrganizationName,
+                1 => DnType::CustomDnType(ORGANIZATION_OID.to_vec()),
+                _ => bail!("more than two organizations cannot be issued"),
+            };
+            subject.push(kind, organization.as_str());
+        }
+        params.subject_alt_names = requested.names.clone();
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
+        params.extended_key_usages = vec![match serves {
+            true => ExtendedKeyUsagePurpose::ServerAuth,
+            false => ExtendedKeyUsagePurpose::ClientAuth,
+        }];
+        let now = std::time::UNIX_EPOCH + Duration::from_millis(clock::now().unix_ms().try_into()?);
+        params.not_before = (now - CLOCK_SKEW.min(life / 10)).into();
+        params.not_after = (now + life).into();
+        request.params = params;
+        Ok(self.chain(&request.signed_by(&self.issuer()?)?.pem()))
+    }
+
     fn chain(&self, certificate_pem: &str) -> String {
         format!("{certificate_pem}{}", self.certificate_pem)
     }
@@ -101,6 +138,81 @@ impl Authority {
         Issuer::from_ca_cert_pem(&self.certificate_pem, key)
             .context("the CA's certificate is unusable")
     }
+}
+
+/// What a certificate signing request says, its signature verified.
+#[derive(Clone, Debug)]
+pub struct Requested {
+    csr_pem: String,
+    /// The user.
+    pub common_name: String,
+    /// The groups.
+    pub organizations: Vec<String>,
+    names: Vec<SanType>,
+    /// Whether it names what is neither a DNS name nor an IP address.
+    pub has_other_names: bool,
+}
+
+impl Requested {
+    /// Reads a request in PEM.
+    pub fn read(csr_pem: &str) -> Result<Self> {
+        let parsed = CertificateSigningRequestParams::from_pem(csr_pem)
+            .context("the certificate signing request is unusable")?;
+        let der = CertificateSigningRequestDer::from_pem_slice(csr_pem.as_bytes())
+            .map_err(|error| anyhow!("the certificate signing request is no PEM: {error}"))?;
+        let (_, request) = X509CertificationRequest::from_der(&der)
+            .map_err(|error| anyhow!("the certificate signing request is malformed: {error}"))?;
+        let subject = &request.certification_request_info.subject;
+        let names = texts(subject.iter_common_name())?;
+        ensure!(
+            names.len() <= 1,
+            "the request has more than one common name"
+        );
+        let (known, other): (Vec<SanType>, Vec<SanType>) = parsed
+            .params
+            .subject_alt_names
+            .into_iter()
+            .partition(|name| matches!(name, SanType::DnsName(_) | SanType::IpAddress(_)));
+        Ok(Requested {
+            csr_pem: csr_pem.to_owned(),
+            common_name: names.into_iter().next().unwrap_or_default(),
+            organizations: texts(subject.iter_organization())?,
+            has_other_names: !other.is_empty(),
+            names: known,
+        })
+    }
+
+    /// The DNS names and IP addresses, as texts.
+    pub fn alternative_names(&self) -> Vec<String> {
+        let text = |name: &SanType| match name {
+            SanType::DnsName(name) => name.as_str().to_owned(),
+            SanType::IpAddress(address) => address.to_string(),
+            _ => String::new(),
+        };
+        self.names.iter().map(text).collect()
+    }
+
+    /// One that says this, for the signers' rules.
+    #[cfg(test)]
+    pub fn of_test(common_name: &str, organizations: &[&str], names: &[&str]) -> Self {
+        let name = |name: &&str| SanType::DnsName((*name).try_into().expect("a name"));
+        Requested {
+            csr_pem: String::new(),
+            common_name: common_name.to_owned(),
+            organizations: organizations.iter().map(|it| (*it).to_owned()).collect(),
+            names: names.iter().map(name).collect(),
+            has_other_names: false,
+        }
+    }
+}
+
+fn texts<'a, 'b: 'a>(
+    attributes: impl Iterator<Item = &'a AttributeTypeAndValue<'b>>,
+) -> Result<Vec<String>> {
+    attributes
+        .map(|attribute| attribute.as_str().map(str::to_owned))
+        .collect::<Result<_, _>>()
+        .map_err(|error| anyhow!("the request's subject is no text: {error}"))
 }
 
 fn params_for(subject: &Subject) -> Result<CertificateParams> {
@@ -142,6 +254,39 @@ fn valid_for(params: &mut CertificateParams, days: u64) -> Result<()> {
 mod tests {
     use super::*;
     use objects::identities::{MASTERS_GROUP, NODES_GROUP, node_user};
+
+    #[test]
+    fn signs_what_a_request_says_and_no_more() {
+        let authority = Authority::generate("c1").expect("generates");
+        let key = KeyPair::generate().expect("a key");
+        let mut asked = CertificateParams::new(vec!["n1".to_owned()]).expect("params");
+        let subject = &mut asked.distinguished_name;
+        subject.push(DnType::CommonName, "ann");
+        subject.push(DnType::OrganizationName, "devs");
+        subject.push(DnType::CustomDnType(ORGANIZATION_OID.to_vec()), "ops");
+        let csr = asked.serialize_request(&key).expect("a request");
+        let requested = Requested::read(&csr.pem().expect("PEM")).expect("readable");
+        assert_eq!(requested.common_name, "ann");
+        assert_eq!(requested.organizations, ["devs", "ops"]);
+        assert_eq!(requested.alternative_names(), ["n1"]);
+        let chain = authority
+            .sign(&requested, false, Duration::from_secs(600))
+            .expect("signs");
+        let der = CertificateDer::from_pem_slice(chain.as_bytes()).expect("PEM");
+        let (_, certificate) = x509_parser::parse_x509_certificate(&der).expect("parses");
+        assert!(!certificate.is_ca());
+        let groups: Vec<_> = certificate
+            .subject()
+            .iter_organization()
+            .map(|group| group.as_str().expect("a text"))
+            .collect();
+        assert_eq!(groups, ["devs", "ops"]);
+        let validity = certificate.validity();
+        let seconds = validity.not_after.timestamp() - validity.not_before.timestamp();
+        assert_eq!(seconds, 660);
+        let broken = csr.pem().expect("PEM").replace("MII", "MIJ");
+        assert!(Requested::read(&broken).is_err());
+    }
 
     #[test]
     fn issues_what_was_asked_and_ignores_what_a_request_claims() {

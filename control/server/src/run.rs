@@ -3,14 +3,15 @@
 use crate::cli::Run;
 use crate::cluster::Masters;
 use crate::create::{self, host_port};
+use crate::keyring::{KeyRing, SealedStore};
 use crate::operator::OperatorFiles;
 use crate::pki::Authority;
 use crate::settings::{self, DataDir, MasterIdentity};
 use crate::shell::MachineShell;
 use crate::snapshots::{Counters, Scheduler, Settings, SnapshotRunner};
-use crate::{boot, peers, rejoin};
+use crate::{boot, peers, rejoin, signing};
 use anyhow::{Context, Result, anyhow, bail};
-use api::{ApiConfig, ApiServer, NodeClientTls, PemBundle, ServerTls};
+use api::{ApiConfig, ApiServer, Identities, NodeClientTls, PemBundle, ServerTls};
 use client::Identity;
 use etcd::Numbers;
 use mvcc::{HistoryLimits, Store};
@@ -233,7 +234,9 @@ impl Master {
     fn start(&self, listener: TcpListener, stop: &CancellationToken) -> Result<JoinSet<()>> {
         let shell: Arc<dyn Shell> = Arc::new(MachineShell);
         let registry = Arc::new(Registry::builtin());
-        let store: Arc<dyn Store> = Arc::new(self.store.clone());
+        let ring = KeyRing::new(Arc::new(self.store.clone()), self.authority.clone());
+        let below: Arc<dyn Store> = Arc::new(self.store.clone());
+        let store: Arc<dyn Store> = Arc::new(SealedStore::new(below, ring.clone()));
         let pipeline = Arc::new(Pipeline::new(
             store.clone(),
             registry.clone(),
@@ -245,7 +248,10 @@ impl Master {
             pipeline: pipeline.clone(),
             registry: registry.clone(),
             shell,
-            controllers: reconcile::controller::all(&self.identity.settings),
+            controllers: reconcile::controller::all(
+                &self.identity.settings,
+                &self.authority.certificate_pem,
+            ),
         };
         let snapshots = Settings {
             store: self.store.clone(),
@@ -266,6 +272,7 @@ impl Master {
             store: self.store.clone(),
             identity: self.identity.clone(),
             authority: self.authority.clone(),
+            ring: ring.clone(),
             runtime: runtime.clone(),
         };
         let pem = PemBundle {
@@ -274,7 +281,13 @@ impl Master {
             ca_pem: self.authority.certificate_pem.clone(),
         };
         let (masters, nodes) = (Arc::new(masters), NodeClientTls::new(&pem)?);
-        let server = ApiServer::new(pipeline.clone(), masters, nodes, ApiConfig::default());
+        let identities = Identities {
+            token_keys: ring.token_keys(),
+            oidc: self.args.oidc.issuer()?,
+            audit: self.args.audit.log()?,
+        };
+        let config = ApiConfig::default();
+        let server = ApiServer::new(pipeline.clone(), masters, nodes, identities, config);
         let tls = ServerTls::new(&pem)?;
         let api_address = settings::api_service_address(&self.identity.settings)?.to_string();
         let files = OperatorFiles {
@@ -290,6 +303,8 @@ impl Master {
         let mut parts = JoinSet::new();
         parts.spawn(api::serve(listener, tls, server, stop.clone()));
         parts.spawn(runtime.run(stop.clone()));
+        parts.spawn(ring.follow(stop.clone()));
+        let signed = pipeline.clone();
         parts.spawn(boot::run(
             self.store.clone(),
             pipeline,
@@ -298,6 +313,12 @@ impl Master {
             stop.clone(),
         ));
         parts.spawn(files.keep(stop.clone()));
+        parts.spawn(signing::run(
+            self.store.clone(),
+            signed,
+            self.authority.clone(),
+            stop.clone(),
+        ));
         parts.spawn(scheduler.run(stop.clone()));
         Ok(parts)
     }

@@ -252,3 +252,27 @@ pub struct ClusterSettings {
     /// The address at which pods ask for names, `10.96.0.10`.
     pub dns_address: String,
 }
+
+/// Which keys of the cluster shall be replaced by new ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct KeyRotation {
+    /// Those that seal secrets in the store.
+    pub secrets: bool,
+    /// Those that sign service accounts' tokens.
+    pub tokens: bool,
+}
+
+/// What a rotation of keys did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct KeysRotated {
+    /// Secrets that were sealed again.
+    pub secrets_sealed: u64,
+    /// New keys that sign tokens.
+    pub token_keys: u64,
+    /// Keys that open secrets, the newest and those of the past that history may need.
+    pub secret_keys_kept: usize,
+    /// Keys that verify tokens.
+    pub token_keys_kept: usize,
+}

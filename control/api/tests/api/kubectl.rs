@@ -78,7 +78,7 @@ impl Kubectl {
     }
 
     /// Plays a script; tells every step that went otherwise.
-    async fn play(&self, script: &str) -> Vec<String> {
+    pub async fn play(&self, script: &str) -> Vec<String> {
         let path = format!("{TESTDATA}/{script}");
         let text = std::fs::read_to_string(&path).expect("a script");
         let mut wrong = Vec::new();

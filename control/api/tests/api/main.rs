@@ -1,5 +1,6 @@
 //! The API server over TLS on loopback, as its clients see it: the rules of the wire, the real kubectl, and a node.
 
+mod access;
 mod contract;
 mod kubectl;
 mod node;

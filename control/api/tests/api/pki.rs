@@ -6,7 +6,7 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::sync::Arc;
 
 /// A certificate authority.
@@ -45,6 +45,18 @@ impl Pki {
             key_pem: key.serialize_pem(),
             ca_pem: self.0.pem(),
         }
+    }
+
+    /// TLS of a server on loopback.
+    pub fn server(&self) -> ServerConfig {
+        let (chain, key) = pem(&self.issue("server", &[]));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("fits")
     }
 
     pub fn roots(&self) -> RootCertStore {

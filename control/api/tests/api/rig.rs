@@ -2,8 +2,8 @@
 
 use crate::pki::Pki;
 use api::{
-    ApiConfig, ApiServer, Archive, Check, Cluster, NodeClientTls, PemBundle, Proof, ServerTls,
-    SnapshotKeys,
+    ApiConfig, ApiServer, Archive, Audit, Check, Cluster, Identities, NodeClientTls, Oidc,
+    PemBundle, Proof, ServerTls, SnapshotKeys, TokenKeys,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,8 +13,8 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mvcc::{Command, HistoryLimits, MemStore};
 use objects::cluster::{
-    ClusterSettings, ClusterStatus, JoinRequest, JoinResponse, Member, MemberAdd, MemberCheck,
-    MemberList, MemberReplace, Replacement,
+    ClusterSettings, ClusterStatus, JoinRequest, JoinResponse, KeyRotation, KeysRotated, Member,
+    MemberAdd, MemberCheck, MemberList, MemberReplace, Replacement,
 };
 use objects::past::HistoryKeep;
 use objects::snapshots::{
@@ -34,11 +34,23 @@ use tokio_util::sync::CancellationToken;
 
 pub const TOKEN: &str = "trireme.ab.cd";
 
+/// How a server is started.
+#[derive(Default)]
+pub struct Setup {
+    pub config: ApiConfig,
+    pub oidc: Option<Oidc>,
+    pub audit: Option<Audit>,
+    /// Whether the cluster has the roles that every cluster has.
+    pub roles: bool,
+}
+
 /// A running server.
 pub struct Rig {
     pub pki: Pki,
     pub admin: PemBundle,
     pub address: SocketAddr,
+    pub pipeline: Arc<Pipeline>,
+    pub token_keys: TokenKeys,
     pub cluster: Arc<FakeCluster>,
     pub tls: ServerTls,
     pub shutdown: CancellationToken,
@@ -51,16 +63,32 @@ impl Rig {
     }
 
     pub async fn with(config: ApiConfig) -> Rig {
-        let pki = Pki::new();
+        let setup = Setup {
+            config,
+            ..Setup::default()
+        };
+        Rig::set_up(Pki::new(), setup).await
+    }
+
+    pub async fn set_up(pki: Pki, setup: Setup) -> Rig {
         let server_pem = pki.issue("trireme", &[]);
         let admin = pki.issue("trireme:admin", &["system:masters"]);
         let to_nodes = pki.issue("system:trireme:control", &["system:masters"]);
         let cluster = Arc::new(FakeCluster::default());
+        let token_keys = TokenKeys::none();
+        let key = TokenKeys::generate().expect("a key");
+        token_keys.replace(&[key]).expect("a usable key");
+        let pipeline = Arc::new(pipeline(cluster.store.clone()));
         let server = ApiServer::new(
-            Arc::new(pipeline(cluster.store.clone())),
+            pipeline.clone(),
             cluster.clone(),
             NodeClientTls::new(&to_nodes).expect("PEM"),
-            config,
+            Identities {
+                token_keys: token_keys.clone(),
+                oidc: setup.oidc,
+                audit: setup.audit,
+            },
+            setup.config,
         );
         let tls = ServerTls::new(&server_pem).expect("PEM");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
@@ -71,6 +99,8 @@ impl Rig {
             pki,
             admin,
             address,
+            pipeline,
+            token_keys,
             cluster,
             tls,
             shutdown,
@@ -79,6 +109,14 @@ impl Rig {
         let namespace = r#"{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"default"}}"#;
         let made = rig.admin().post("/api/v1/namespaces", namespace).await;
         assert_eq!(made.code, 201, "{}", made.text());
+        if setup.roles {
+            let system =
+                r#"{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"kube-system"}}"#;
+            let made = rig.admin().post("/api/v1/namespaces", system).await;
+            assert_eq!(made.code, 201, "{}", made.text());
+            let ensured = rig.pipeline.ensure_default_roles().await;
+            ensured.expect("the roles are written");
+        }
         rig
     }
 
@@ -434,6 +472,14 @@ impl Cluster for FakeCluster {
             .command(&Command::KeepHistory { limits })
             .expect("the store leads");
         Ok(())
+    }
+
+    async fn rotate_keys(&self, rotation: KeyRotation) -> Result<KeysRotated, Status> {
+        assert!(rotation.secrets && !rotation.tokens);
+        Ok(KeysRotated {
+            secrets_sealed: 3,
+            ..KeysRotated::default()
+        })
     }
 
     async fn metrics(&self) -> Result<String, Status> {

@@ -34,8 +34,8 @@ async fn identity_comes_from_the_certificate() {
         "/nothing",
     ] {
         let refused = nobody.get(path).await;
-        assert_code(&refused, StatusCode::UNAUTHORIZED);
-        assert_eq!(refused.json()["reason"], "Unauthorized");
+        assert_code(&refused, StatusCode::FORBIDDEN);
+        assert_eq!(refused.json()["reason"], "Forbidden");
     }
     let jane = rig.pki.issue("jane", &["dev"]);
     let refused = rig.client(Some(&jane), "http/1.1").get(PODS).await;
@@ -472,7 +472,7 @@ async fn snapshot_schedules_are_kept_for_administrators(admin: &Client, nobody: 
     let list = admin.get("/cluster/v1/snapshots").await.json();
     assert_eq!(list["snapshots"], serde_json::json!([]));
     for path in [SCHEDULES, "/cluster/v1/snapshots"] {
-        assert_code(&nobody.get(path).await, StatusCode::UNAUTHORIZED);
+        assert_code(&nobody.get(path).await, StatusCode::FORBIDDEN);
     }
 }
 
@@ -550,7 +550,7 @@ async fn a_refusal_reaches_a_client_that_is_still_sending() {
     for alpn in ["http/1.1", "h2"] {
         let nobody = rig.client(None, alpn);
         let refused = nobody.call(Method::POST, MAPS, &[], upload.clone()).await;
-        assert_code(&refused, StatusCode::UNAUTHORIZED);
+        assert_code(&refused, StatusCode::FORBIDDEN);
         let admin = rig.client(Some(&rig.admin), alpn);
         let large = admin.call(Method::POST, MAPS, &[], upload.clone());
         assert_code(&large.await, StatusCode::PAYLOAD_TOO_LARGE);

@@ -11,6 +11,7 @@ mod forward;
 mod get;
 mod history;
 mod image;
+mod keys;
 mod logs;
 mod member;
 mod recover;
@@ -60,6 +61,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Explain(args) => explain::run(&context, args).await?,
         Command::Status(args) => status::run(&context, args).await?,
         Command::Member(command) => member::run(&context, command).await?,
+        Command::Keys(command) => keys::run(&context, command).await?,
         Command::Snapshot(command) => snapshot::run(&context, command).await?,
         Command::Image(command) => image::run(&context, command).await?,
         Command::Recover(_) | Command::Completion { .. } => {

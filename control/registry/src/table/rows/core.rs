@@ -136,6 +136,12 @@ pub const ROWS: &[Row] = &[
         kind: "ServiceAccount",
         columns: columns::SERVICE_ACCOUNTS,
         short_names: &["sa"],
+        subresources: &[Sub(
+            "token",
+            "authentication.k8s.io/v1",
+            "TokenRequest",
+            &[Verb::Create],
+        )],
         ..PLAIN
     },
     Row {

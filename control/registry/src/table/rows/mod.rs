@@ -1,5 +1,6 @@
 //! The rows of the built-in resources, a file a subject. Names, verbs and subresources: Kubernetes' own discovery documents.
 
+mod access;
 mod cluster;
 mod core;
 mod events;
@@ -77,6 +78,7 @@ pub fn builtin() -> impl Iterator<Item = ResourceDef> {
         events::ROWS,
         workload::ROWS,
         network::ROWS,
+        access::ROWS,
         cluster::ROWS,
         storage::ROWS,
         extension::ROWS,
