@@ -5,6 +5,7 @@
 //! programs in `TRIREME_BIN`, and the packages that `deploy/test` installs; where something is missing they fail and say
 //! what. They read and change clusters only through `ctl`, `kubectl` and the API, as a person would.
 
+mod access;
 mod agent;
 mod api;
 mod bad_input;

@@ -61,6 +61,9 @@ pub struct Run {
     /// A registry that is reached by plain HTTP; may be repeated
     #[arg(long, value_name = "HOST[:PORT]")]
     pub insecure_registry: Vec<String>,
+    /// Renew the node's certificates at once, whatever is left of them; otherwise they are renewed when four fifths of their time are over
+    #[arg(long)]
+    pub renew_certificate: bool,
 }
 
 /// Settings of `node cleanup`.

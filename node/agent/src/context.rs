@@ -10,6 +10,7 @@ use node_runtime::Pods;
 use crate::events::Recorder;
 use crate::net::host_ports::HostPorts;
 use crate::pods::spec::Surroundings;
+use crate::pods::tokens::Tokens;
 
 /// Shared by the workers and the kubelet API.
 pub struct Context {
@@ -25,6 +26,8 @@ pub struct Context {
     pub network: Arc<Network>,
     /// Events.
     pub events: Recorder,
+    /// Tokens of the pods' service accounts.
+    pub tokens: Tokens,
     /// Host ports of all pods.
     pub host_ports: HostPorts,
     /// Where containers log: `POD/CONTAINER/ATTEMPT.log` below it.

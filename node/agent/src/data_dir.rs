@@ -40,8 +40,10 @@ pub struct Settings {
 pub struct Credentials {
     /// The cluster's CA.
     pub ca_pem: String,
-    /// The node's certificate.
+    /// The node's certificate, by which the API knows it.
     pub certificate_pem: String,
+    /// The certificate of the kubelet's server; None while the other one serves both, as a join gives it.
+    pub serving_pem: Option<String>,
     /// Its key.
     pub key_pem: String,
 }
@@ -115,6 +117,11 @@ impl DataDir {
         Ok(Credentials {
             ca_pem: read("ca.crt")?,
             certificate_pem: read("node.crt")?,
+            serving_pem: self
+                .path("serving.crt")
+                .exists()
+                .then(|| read("serving.crt"))
+                .transpose()?,
             key_pem: read("node.key")?,
         })
     }
@@ -122,6 +129,16 @@ impl DataDir {
     /// Saves them.
     pub fn save_credentials(&self, credentials: &Credentials) -> anyhow::Result<()> {
         self.write("node.key", credentials.key_pem.as_bytes())?;
+        // A serving certificate goes with the key: one of a former membership must not be left.
+        match &credentials.serving_pem {
+            Some(pem) => self.write("serving.crt", pem.as_bytes())?,
+            None => match fs::remove_file(self.path("serving.crt")) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).context("cannot remove the former serving.crt");
+                }
+                _ => {}
+            },
+        }
         self.write("node.crt", credentials.certificate_pem.as_bytes())?;
         self.write("ca.crt", credentials.ca_pem.as_bytes())
     }
@@ -157,6 +174,7 @@ mod tests {
         let credentials = Credentials {
             ca_pem: "a".into(),
             certificate_pem: "b".into(),
+            serving_pem: None,
             key_pem: "c".into(),
         };
         data.save_credentials(&credentials).expect("saves");

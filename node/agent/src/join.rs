@@ -60,6 +60,7 @@ pub async fn membership(
     let credentials = Credentials {
         ca_pem,
         certificate_pem,
+        serving_pem: None,
         key_pem,
     };
     let masters = if masters.is_empty() {

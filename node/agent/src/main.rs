@@ -18,6 +18,7 @@ mod net;
 mod node_object;
 mod pods;
 mod register;
+mod renew;
 mod run;
 mod tls;
 

@@ -20,8 +20,8 @@ use crate::events::Recorder;
 use crate::machine::Machine;
 use crate::net::{feed, host_ports::HostPorts};
 use crate::node_object::About;
-use crate::pods::{manager, spec::Surroundings};
-use crate::{heartbeat, join, kubelet, register, tls};
+use crate::pods::{manager, spec::Surroundings, tokens::Tokens};
+use crate::{heartbeat, join, kubelet, register, renew, tls};
 
 const RETRY_AFTER: Duration = Duration::from_secs(3);
 const DNS_PORT: u16 = 53;
@@ -121,6 +121,15 @@ async fn serve(
     ));
     tokio::spawn(heartbeat::renew(client.clone(), settings.name.clone()));
     tokio::spawn(heartbeat::follow_masters(client.clone(), data.clone()));
+    let serving = Arc::new(tls::Serving::new(&credentials)?);
+    tokio::spawn(renew::keep(
+        client.clone(),
+        data.clone(),
+        settings.name.clone(),
+        args.address.to_string(),
+        serving.clone(),
+        args.renew_certificate,
+    ));
     if settings.pod_cidr.is_none() {
         settings.pod_cidr = Some(feed::own_pod_cidr(&client, &settings.name).await);
         // The list of masters may have been saved meanwhile.
@@ -145,7 +154,7 @@ async fn serve(
     tokio::spawn(context.host_ports.clone().sync(context.network.clone()));
     tokio::spawn(kubelet::serve(
         listener,
-        tls::server(&credentials)?,
+        tls::server(&credentials, serving)?,
         context.clone(),
     ));
     not_ready.send_replace(None);
@@ -284,6 +293,7 @@ fn context(
         client,
         pods,
         network,
+        tokens: Tokens::default(),
         host_ports: HostPorts::default(),
         logs: data.path("logs"),
         messages: data.path("messages"),

@@ -1,11 +1,12 @@
 //! TLS of the agent: its server's settings with the masters' certificates required, and unverified connections for probes.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::Context;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -13,8 +14,50 @@ use tokio::net::TcpStream;
 
 use crate::data_dir::Credentials;
 
+/// The certificate of the kubelet's server, which may be replaced while it serves.
+#[derive(Debug)]
+pub struct Serving(RwLock<Arc<CertifiedKey>>);
+
+impl Serving {
+    /// That of these credentials.
+    pub fn new(credentials: &Credentials) -> anyhow::Result<Self> {
+        Ok(Serving(RwLock::new(Arc::new(certified(credentials)?))))
+    }
+
+    /// Shows that of these credentials from the next connection on. On an error nothing changes.
+    pub fn replace(&self, credentials: &Credentials) -> anyhow::Result<()> {
+        let certified = Arc::new(certified(credentials)?);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for Serving {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(
+            self.0
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        )
+    }
+}
+
+fn certified(credentials: &Credentials) -> anyhow::Result<CertifiedKey> {
+    let pem = credentials
+        .serving_pem
+        .as_ref()
+        .unwrap_or(&credentials.certificate_pem);
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(credentials.key_pem.as_bytes())
+        .context("node.key is damaged")?;
+    let chain = chain.context("the node's certificate is damaged")?;
+    CertifiedKey::from_der(chain, key, &ring::default_provider())
+        .context("the node's certificate and node.key do not fit together")
+}
+
 /// The kubelet API's TLS. A client without a certificate gets as far as HTTP, where it is told 401.
-pub fn server(credentials: &Credentials) -> anyhow::Result<ServerConfig> {
+pub fn server(credentials: &Credentials, serving: Arc<Serving>) -> anyhow::Result<ServerConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(credentials.ca_pem.as_bytes()) {
         roots
@@ -26,16 +69,11 @@ pub fn server(credentials: &Credentials) -> anyhow::Result<ServerConfig> {
         .allow_unauthenticated()
         .build()
         .context("ca.crt cannot be used")?;
-    let chain: Result<Vec<_>, _> =
-        CertificateDer::pem_slice_iter(credentials.certificate_pem.as_bytes()).collect();
-    let key = PrivateKeyDer::from_pem_slice(credentials.key_pem.as_bytes())
-        .context("node.key is damaged")?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .context("TLS cannot be set up")?
         .with_client_cert_verifier(clients)
-        .with_single_cert(chain.context("node.crt is damaged")?, key)
-        .context("node.crt and node.key do not fit together")?;
+        .with_cert_resolver(serving);
     // Upgrades of exec need HTTP/1.1.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)

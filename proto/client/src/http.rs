@@ -1,6 +1,7 @@
 //! Requests and answers: one pooled client, all masters.
 
-use crate::{Config, Error, tls};
+use crate::tls::{self, Shown};
+use crate::{Config, Error, Identity};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
@@ -95,6 +96,7 @@ pub struct Client {
 struct Shared {
     http: legacy::Client<HttpsConnector<HttpConnector>, Body>,
     tls: rustls::ClientConfig,
+    shown: Option<Shown>,
     authorization: Option<String>,
     servers: RwLock<Vec<String>>,
     current: AtomicUsize,
@@ -104,8 +106,9 @@ struct Shared {
 impl Client {
     /// A client as `config` says. It starts with a random master, so that many clients spread over them.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        let tls = tls::trusting_ca(&config.ca_pem, config.identity.as_ref())?;
-        let client = Self::with_tls(config, tls);
+        let shown = config.identity.as_ref().map(Shown::new).transpose()?;
+        let tls = tls::trusting_ca(&config.ca_pem, shown.clone())?;
+        let client = Self::build(config, tls, shown);
         client.shared.current.store(
             rand::random_range(0..config.servers.len().max(1)),
             Ordering::Relaxed,
@@ -113,7 +116,19 @@ impl Client {
         Ok(client)
     }
 
+    /// Shows another certificate from the next connection on; without a certificate at the start there is nothing to replace.
+    pub fn replace_identity(&self, identity: &Identity) -> Result<(), Error> {
+        if let Some(shown) = &self.shared.shown {
+            shown.replace(identity)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn with_tls(config: &Config, tls: rustls::ClientConfig) -> Self {
+        Self::build(config, tls, None)
+    }
+
+    fn build(config: &Config, tls: rustls::ClientConfig, shown: Option<Shown>) -> Self {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_connect_timeout(Some(CONNECT_DEADLINE));
@@ -135,6 +150,7 @@ impl Client {
         let shared = Shared {
             http,
             tls,
+            shown,
             authorization: config
                 .token
                 .as_ref()

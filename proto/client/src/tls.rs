@@ -2,29 +2,64 @@
 
 use crate::pem::{self, unusable};
 use crate::{ConfigError, Identity};
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
+use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Trusts servers whose certificate the CA issued; shows `identity` when asked.
-pub fn trusting_ca(ca_pem: &str, identity: Option<&Identity>) -> Result<ClientConfig, ConfigError> {
+pub fn trusting_ca(ca_pem: &str, identity: Option<Shown>) -> Result<ClientConfig, ConfigError> {
     let builder = builder()?.with_root_certificates(pem::roots(ca_pem)?);
-    match identity {
-        None => Ok(builder.with_no_client_auth()),
-        Some(identity) => {
-            let chain = pem::certificates("the client's certificate", &identity.certificate_pem)?;
-            let key = pem::key("the client's key", &identity.key_pem)?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(|error| unusable("the client's certificate", error))
-        }
+    Ok(match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => builder.with_client_cert_resolver(Arc::new(identity)),
+    })
+}
+
+/// The certificate that a client shows; cheap to clone, and all clones follow [`Shown::replace`].
+#[derive(Clone, Debug)]
+pub struct Shown(Arc<RwLock<Arc<CertifiedKey>>>);
+
+impl Shown {
+    /// Shows this one.
+    pub fn new(identity: &Identity) -> Result<Self, ConfigError> {
+        Ok(Shown(Arc::new(RwLock::new(Arc::new(certified(identity)?)))))
     }
+
+    /// Shows this one from the next connection on. On an error nothing changes.
+    pub fn replace(&self, identity: &Identity) -> Result<(), ConfigError> {
+        let certified = Arc::new(certified(identity)?);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
+        Ok(())
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(
+            self.0
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        )
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+fn certified(identity: &Identity) -> Result<CertifiedKey, ConfigError> {
+    let chain = pem::certificates("the client's certificate", &identity.certificate_pem)?;
+    let key = pem::key("the client's key", &identity.key_pem)?;
+    CertifiedKey::from_der(chain, key, &ring::default_provider())
+        .map_err(|error| unusable("the client's certificate", error))
 }
 
 /// Trusts servers that show, in their chain, the CA whose DER has this SHA-256, and a certificate issued by it.

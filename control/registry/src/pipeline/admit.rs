@@ -2,10 +2,12 @@
 //! only what is its own; nobody grants what he does not have. Rules and words: Kubernetes' NamespaceLifecycle and NodeRestriction
 //! plugins, and the escalation checks of its RBAC and certificates registries.
 
+mod account;
 mod grant;
 mod node;
 mod sign;
 
+pub use account::inject_account;
 pub use grant::may_grant;
 pub use node::node_may_change;
 pub use sign::may_sign;

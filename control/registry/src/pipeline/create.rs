@@ -139,6 +139,7 @@ async fn create_named(
     }
     let context = context(pipeline, caller, &draft.object);
     strategy.prepare_create(&mut draft.object, &context);
+    admit::inject_account(pipeline, target, &mut draft.object).await?;
     admit::caller_may(caller, Verb::Create, target, &draft.object)?;
     admit::may_grant(pipeline, caller, target, &draft.object, None)?;
     let namespace = draft.object.metadata.namespace.clone();

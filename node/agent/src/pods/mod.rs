@@ -11,5 +11,6 @@ mod probes;
 mod pull;
 mod references;
 pub mod spec;
+pub mod tokens;
 mod volumes;
 mod worker;

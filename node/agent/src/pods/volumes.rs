@@ -192,7 +192,19 @@ async fn projected_files(
             mode,
         );
     }
-    Err("this node projects configMap, secret and downwardAPI only".into())
+    if let Some(from) = &projection.service_account_token {
+        let (audience, seconds) = (from.audience.as_deref(), from.expiration_seconds);
+        let token = context
+            .tokens
+            .get(&context.client, desired, audience, seconds)
+            .await?;
+        let content = token.into_bytes();
+        return Ok(Files::from([(
+            from.path.clone(),
+            VolumeFile { content, mode },
+        )]));
+    }
+    Err("this node projects configMap, secret, downwardAPI and serviceAccountToken only".into())
 }
 
 async fn config_map_files(

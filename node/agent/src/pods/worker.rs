@@ -130,6 +130,7 @@ pub async fn run(context: Arc<Context>, mut wanted: watch::Receiver<Wanted>, pok
             () = tokio::time::sleep(pause + Duration::from_millis(1)) => {}
         }
     }
+    worker.context.tokens.forget(&worker.subject.uid);
     end::forget_files(&worker.context, &worker.subject).await;
 }
 
