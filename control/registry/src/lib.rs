@@ -7,6 +7,7 @@ pub mod apply;
 mod decode;
 pub mod discovery;
 mod faults;
+pub mod flow;
 mod metadata;
 pub mod openapi;
 mod pipeline;

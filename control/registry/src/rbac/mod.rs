@@ -71,7 +71,7 @@ impl<'a> Request<'a> {
     }
 
     /// The resource with its subresource, as rules name it.
-    fn combined(&self) -> String {
+    pub(crate) fn combined(&self) -> String {
         match self.subresource {
             "" => self.resource.to_owned(),
             subresource => format!("{}/{subresource}", self.resource),
