@@ -92,7 +92,18 @@ impl Site {
 
     /// Starts a new cluster's masters and waits until all vote.
     pub fn start_masters(&mut self, count: usize) {
-        self.start_master("m1", &["--init"]);
+        self.start_masters_with(count, |_, _| vec![]);
+    }
+
+    /// The same with more flags for each, by its name.
+    pub fn start_masters_with(&mut self, count: usize, flags: impl Fn(&Site, &str) -> Vec<String>) {
+        let start = |site: &mut Site, name: &str, how: &[&str]| {
+            let more = flags(site, name);
+            let more = more.iter().map(String::as_str);
+            let how: Vec<&str> = how.iter().copied().chain(more).collect();
+            site.start_master(name, &how);
+        };
+        start(self, "m1", &["--init"]);
         until("the join token", 30, || {
             self.token()
                 .is_file()
@@ -101,10 +112,8 @@ impl Site {
         });
         let (url, token) = (self.url("m1"), self.token().display().to_string());
         for number in 2..=count {
-            self.start_master(
-                &format!("m{number}"),
-                &["--join", &url, "--token-file", &token],
-            );
+            let how = ["--join", &url, "--token-file", &token];
+            start(self, &format!("m{number}"), &how);
         }
         self.wait_voters(count);
     }
