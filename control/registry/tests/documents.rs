@@ -60,6 +60,8 @@ fn rights_of_a_node() {
             "spec": {"nodeName": on, "volumes": volumes, "serviceAccountName": pod,
                 "containers": [{"name": "c", "image": "i"}]},
         });
+        let account = json!({"metadata": {"name": pod["metadata"]["name"]}});
+        common::create(&pipeline, "serviceaccounts", account);
         common::create(&pipeline, "pods", pod);
     }
     block_on(pipeline.access().read_all(&**pipeline.store())).expect("the store reads");

@@ -285,7 +285,8 @@ impl Level {
         claim
     }
 
-    fn want(&mut self, seats: u32) {
+    /// Notes that a request wants seats beside those that are taken and waited for.
+    pub fn want(&mut self, seats: u32) {
         let wanted = f64::from(self.seats + self.waiting_seats + seats);
         self.wanted = self.wanted.max(wanted);
     }

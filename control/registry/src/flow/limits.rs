@@ -148,9 +148,9 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// What it gets before anything is divided: its own, as far as it wants it.
+    /// What it gets before anything is divided: its own, as far as it wants it, and one for whoever comes first.
     fn at_least(&self) -> f64 {
-        let own = self.wanted.min(f64::from(self.bounds.nominal));
+        let own = self.wanted.max(1.0).min(f64::from(self.bounds.nominal));
         own.max(f64::from(self.bounds.lower))
     }
 

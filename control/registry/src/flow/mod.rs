@@ -25,7 +25,7 @@ use std::time::Duration;
 /// The group of flow schemas and priority levels.
 pub const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const CATCH_ALL: &str = "catch-all";
-/// Seats are divided anew this often at most while somebody waits for one.
+/// Seats are divided anew this often at most for whoever asks for more than his own.
 const DIVIDE_AFTER: Duration = Duration::from_millis(100);
 
 /// Names one request on its way.
@@ -245,9 +245,15 @@ impl Flows {
             // It was there when the request was classified.
             false => CATCH_ALL,
         };
-        let is_full = self.levels.get(name).is_some_and(|it| it.is_full(seats));
-        if is_full && now.saturating_sub(self.divided) >= DIVIDE_AFTER {
-            self.divide(now);
+        let is_due = now.saturating_sub(self.divided) >= DIVIDE_AFTER;
+        if let Some(level) = self.levels.get_mut(name)
+            && level.is_full(seats)
+        {
+            level.want(seats);
+            // What it lent it gets back at once.
+            if is_due || level.limit < level.bounds.nominal {
+                self.divide(now);
+            }
         }
         let ticket = Ticket(self.tickets);
         self.tickets += 1;

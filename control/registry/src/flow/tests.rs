@@ -164,10 +164,11 @@ fn what_finds_no_seat_waits_and_what_finds_no_place_is_refused() {
     // A hand of six queues, fifty places each.
     assert_eq!(waiting.len(), 300);
     flows.end(running[0], ms(1));
-    assert_eq!(flows.take_called().len(), 1);
+    let called = flows.take_called();
+    assert_eq!(called, waiting[..1]);
     let last = *waiting.last().expect("some wait");
     assert!(flows.time_out(last, ms(2)));
-    assert!(!flows.time_out(running[1], ms(2)));
+    assert!(!flows.time_out(called[0], ms(2)));
     for ticket in running.iter().chain(&waiting) {
         flows.end(*ticket, ms(3));
     }
@@ -237,7 +238,7 @@ fn a_flood_does_not_drown_others() {
     let mut running = Vec::new();
     let mut waited = Vec::new();
     let mut calm: Option<(Ticket, Duration)> = None;
-    for step in 0..2000 {
+    for step in 0..600 {
         let now = ms(step);
         for ticket in running.drain(..) {
             flows.end(ticket, now);
@@ -267,9 +268,13 @@ fn a_flood_does_not_drown_others() {
             running.push(ticket);
         }
     }
-    let longest = waited.iter().max().expect("some were served");
-    assert!(waited.len() > 90, "{}", waited.len());
-    assert!(*longest <= ms(5), "{waited:?}");
+    assert!(waited.len() > 25, "{}", waited.len());
+    // At first nothing is known of how long a request takes, and no seat is borrowed yet.
+    assert!(waited.iter().all(|waited| *waited <= ms(10)), "{waited:?}");
+    assert!(
+        waited[5..].iter().all(|waited| *waited <= ms(2)),
+        "{waited:?}"
+    );
     let flood = &flows.counts()[&("global-default".to_owned(), "global-default".to_owned())];
     assert!(flood.refused[&Refusal::QueueFull] > 1000);
 }
