@@ -125,8 +125,7 @@ fn authority(site: &Site) -> PathBuf {
 }
 
 fn a_pod_asks_by_its_token(site: &Site) {
-    let manifests = format!(
-        "{}\n---\n{}\n---\n{}\n---\n{}\n",
+    let objects = [
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "reader"}}),
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "reader"},
@@ -143,8 +142,10 @@ fn a_pod_asks_by_its_token(site: &Site) {
                 "name": "c", "image": IMAGE, "command": ["sleep", "1000"],
             }]},
         }),
-    );
-    site.apply(&manifests);
+    ];
+    for object in objects {
+        site.apply(&object.to_string());
+    }
     let phase = || {
         let pod = site.json(&["get", "pod", "reader", "-o", "json"])?;
         match pod["status"]["phase"].as_str() {
