@@ -27,7 +27,7 @@ pub fn discovery(
     path: &DiscoveryPath,
     headers: &HeaderMap,
 ) -> Result<Answer, Status> {
-    let registry = server.pipeline().registry();
+    let registry = &server.pipeline().registry();
     let view = discovery_view(headers)?;
     let aggregated = match view {
         DiscoveryView::Plain => None,

@@ -22,11 +22,11 @@ use hyper::body::Incoming;
 use objects::{Reason, Status};
 use registry::openapi::OpenApi;
 use registry::rbac::Request as PathRequest;
-use registry::{Caller, Pipeline, Target};
+use registry::{Caller, Pipeline, Registry, Target};
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
@@ -103,7 +103,7 @@ struct Inner {
     node_tls: NodeClientTls,
     config: ApiConfig,
     flow: Flow,
-    open_api: OnceLock<OpenApi>,
+    open_api: Mutex<Option<(Arc<Registry>, Arc<OpenApi>)>>,
     draining: CancellationToken,
 }
 
@@ -120,7 +120,7 @@ impl ApiServer {
             identities,
             progress: Progress::default(),
             flow: Flow::new(&config),
-            open_api: OnceLock::new(),
+            open_api: Mutex::new(None),
             draining: CancellationToken::new(),
             pipeline,
             cluster,
@@ -306,15 +306,30 @@ impl ApiServer {
         &self.0.node_tls
     }
 
-    /// The schema documents; written at the first call, which [`crate::serve`] makes before anybody waits for them.
-    pub(crate) fn open_api(&self) -> &OpenApi {
+    /// The schema documents of the table as it is now. Written at the first call, which [`crate::serve`] makes before anybody waits
+    /// for them; what a change of the table leaves as it was is not written again.
+    pub(crate) fn open_api(&self) -> Arc<OpenApi> {
         let Inner {
             open_api,
             pipeline,
             config,
             ..
         } = &*self.0;
-        open_api.get_or_init(|| OpenApi::new(pipeline.registry(), &config.version.git_version))
+        let registry = pipeline.registry();
+        let mut known = open_api.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, documents)) = &*known
+            && Arc::ptr_eq(of, &registry)
+        {
+            return documents.clone();
+        }
+        let before = known.as_ref().map(|(_, documents)| &**documents);
+        let documents = Arc::new(OpenApi::after(
+            before,
+            &registry,
+            &config.version.git_version,
+        ));
+        *known = Some((registry, documents.clone()));
+        documents
     }
 
     pub(crate) fn flow(&self) -> &Flow {
@@ -353,7 +368,8 @@ impl ApiServer {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Bytes, Status> {
-        let row = self.pipeline().registry().find(group, version, resource);
+        let registry = self.pipeline().registry();
+        let row = registry.find(group, version, resource);
         let row = row.ok_or_else(cluster::not_found)?;
         let target = Target::object(row, namespace, name);
         self.within_deadline(self.pipeline().get(&target, None))

@@ -26,6 +26,7 @@ mod tls;
 mod tokens;
 mod verbs;
 mod watch;
+mod webhook;
 
 pub use audit::{Audit, AuditError};
 pub use auth::Peer;
@@ -34,3 +35,4 @@ pub use handler::{ApiConfig, ApiServer, Identities, ServedVersion};
 pub use server::serve;
 pub use tls::{NodeClientTls, PemBundle, ServerTls, TlsError};
 pub use tokens::{JwtError, Oidc, OidcConfig, OidcError, TokenKeys};
+pub use webhook::Webhooks;

@@ -28,6 +28,7 @@ const NEXT_REQUEST_DEADLINE: Duration = Duration::from_secs(90);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_DEADLINE: Duration = Duration::from_secs(15);
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+const FOLLOW_RETRY_DELAY: Duration = Duration::from_millis(200);
 const H2_STREAMS_MAX: u32 = 250;
 /// What may wait for one slow client, a connection of HTTP/1.1 or a stream of HTTP/2.
 const SEND_BUFFER_BYTES_MAX: usize = 128 * 1024;
@@ -51,6 +52,7 @@ pub async fn serve(
     let warmed = server.clone();
     tokio::task::spawn_blocking(move || drop(warmed.open_api().index().clone()));
     connections.spawn(server.clone().follow(shutdown.clone()));
+    let follower = tokio::spawn(follow(server.clone(), shutdown.clone()));
     while let Some((tcp, address, slot)) = next(&listener, &slots, &shutdown).await {
         let connection = Connection {
             server: server.clone(),
@@ -67,6 +69,7 @@ pub async fn serve(
     }
     drop(listener);
     server.drain();
+    follower.abort();
     connections.close();
     info!(connections = connections.len(), "API server drains");
     if tokio::time::timeout(server.config().drain_deadline, connections.wait())
@@ -79,6 +82,23 @@ pub async fn serve(
         );
         kill.cancel();
         connections.wait().await;
+    }
+}
+
+/// Keeps the table of kinds as the definitions of custom ones say, and the admission policies; begins anew when the store's events
+/// were lost.
+async fn follow(server: ApiServer, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            ended = server.pipeline().follow_definitions() => {
+                warn!(reason = %ended.message, "the definitions of custom kinds are read anew");
+            }
+            ended = server.pipeline().follow_policies() => {
+                warn!(reason = %ended.message, "the admission policies are read anew");
+            }
+            () = shutdown.cancelled() => return,
+        }
+        tokio::time::sleep(FOLLOW_RETRY_DELAY).await;
     }
 }
 

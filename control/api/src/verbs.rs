@@ -33,7 +33,7 @@ pub async fn answer(
     query: &Query,
     request: Request<Upload>,
 ) -> Result<Answer, Status> {
-    let target = target(server.pipeline().registry(), path)?;
+    let target = target(&server.pipeline().registry(), path)?;
     server.allow_on(caller, path, &target, query).await?;
     if proxy::is_proxied(path) {
         let place = server.flow().stream()?;

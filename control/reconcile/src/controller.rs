@@ -169,6 +169,7 @@ pub fn all(settings: &objects::cluster::ClusterSettings, ca_pem: &str) -> Vec<Ar
         Arc::new(crate::disruption::DisruptionController),
         Arc::new(crate::endpointslice::EndpointSliceController),
         Arc::new(crate::namespace::NamespaceController),
+        Arc::new(crate::customresource::CustomResourceController),
         Arc::new(crate::serviceaccount::ServiceAccountController),
         Arc::new(crate::rootca::RootCaController::new(ca_pem)),
         Arc::new(crate::clusterrole::ClusterRoleController),

@@ -12,6 +12,7 @@ pub mod clusterrole;
 pub mod conditions;
 pub mod controller;
 pub mod cronjob;
+pub mod customresource;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;

@@ -22,6 +22,7 @@ stories! {
     replicaset: scale_up, scale_down, failed, release, refused;
     endpointslice: life, headless;
     namespace: terminating;
+    customresource: life;
     garbage: background, namesake, foreground, orphan;
     podgc: lost;
     nodelifecycle: silent, new_leader, all_silent, taints;

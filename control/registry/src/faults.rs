@@ -46,6 +46,21 @@ impl Faults {
         );
     }
 
+    /// A value has the wrong type, whose name stands for it.
+    pub fn invalid_type(&mut self, field: impl Display, found: &str, detail: &str) {
+        self.push(
+            "FieldValueTypeInvalid",
+            field,
+            format!("Invalid value: {found:?}: {detail}"),
+        );
+    }
+
+    /// A list or map has more elements than allowed.
+    pub fn too_many(&mut self, field: impl Display, count: u64, limit: u64) {
+        let message = format!("Too many: {count}: must have at most {limit} items");
+        self.push("FieldValueTooMany", field, message);
+    }
+
     /// A text has each of these faults.
     pub fn invalid_texts(&mut self, field: impl Display, value: &str, details: &[String]) {
         for detail in details {

@@ -4,6 +4,7 @@
 //! are Kubernetes' API conventions and its API server's behaviour; each module names its own source.
 
 pub mod apply;
+pub mod custom;
 mod decode;
 pub mod discovery;
 mod faults;
@@ -11,6 +12,7 @@ pub mod flow;
 mod metadata;
 pub mod openapi;
 mod pipeline;
+pub mod policy;
 pub mod rbac;
 mod request;
 pub mod schema;
@@ -21,7 +23,7 @@ pub mod tableprint;
 pub use decode::decode_json;
 pub use faults::Faults;
 pub use mvcc::At;
-pub use pipeline::Pipeline;
+pub use pipeline::{Converter, Pipeline};
 pub use rbac::Access;
 pub use request::{
     Caller, DeleteOptions, Deleted, FieldValidation, List, ListOptions, Patch, PatchKind,

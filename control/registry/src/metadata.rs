@@ -7,7 +7,12 @@ use serde_json::{Value, json};
 /// Bytes that all annotations of an object may have together.
 const ANNOTATIONS_BYTES_MAX: usize = 256 << 10;
 /// Finalizers without a domain that Kubernetes knows.
-const PLAIN_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+const PLAIN_FINALIZERS: [&str; 4] = [
+    "kubernetes",
+    "orphan",
+    "foregroundDeletion",
+    crate::custom::CLEANUP,
+];
 
 /// Checks the metadata of an object that is to be stored.
 pub fn validate(row: &ResourceDef, object: &Object, faults: &mut Faults) {
@@ -30,7 +35,9 @@ pub fn validate(row: &ResourceDef, object: &Object, faults: &mut Faults) {
             finalizer,
             &names::qualified_name(finalizer),
         );
-        if !finalizer.contains('/') && !PLAIN_FINALIZERS.contains(&finalizer.as_str()) {
+        let is_custom = row.custom.is_some(); // Of those Kubernetes asks less.
+        if !is_custom && !finalizer.contains('/') && !PLAIN_FINALIZERS.contains(&finalizer.as_str())
+        {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
             faults.invalid_text("metadata.finalizers", finalizer, why);
         }

@@ -1,5 +1,6 @@
 //! Objects as a `Table` of meta/v1, which is what `kubectl get` asks for. Never reads the store.
 
+use crate::custom::Custom;
 use crate::{ColumnKind, ResourceDef};
 use objects::{Status, Timestamp};
 use serde_json::{Map, Value, json};
@@ -59,6 +60,9 @@ pub fn table<'a>(
 
 /// The columns' headings, types and priorities.
 pub fn column_definitions(row: &ResourceDef) -> Value {
+    if let Some(custom) = &row.custom {
+        return custom_definitions(custom);
+    }
     row.columns
         .iter()
         .map(|column| {
@@ -79,6 +83,26 @@ pub fn column_definitions(row: &ResourceDef) -> Value {
         .collect()
 }
 
+fn custom_definitions(custom: &Custom) -> Value {
+    let name = json!({
+        "name": "Name",
+        "type": "string",
+        "format": "name",
+        "description": "Name must be unique within a namespace.",
+        "priority": 0,
+    });
+    let printed = custom.columns.iter().map(|column| {
+        json!({
+            "name": column.name,
+            "type": column.kind,
+            "format": column.format,
+            "description": column.description,
+            "priority": column.priority,
+        })
+    });
+    std::iter::once(name).chain(printed).collect()
+}
+
 /// An object's `PartialObjectMetadata`.
 pub fn partial_metadata(object: &Value) -> Value {
     json!({
@@ -96,11 +120,23 @@ fn table_row(
 ) -> Result<Value, Status> {
     let object: Value = serde_json::from_slice(json)
         .map_err(|error| Status::internal(format!("a stored {} is no JSON: {error}", row.kind)))?;
-    let cells: Vec<Value> = row
-        .columns
-        .iter()
-        .map(|column| (column.cell)(&object, now))
-        .collect();
+    let cells: Vec<Value> = match &row.custom {
+        Some(custom) => {
+            let name = object
+                .pointer("/metadata/name")
+                .cloned()
+                .unwrap_or_default();
+            let printed = custom
+                .columns
+                .iter()
+                .map(|column| column.cell(&object, now));
+            std::iter::once(name).chain(printed).collect()
+        }
+        None => {
+            let columns = row.columns.iter();
+            columns.map(|column| (column.cell)(&object, now)).collect()
+        }
+    };
     let object = match include {
         IncludeObject::None => None,
         IncludeObject::Metadata => Some(partial_metadata(&object)),

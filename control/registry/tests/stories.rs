@@ -19,6 +19,9 @@ macro_rules! stories {
 
 stories!(
     rbac,
+    custom,
+    definitions,
+    policies,
     objects,
     lists,
     pods,

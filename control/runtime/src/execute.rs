@@ -4,8 +4,7 @@
 use objects::{GroupVersionKind, ObjectKey, Reason, Revision, Status, Term};
 use reconcile::{Action, EventType, ObjectReference, Plan, Precondition, StatusUpdate};
 use registry::{
-    Caller, DeleteOptions, Patch, PatchKind, Pipeline, Propagation, Registry, Shell, Target,
-    WriteOptions,
+    Caller, DeleteOptions, Patch, PatchKind, Pipeline, Propagation, Shell, Target, WriteOptions,
 };
 use serde_json::{Value, json};
 use std::hash::{Hash, Hasher};
@@ -16,8 +15,6 @@ use std::sync::Arc;
 pub struct Executor {
     /// The write pipeline.
     pub pipeline: Arc<Pipeline>,
-    /// The table of resources.
-    pub registry: Arc<Registry>,
     /// Time for events.
     pub shell: Arc<dyn Shell>,
     /// The term under which this master leads.
@@ -189,10 +186,8 @@ impl Executor {
     /// The target of an object's key.
     pub fn object(&self, key: &ObjectKey) -> Result<Target, Status> {
         let unknown = || Status::internal(format_args!("there is no resource {}", key.resource));
-        let row = self
-            .registry
-            .by_resource(&key.resource)
-            .ok_or_else(unknown)?;
+        let registry = self.pipeline.registry();
+        let row = registry.by_resource(&key.resource).ok_or_else(unknown)?;
         Ok(Target::object(row, key.namespace.as_deref(), &key.name))
     }
 
@@ -208,10 +203,9 @@ impl Executor {
                 kind.kind
             ))
         };
-        Ok(Target::collection(
-            self.registry.by_kind(kind).ok_or_else(unknown)?,
-            namespace,
-        ))
+        let registry = self.pipeline.registry();
+        let row = registry.by_kind(kind).ok_or_else(unknown)?;
+        Ok(Target::collection(row, namespace))
     }
 }
 

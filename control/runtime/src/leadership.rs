@@ -10,7 +10,7 @@ use futures::StreamExt;
 use mvcc::{LeaderState, Store, StoreError};
 use objects::Term;
 use reconcile::controller::{Change, Controller, World};
-use registry::{Pipeline, Registry, Shell};
+use registry::{Pipeline, Shell};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,8 +35,6 @@ pub struct Runtime {
     pub store: Arc<dyn Store>,
     /// The write pipeline.
     pub pipeline: Arc<Pipeline>,
-    /// The table of resources.
-    pub registry: Arc<Registry>,
     /// Time and ids.
     pub shell: Arc<dyn Shell>,
     /// Every controller.
@@ -75,7 +73,6 @@ impl Runtime {
         let (world, watch) = SharedWorld::load(self.store.clone(), self.shell.clone()).await?;
         let executor = Executor {
             pipeline: self.pipeline.clone(),
-            registry: self.registry.clone(),
             shell: self.shell.clone(),
             term,
         };

@@ -85,14 +85,13 @@ impl Master {
         };
         let pipeline = Pipeline::new(
             Arc::new(store.clone()),
-            registry.clone(),
+            registry,
             shell.clone(),
             settings.clone(),
         );
         let runtime = Runtime {
             store: Arc::new(store.clone()),
             pipeline: Arc::new(pipeline),
-            registry,
             shell,
             controllers: reconcile::controller::all(&settings, "CA")
                 .into_iter()
@@ -110,13 +109,8 @@ impl Master {
 
     fn target(&self, group: &str, kind: &str, namespace: Option<&str>) -> Target {
         let kind = GroupVersionKind::new(group, "v1", kind);
-        Target::collection(
-            self.runtime
-                .registry
-                .by_kind(&kind)
-                .expect("a built-in kind"),
-            namespace,
-        )
+        let registry = self.runtime.pipeline.registry();
+        Target::collection(registry.by_kind(&kind).expect("it is served"), namespace)
     }
 
     async fn create(&self, group: &str, kind: &str, namespace: Option<&str>, object: Value) {
@@ -340,6 +334,112 @@ async fn every_kind_of_workload_becomes_pods() {
             },
         )
         .await;
+    master.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_is_established_and_takes_its_objects_with_it() {
+    let master = Master::start().with_a_node_and_a_deployment().await;
+    let pipeline = master.runtime.pipeline.clone();
+    tokio::spawn(async move { pipeline.follow_definitions().await });
+    let definition = json!({
+        "kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1", "metadata": {"name": "widgets.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+            }}}],
+        },
+    });
+    let kind = "CustomResourceDefinition";
+    master
+        .create("apiextensions.k8s.io", kind, None, definition)
+        .await;
+    let widget = GroupVersionKind::new("example.com", "v1", "Widget");
+    let served = async {
+        while master
+            .runtime
+            .pipeline
+            .registry()
+            .by_kind(&widget)
+            .is_none()
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, served)
+        .await
+        .expect("the kind is served");
+    let owner = master.list("apps", "Deployment").await.remove(0);
+    let owned = json!({
+        "kind": "Widget", "apiVersion": "example.com/v1", "metadata": {"name": "owner"}, "spec": {"any": 1},
+    });
+    master
+        .create("example.com", "Widget", Some("default"), owned)
+        .await;
+    let owner_uid = master.list("example.com", "Widget").await[0]["metadata"]["uid"].clone();
+    let config = json!({
+        "kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "owned", "ownerReferences": [
+            {"apiVersion": "example.com/v1", "kind": "Widget", "name": "owner", "uid": owner_uid},
+        ]},
+    });
+    master
+        .create("", "ConfigMap", Some("default"), config)
+        .await;
+    let of_deployment = json!({
+        "kind": "Widget", "apiVersion": "example.com/v1", "metadata": {"name": "dependent", "ownerReferences": [
+            {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": owner["metadata"]["uid"]},
+        ]},
+    });
+    master
+        .create("example.com", "Widget", Some("default"), of_deployment)
+        .await;
+    let target = master.target("apiextensions.k8s.io", kind, None);
+    let target = Target {
+        name: Some("widgets.example.com".to_owned()),
+        ..target
+    };
+    let deleted = master
+        .runtime
+        .pipeline
+        .delete(
+            &Caller::master(),
+            &target,
+            &registry::DeleteOptions::default(),
+        )
+        .await;
+    deleted.expect("is deleted");
+    master
+        .until(
+            "the definition's end",
+            "apiextensions.k8s.io",
+            kind,
+            <[Value]>::is_empty,
+        )
+        .await;
+    // What a custom object owned goes after it.
+    master
+        .until(
+            "the owned config map's end",
+            "",
+            "ConfigMap",
+            <[Value]>::is_empty,
+        )
+        .await;
+    let served = async {
+        while master
+            .runtime
+            .pipeline
+            .registry()
+            .by_kind(&widget)
+            .is_some()
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, served)
+        .await
+        .expect("the kind is served no more");
     master.stop.cancel();
 }
 

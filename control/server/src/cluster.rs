@@ -179,11 +179,8 @@ impl Cluster for Masters {
                 "the server doesn't have a resource type {resource:?}"
             ))
         };
-        let row = self
-            .runtime
-            .registry
-            .by_name(resource)
-            .ok_or_else(unknown)?;
+        let registry = self.runtime.pipeline.registry();
+        let row = registry.by_name(resource).ok_or_else(unknown)?;
         let namespace = namespace.filter(|_| row.namespaced);
         runtime::explain(
             &self.runtime,

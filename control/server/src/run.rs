@@ -11,7 +11,7 @@ use crate::shell::MachineShell;
 use crate::snapshots::{Counters, Scheduler, Settings, SnapshotRunner};
 use crate::{boot, peers, rejoin, signing};
 use anyhow::{Context, Result, anyhow, bail};
-use api::{ApiConfig, ApiServer, Identities, NodeClientTls, PemBundle, ServerTls};
+use api::{ApiConfig, ApiServer, Identities, NodeClientTls, PemBundle, ServerTls, Webhooks};
 use client::Identity;
 use etcd::Numbers;
 use mvcc::{HistoryLimits, Store};
@@ -237,16 +237,17 @@ impl Master {
         let ring = KeyRing::new(Arc::new(self.store.clone()), self.authority.clone());
         let below: Arc<dyn Store> = Arc::new(self.store.clone());
         let store: Arc<dyn Store> = Arc::new(SealedStore::new(below, ring.clone()));
-        let pipeline = Arc::new(Pipeline::new(
+        let pipeline = Pipeline::new(
             store.clone(),
             registry.clone(),
             shell.clone(),
             self.identity.settings.clone(),
-        ));
+        );
+        let webhooks = Arc::new(Webhooks::new(pipeline.clone()));
+        let pipeline = Arc::new(pipeline.with_converter(webhooks));
         let runtime = Runtime {
             store,
             pipeline: pipeline.clone(),
-            registry: registry.clone(),
             shell,
             controllers: reconcile::controller::all(
                 &self.identity.settings,

@@ -254,7 +254,8 @@ impl Signing {
             return Ok(false);
         };
         let kind = GroupVersionKind::new("", "v1", "Node");
-        let row = self.pipeline.registry().by_kind(&kind);
+        let registry = self.pipeline.registry();
+        let row = registry.by_kind(&kind);
         let row = row.ok_or_else(|| Status::internal("there is no kind Node"))?;
         let node = self
             .pipeline
@@ -362,7 +363,8 @@ impl Signing {
 
     fn target(&self, name: Option<&str>) -> Result<Target, Status> {
         let kind = GroupVersionKind::new("certificates.k8s.io", "v1", "CertificateSigningRequest");
-        let row = self.pipeline.registry().by_kind(&kind);
+        let registry = self.pipeline.registry();
+        let row = registry.by_kind(&kind);
         let row = row.ok_or_else(|| Status::internal(format_args!("there is no kind {kind:?}")))?;
         Ok(match name {
             Some(name) => Target::object(row, None, name),

@@ -15,7 +15,8 @@ struct Rule {
 const RULES: &[Rule] = &[
     pure("objects", &[]),
     pure("mvcc", &["objects"]),
-    pure("registry", &["objects", "mvcc"]),
+    pure("cel", &[]),
+    pure("registry", &["objects", "mvcc", "cel"]),
     pure("reconcile", &["objects"]),
     pure("schedule", &["objects"]),
     pure("lifecycle", &["objects"]),

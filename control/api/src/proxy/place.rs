@@ -153,9 +153,8 @@ async fn slices(
     namespace: &str,
     service: &str,
 ) -> Result<Vec<SliceView>, Status> {
-    let row = server
-        .pipeline()
-        .registry()
+    let registry = server.pipeline().registry();
+    let row = registry
         .find("discovery.k8s.io", "v1", "endpointslices")
         .ok_or_else(cluster::not_found)?;
     let target = Target::collection(row, Some(namespace));

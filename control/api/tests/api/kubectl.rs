@@ -56,7 +56,7 @@ impl Kubectl {
         command
     }
 
-    async fn output(&self, line: &str) -> Output {
+    pub async fn output(&self, line: &str) -> Output {
         let child = self.command(line).spawn().expect("kubectl starts");
         let output = tokio::time::timeout(Duration::from_secs(30), child.wait_with_output()).await;
         output

@@ -2,6 +2,7 @@
 
 mod access;
 mod contract;
+mod custom;
 mod kubectl;
 mod node;
 mod past;

@@ -5,8 +5,9 @@ use k8s_openapi::api::core::v1::Pod;
 use objects::{GroupResource, Object, ObjectKey};
 use reconcile::view::resources;
 use reconcile::{
-    Plan, Viewed, cronjob, daemonset, deployment, disruption, endpointslice, garbage, job,
-    namespace, nodeipam, nodelifecycle, podgc, replicaset, serviceaccount, statefulset, ttl,
+    Plan, Viewed, cronjob, customresource, daemonset, deployment, disruption, endpointslice,
+    garbage, job, namespace, nodeipam, nodelifecycle, podgc, replicaset, serviceaccount,
+    statefulset, ttl,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -139,6 +140,30 @@ impl World {
                     has_default: self.objects.contains_key(&default),
                 };
                 serviceaccount::reconcile(&input, self.now)
+            }
+            "customresource" => {
+                let definitions = super::resource_of("CustomResourceDefinition");
+                let own = ObjectKey::new(definitions.clone(), None, name);
+                let mut others = self.objects_of(&definitions);
+                others.retain(|other| other.metadata.name != name);
+                let plural = name.split('.').next().unwrap_or_default();
+                let of_it =
+                    |key: &&ObjectKey| key.resource == GroupResource::new("example.com", plural);
+                let left = self
+                    .objects
+                    .keys()
+                    .filter(of_it)
+                    .map(|key| customresource::Left {
+                        key: key.clone(),
+                        uid: self.objects[key].metadata.uid.clone(),
+                        is_deleting: self.objects[key].metadata.is_deleting(),
+                    });
+                let input = customresource::Input {
+                    definition: self.viewed(&own),
+                    others,
+                    objects: left.collect(),
+                };
+                customresource::reconcile(&input, self.now)
             }
             other => panic!("the simulation knows no controller {other}"),
         }

@@ -45,6 +45,10 @@ pub fn resource_of(kind: &str) -> GroupResource {
         "Pod" | "Node" | "Service" | "Namespace" | "ServiceAccount" => {
             GroupResource::new("", &format!("{}s", kind.to_lowercase()))
         }
+        "CustomResourceDefinition" => {
+            GroupResource::new("apiextensions.k8s.io", "customresourcedefinitions")
+        }
+        "Widget" => GroupResource::new("example.com", "widgets"),
         other => panic!("the simulation knows no {other}"),
     }
 }

@@ -18,7 +18,7 @@ fn pod_type() -> schema::Type<'static> {
     builtin::type_of(&GroupVersionKind::new("", "v1", "Pod"))
 }
 
-fn tracker(ignored: &Ignored, second: i64) -> Tracker<'_> {
+fn tracker(ignored: &Ignored, second: i64) -> Tracker<'_, 'static> {
     Tracker {
         r#type: pod_type(),
         version: "v1",

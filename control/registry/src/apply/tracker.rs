@@ -22,9 +22,9 @@ const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 const ANNOTATIONS_BYTES_MAX: usize = 256 << 10;
 
 /// A write of an object of one kind through one version and subresource.
-pub struct Tracker<'a> {
+pub struct Tracker<'a, 's> {
     /// The type of the object.
-    pub r#type: Type<'static>,
+    pub r#type: Type<'s>,
     /// The `apiVersion` of the request.
     pub version: &'a str,
     /// The subresource of the request; empty for the object itself.
@@ -32,7 +32,7 @@ pub struct Tracker<'a> {
     /// What such a write cannot change.
     pub ignored: &'a Ignored,
     /// Other versions of the object.
-    pub versions: &'a dyn Versions<'static>,
+    pub versions: &'a dyn Versions<'s>,
     /// The present.
     pub now: Timestamp,
 }
@@ -46,7 +46,7 @@ pub struct Applied {
     pub managed: Managed,
 }
 
-impl Tracker<'_> {
+impl<'s> Tracker<'_, 's> {
     /// The owners after `live` (null for a create) became `new` by a write that is no apply. None of both holds managed
     /// fields.
     pub fn update(
@@ -94,7 +94,7 @@ impl Tracker<'_> {
         Ok(applied)
     }
 
-    fn typed(&self, value: &Value) -> Typed<'static> {
+    fn typed(&self, value: &Value) -> Typed<'s> {
         let value = match value {
             // Go compares with an object of the kind that has nothing set.
             Value::Null => json!({}),

@@ -1,5 +1,6 @@
 //! The schemas of a document: the types that its paths name, and those that these reach.
 
+use crate::ResourceDef;
 use crate::schema::{Alternative, Field, Schemas, Shape, Type};
 use objects::GroupVersionKind;
 use serde_json::{Map, Value, json};
@@ -18,6 +19,7 @@ pub(super) struct Components<'a> {
     version: &'a str,
     written: BTreeMap<String, Value>,
     queue: Vec<&'a Type>,
+    custom: BTreeMap<String, &'a ResourceDef>,
 }
 
 impl<'a> Components<'a> {
@@ -29,11 +31,26 @@ impl<'a> Components<'a> {
             version,
             written: BTreeMap::new(),
             queue: Vec::new(),
+            custom: BTreeMap::new(),
+        }
+    }
+
+    /// Knows a row of a custom kind, so that its kind and the kind of its lists have schemas.
+    pub(super) fn know(&mut self, row: &'a ResourceDef) {
+        if row.custom.is_some() {
+            self.custom.insert(row.kind.clone(), row);
+            self.custom.insert(row.list_kind.clone(), row);
         }
     }
 
     /// A reference to the schema of a kind; a free map for a kind without one.
     pub(super) fn kind(&mut self, kind: &GroupVersionKind) -> Value {
+        let custom = self.custom.get(&kind.kind).copied();
+        if let Some(row) =
+            custom.filter(|row| row.group == kind.group && row.version == kind.version)
+        {
+            return self.custom_kind(row, kind.kind == row.list_kind);
+        }
         match self.schemas.kind(kind) {
             Some(r#type) => self.reference(r#type),
             None => json!({"type": "object"}),
@@ -47,6 +64,40 @@ impl<'a> Components<'a> {
             self.written.insert(r#type.name.clone(), schema);
         }
         self.written
+    }
+
+    /// The schema of a custom kind or of its lists.
+    fn custom_kind(&mut self, row: &'a ResourceDef, is_list: bool) -> Value {
+        let kind = if is_list { &row.list_kind } else { &row.kind };
+        let group: Vec<&str> = row.group.rsplit('.').collect();
+        let name = format!("{}.{}.{kind}", group.join("."), row.version);
+        if self.written.contains_key(&name) {
+            return reference_to(&name);
+        }
+        self.written.insert(name.clone(), Value::Null);
+        let meta = |kind: &str| format!("{META}.{kind}");
+        let mut schema = match (is_list, &row.custom) {
+            (false, Some(custom)) => custom.published(),
+            _ => {
+                let items = self.custom_kind(row, false);
+                json!({"type": "object", "required": ["items"], "properties": {"items": {"type": "array", "items": items}}})
+            }
+        };
+        let metadata = self
+            .schemas
+            .named(&meta(if is_list { "ListMeta" } else { "ObjectMeta" }));
+        let properties = &mut schema["properties"];
+        for name in ["apiVersion", "kind"] {
+            properties[name] = json!({"type": "string"});
+        }
+        if let Some(metadata) = metadata {
+            let reference = self.reference(metadata);
+            properties["metadata"] = json!({"allOf": [reference]});
+        }
+        schema["x-kubernetes-group-version-kind"] =
+            json!([{"group": row.group, "kind": kind, "version": row.version}]);
+        self.written.insert(name.clone(), schema);
+        reference_to(&name)
     }
 
     fn reference(&mut self, r#type: &'a Type) -> Value {

@@ -10,12 +10,12 @@ mod gnostic;
 mod paths;
 mod v2;
 
-use crate::Registry;
 use crate::schema::Schemas;
+use crate::{Registry, ResourceDef};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// The media type of version 2 as Protobuf in answers. Clients ask with `@` in the place of the dot before `v1.0`, which is no media
 /// type that Go can read back: an answer under that name makes kubectl 1.27 fail.
@@ -25,6 +25,8 @@ pub const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2
 #[derive(Debug)]
 pub struct OpenApi {
     documents: BTreeMap<String, Document>,
+    /// What each document was written of.
+    rows: BTreeMap<String, Vec<Arc<ResourceDef>>>,
     index: Bytes,
     version: String,
     v2: OnceLock<V2>,
@@ -50,21 +52,45 @@ pub struct Document {
 impl OpenApi {
     /// Writes the documents of every group and version of `registry`. `version` is that of the server, such as `v1.33.0`.
     pub fn new(registry: &Registry, version: &str) -> Self {
+        OpenApi::after(None, registry, version)
+    }
+
+    /// As [`OpenApi::new`], with the documents of `before` whose rows are the same.
+    pub fn after(before: Option<&OpenApi>, registry: &Registry, version: &str) -> Self {
         let mut documents = BTreeMap::new();
+        let mut rows = BTreeMap::new();
         for (group, versions) in registry.groups() {
             for group_version in versions {
                 let name = document_name(&group, &group_version);
-                let document = document(registry, &group, &group_version, version);
-                documents.insert(name, document);
+                let of: Vec<_> = registry
+                    .of_version(&group, &group_version)
+                    .cloned()
+                    .collect();
+                let known = before.and_then(|before| before.unchanged(&name, &of));
+                let document =
+                    known.unwrap_or_else(|| document(registry, &group, &group_version, version));
+                documents.insert(name.clone(), document);
+                rows.insert(name, of);
             }
         }
         let index = index(&documents);
         OpenApi {
+            rows,
             documents,
             index,
             version: version.to_owned(),
             v2: OnceLock::new(),
         }
+    }
+
+    fn unchanged(&self, name: &str, rows: &[Arc<ResourceDef>]) -> Option<Document> {
+        let known = self.rows.get(name)?;
+        let same = known.len() == rows.len()
+            && known
+                .iter()
+                .zip(rows)
+                .all(|(one, other)| Arc::ptr_eq(one, other));
+        self.documents.get(name).filter(|_| same).cloned()
     }
 
     /// `GET /openapi/v3`.
@@ -113,6 +139,9 @@ fn document_name(group: &str, version: &str) -> String {
 fn document(registry: &Registry, group: &str, group_version: &str, version: &str) -> Document {
     let mut components = components::Components::new(Schemas::builtin(), group, group_version);
     let mut paths = Map::new();
+    for row in registry.of_version(group, group_version) {
+        components.know(row);
+    }
     for row in registry.of_version(group, group_version) {
         paths::of_resource(row, &mut components, &mut paths);
     }

@@ -136,7 +136,11 @@ fn schema(schema: &Value) -> Value {
                     .flatten(),
             ),
             // Version 2 has no alternatives: a text stands for all of them.
-            ("oneOf", _) => drop(made.insert("type".to_owned(), json!("string"))),
+            ("oneOf", _) if !map.contains_key("type") => {
+                made.insert("type".to_owned(), json!("string"));
+            }
+            // Custom kinds say more than version 2 can tell, and more than its clients may be held to.
+            ("oneOf" | "anyOf" | "allOf" | "not" | "nullable" | "x-kubernetes-validations", _) => {}
             ("properties", Value::Object(properties)) => {
                 let properties = properties.iter();
                 let properties =

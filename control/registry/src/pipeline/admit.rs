@@ -5,11 +5,13 @@
 mod account;
 mod grant;
 mod node;
+mod policy;
 mod sign;
 
 pub use account::inject_account;
 pub use grant::may_grant;
 pub use node::node_may_change;
+pub use policy::{Write, ask_policies, read_policies};
 pub use sign::may_sign;
 
 use super::Pipeline;

@@ -42,7 +42,7 @@ pub async fn apply(
     let made = |stored: &Stored| draft(pipeline, target, options, stored, &config);
     match target.subresource_name() {
         "" => {}
-        "scale" => return scale::answer(change.run(pipeline, made).await?),
+        "scale" => return scale::answer(target, change.run(pipeline, made).await?),
         "status" => return change.run(pipeline, made).await,
         other => return Err(not_served(Verb::Patch, target, other)),
     }
@@ -118,7 +118,11 @@ fn of_scale(target: &Target, scale: &Value) -> Value {
         "metadata": metadata,
     });
     if let Some(replicas) = scale.pointer("/spec/replicas") {
-        config["spec"] = json!({"replicas": replicas});
+        let custom = row.custom.as_ref().and_then(|custom| custom.scale.as_ref());
+        match custom {
+            Some(paths) => paths.spec_replicas.put(&mut config, replicas.clone()),
+            None => config["spec"] = json!({"replicas": replicas}),
+        }
     }
     config
 }

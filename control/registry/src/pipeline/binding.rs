@@ -64,7 +64,8 @@ pub async fn bind(
 /// The pod that a binding names which is sent to the collection of bindings.
 pub fn target_of(pipeline: &Pipeline, target: &Target, binding: &Value) -> Result<Target, Status> {
     let pods = GroupResource::new("", "pods");
-    let row = pipeline.registry().by_resource(&pods);
+    let registry = pipeline.registry();
+    let row = registry.by_resource(&pods);
     let row = row.ok_or_else(|| Status::internal("pods are not served"))?;
     let name = binding.pointer("/metadata/name").and_then(Value::as_str);
     let target = Target::object(row, target.namespace.as_deref(), name.unwrap_or_default());

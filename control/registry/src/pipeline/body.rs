@@ -22,7 +22,7 @@ pub fn read(
     mut value: Value,
     options: &WriteOptions,
 ) -> Result<Body, Status> {
-    let warnings = conform(pipeline, &target.resource.kind(), &mut value, options)?;
+    let warnings = conform_own(pipeline, target, &mut value, options)?;
     if let Some(stored) = target.resource.stored_as {
         stored.store(&mut value);
     }
@@ -34,8 +34,28 @@ pub fn read(
     Ok(Body { object, warnings })
 }
 
-/// Brings a body into the form of its kind; answers with warnings.
-pub fn conform(
+/// Brings a body into the form of the target's own kind; answers with warnings.
+pub fn conform_own(
+    pipeline: &Pipeline,
+    target: &Target,
+    value: &mut Value,
+    options: &WriteOptions,
+) -> Result<Vec<String>, Status> {
+    let kind = target.resource.kind();
+    let Some(custom) = &target.resource.custom else {
+        return conform(pipeline, &kind, value, options);
+    };
+    check_type(pipeline, value, &kind)?;
+    custom.accept(
+        &kind,
+        value,
+        &options.duplicate_fields,
+        options.field_validation,
+    )
+}
+
+/// Brings a body into the form of a built-in kind; answers with warnings.
+fn conform(
     pipeline: &Pipeline,
     kind: &GroupVersionKind,
     value: &mut Value,
@@ -58,6 +78,9 @@ pub fn conform_subresource(
     options: &WriteOptions,
 ) -> Result<Vec<String>, Status> {
     match target.resource.subresource(target.subresource_name()) {
+        Some(subresource) if subresource.kind == target.resource.kind() => {
+            conform_own(pipeline, target, value, options)
+        }
         Some(subresource) => conform(pipeline, &subresource.kind, value, options),
         None => Ok(Vec::new()),
     }

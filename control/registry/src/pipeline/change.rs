@@ -3,9 +3,9 @@
 //! write that changes nothing commits nothing, and a client without a precondition never sees a lost race.
 
 use super::shape::{
-    busy, check_preconditions, context, copy_member, desire_differs, is_released,
-    keep_all_but_decision, keep_all_but_ephemeral, keep_all_but_finalizers, keep_all_but_resources,
-    keep_all_but_status, not_served, refuse_invalid,
+    busy, check_preconditions, context, copy_member, is_released, keep_all_but_decision,
+    keep_all_but_ephemeral, keep_all_but_finalizers, keep_all_but_resources, keep_all_but_status,
+    not_served, refuse_invalid,
 };
 use super::store::{self, Stored, Try, tries};
 use super::{Pipeline, admit, apply as apply_patch, body, commit, fields, scale, versions};
@@ -48,7 +48,7 @@ pub async fn update(
         "scale" => {
             body::conform_subresource(pipeline, target, &mut value, options)?;
             let made = |stored: &Stored| Ok(draft_of(scale::put(target, &stored.object, &value)?));
-            scale::answer(change.run(pipeline, made).await?)
+            scale::answer(target, change.run(pipeline, made).await?)
         }
         other => Err(not_served(Verb::Update, target, other)),
     }
@@ -98,12 +98,12 @@ pub async fn patch(
         }
         "scale" => {
             let made = |stored: &Stored| {
-                let mut value = scale::of_object(&stored.object);
+                let mut value = scale::of_object(target, &stored.object);
                 apply(target, patch, &mut value)?;
                 body::conform_subresource(pipeline, target, &mut value, options)?;
                 Ok(draft_of(scale::put(target, &stored.object, &value)?))
             };
-            scale::answer(change.run(pipeline, made).await?)
+            scale::answer(target, change.run(pipeline, made).await?)
         }
         other => Err(not_served(Verb::Patch, target, other)),
     }
@@ -118,22 +118,27 @@ fn apply(target: &Target, patch: &Patch, value: &mut Value) -> Result<(), Status
                 "scale" => GroupVersionKind::new("autoscaling", "v1", "Scale"),
                 _ => target.resource.kind(),
             };
-            merge_by_type(&kind, value, &patch.value)
+            merge_by_type(target, &kind, value, &patch.value)
         }
     }
 }
 
 /// A strategic merge; a kind without a schema has no merge keys, which Kubernetes answers with 415.
-fn merge_by_type(kind: &GroupVersionKind, value: &mut Value, patch: &Value) -> Result<(), Status> {
+fn merge_by_type(
+    target: &Target,
+    kind: &GroupVersionKind,
+    value: &mut Value,
+    patch: &Value,
+) -> Result<(), Status> {
     let schemas = schema::Schemas::builtin();
-    let Some(r#type) = schemas.kind(kind) else {
+    let known = schemas
+        .kind(kind)
+        .filter(|_| target.resource.custom.is_none());
+    let Some(r#type) = known else {
         return Err(Status::failure(
             415,
             Reason::UnsupportedMediaType,
-            format!(
-                "{} takes no strategic merge patch; use a merge or JSON patch",
-                kind.kind
-            ),
+            "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
         ));
     };
     let merged = schema::strategic_merge(schemas, r#type, value.take(), patch.clone());
@@ -205,6 +210,10 @@ impl Change<'_> {
         consistency: Consistency,
     ) -> Result<Try<Written>, Status> {
         let stored = store::read(pipeline, key, consistency).await?;
+        let stored = match stored {
+            Some(stored) => Some(versions::of_request(pipeline, self.target, stored).await?),
+            None => None,
+        };
         let prepared = match stored {
             None => Err(Status::not_found(&key.resource, &key.name)),
             Some(stored) => self.prepare(pipeline, key, made, stored).await,
@@ -245,6 +254,15 @@ impl Change<'_> {
             .check(pipeline, &mut object, &stored.object, &held)
             .await?;
         warnings.extend(self.target.resource.strategy.warnings(&object));
+        let write = admit::Write {
+            caller: self.caller,
+            target: self.target,
+            operation: "UPDATE",
+            object: Some(&object),
+            old: Some(&stored.object),
+            dry_run: self.options.dry_run,
+        };
+        warnings.extend(admit::ask_policies(pipeline, &write).await?.warnings);
         object.metadata.resource_version = stored.revision.to_string();
         Ok(Prepared {
             object,
@@ -263,7 +281,7 @@ impl Change<'_> {
         pipeline: &Pipeline,
         applied: Option<Vec<Value>>,
     ) {
-        let strategy = self.target.resource.strategy;
+        let strategy = &*self.target.resource.strategy;
         body::keep_server_fields(&mut object.metadata, &old.metadata);
         let record = |object: &mut Object| match applied {
             Some(entries) => object.metadata.managed_fields = entries,
@@ -285,7 +303,7 @@ impl Change<'_> {
                     _ => keep_all_but_ephemeral(object, old),
                 }
                 record(object);
-                if desire_differs(strategy, object, old) {
+                if strategy.desire_differs(object, old) {
                     object.metadata.generation = old.metadata.generation + 1;
                 }
             }
@@ -297,7 +315,7 @@ impl Change<'_> {
                 strategy.default_fields(object);
                 record(object);
                 strategy.prepare_update(object, old, &context(pipeline, self.caller, old));
-                if strategy.has_generation() && desire_differs(strategy, object, old) {
+                if strategy.has_generation() && strategy.desire_differs(object, old) {
                     object.metadata.generation = old.metadata.generation + 1;
                 }
             }
@@ -312,7 +330,7 @@ impl Change<'_> {
         old: &Object,
         held: &[Claim],
     ) -> Result<Vec<Claim>, Status> {
-        let strategy = self.target.resource.strategy;
+        let strategy = &*self.target.resource.strategy;
         let mut faults = Faults::default();
         metadata::validate(&self.target.resource, object, &mut faults);
         metadata::validate_update(object, old, &mut faults);
@@ -359,6 +377,7 @@ impl Change<'_> {
             let json = object.to_value().to_string().into();
             return Ok(Try::Seen(Ok(written(json))));
         }
+        let object = versions::to_store(pipeline, self.target, object).await?;
         let bytes = commit::encode(&object)?;
         let (old, new) = (stored.revision, bytes.clone());
         let writer = &commit::Writer {
@@ -367,7 +386,7 @@ impl Change<'_> {
             verb: self.verb,
             subresource: self.target.subresource_name(),
         };
-        let committed = if is_released(self.target.resource.strategy, &object) {
+        let committed = if is_released(&*self.target.resource.strategy, &object) {
             commit::remove(pipeline, writer, key, old, &held).await?
         } else {
             commit::replace(pipeline, writer, key, old, new, &held, &claims).await?

@@ -3,7 +3,9 @@
 
 use super::shape::{busy, context, not_served, refuse_invalid};
 use super::store::{self, tries};
-use super::{Pipeline, admit, binding, body, commit, eviction, fault_list, fields, priority};
+use super::{
+    Pipeline, admit, binding, body, commit, eviction, fault_list, fields, priority, versions,
+};
 use crate::{Caller, Faults, Target, Verb, WriteOptions, Written, metadata};
 use mvcc::Consistency;
 use objects::{Object, ObjectKey, Reason, Status};
@@ -85,7 +87,7 @@ async fn create_draft(
     options: &WriteOptions,
 ) -> Result<Written, Status> {
     let object = &mut draft.object;
-    let strategy = target.resource.strategy;
+    let strategy = &*target.resource.strategy;
     if target.resource.subresource("status").is_some() && !strategy.keeps_status_on_create() {
         object.body.shift_remove("status");
     }
@@ -127,8 +129,20 @@ async fn create_named(
     mut draft: Draft,
     options: &WriteOptions,
 ) -> Result<Written, Status> {
-    let strategy = target.resource.strategy;
+    let strategy = &*target.resource.strategy;
     let name = draft.object.metadata.name.clone();
+    if target
+        .resource
+        .custom
+        .as_ref()
+        .is_some_and(|custom| custom.is_ending)
+    {
+        return Err(Status::failure(
+            405,
+            Reason::MethodNotAllowed,
+            "create not allowed while custom resource definition is terminating",
+        ));
+    }
     if target.resource.kind == "Pod" {
         priority::resolve(pipeline, &mut draft.object).await?;
     }
@@ -161,6 +175,19 @@ async fn create_named(
         let claims =
             commit::allocate(pipeline, strategy, &mut object, &[], &context, &mut faults).await?;
         refuse_invalid(target, &object, faults)?;
+        if consistency == Consistency::Stale {
+            // What policies say depends on the object alone, which is the same at the next try.
+            let write = admit::Write {
+                caller,
+                target,
+                operation: "CREATE",
+                object: Some(&object),
+                old: None,
+                dry_run: options.dry_run,
+            };
+            warnings.extend(admit::ask_policies(pipeline, &write).await?.warnings);
+        }
+        let object = versions::to_store(pipeline, target, object).await?;
         let bytes = commit::encode(&object)?;
         if options.dry_run {
             check_free(pipeline, &key).await?;

@@ -101,8 +101,24 @@ impl Step<'_> {
         let stored = stored.ok_or_else(|| Status::not_found(&key.resource, &key.name));
         match stored.and_then(|stored| self.may(&stored).map(|()| stored)) {
             Err(refused) => Ok(Try::Seen(Err(refused))),
-            Ok(stored) => self.take(pipeline, stored).await,
+            Ok(stored) => match self.ask(pipeline, &stored).await {
+                Err(refused) => Ok(Try::Seen(Err(refused))),
+                Ok(()) => self.take(pipeline, stored).await,
+            },
         }
+    }
+
+    /// Asks the policies.
+    async fn ask(&self, pipeline: &Pipeline, stored: &Stored) -> Result<(), Status> {
+        let write = admit::Write {
+            caller: self.caller,
+            target: self.target,
+            operation: "DELETE",
+            object: None,
+            old: Some(&stored.object),
+            dry_run: self.options.dry_run,
+        };
+        admit::ask_policies(pipeline, &write).await.map(drop)
     }
 
     fn may(&self, stored: &Stored) -> Result<(), Status> {
@@ -112,7 +128,7 @@ impl Step<'_> {
 
     /// Removes the object, or stores it as marked.
     async fn take(&self, pipeline: &Pipeline, stored: Stored) -> Result<Try<Deleted>, Status> {
-        let strategy = self.target.resource.strategy;
+        let strategy = &*self.target.resource.strategy;
         let marked = mark(pipeline, self.target, self.options, &stored.object);
         let held = strategy.claims(&stored.object);
         let (key, old) = (self.key, stored.revision);
@@ -143,7 +159,7 @@ impl Step<'_> {
     }
 
     fn removed(&self, marked: &Object, stored: &Stored, revision: objects::Revision) -> Deleted {
-        let strategy = self.target.resource.strategy;
+        let strategy = &*self.target.resource.strategy;
         if strategy.returns_deleted() {
             return Deleted::Object(splice_revision(&stored.kv.value, revision));
         }
@@ -159,7 +175,7 @@ impl Step<'_> {
 
 /// The object with its deletion asked: finalizers of the propagation, deletion timestamp, grace.
 fn mark(pipeline: &Pipeline, target: &Target, options: &DeleteOptions, object: &Object) -> Object {
-    let strategy = target.resource.strategy;
+    let strategy = &*target.resource.strategy;
     let mut marked = object.clone();
     let finalizers = &mut marked.metadata.finalizers;
     let by_default = strategy.orphans_by_default().then_some(Propagation::Orphan);

@@ -125,7 +125,8 @@ async fn budgets_of(pipeline: &Pipeline, pod: &Object) -> Result<Vec<Stored>, St
 
 fn budget_target(pipeline: &Pipeline, budget: &Object) -> Result<Target, Status> {
     let resource = GroupResource::new("policy", "poddisruptionbudgets");
-    let row = pipeline.registry().by_resource(&resource);
+    let registry = pipeline.registry();
+    let row = registry.by_resource(&resource);
     let row = row.ok_or_else(|| Status::internal("disruption budgets are not served"))?;
     let namespace = budget.metadata.namespace.as_deref();
     Ok(Target::object(row, namespace, &budget.metadata.name).subresource("status"))

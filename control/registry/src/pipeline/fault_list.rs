@@ -15,7 +15,7 @@ pub fn complete(
     body: Value,
     refused: Status,
 ) -> Status {
-    let converted = target.resource.stored_as.is_some();
+    let converted = target.resource.stored_as.is_some() || target.resource.custom.is_some();
     if refused.code != 400 || converted || !is_of_kind(target, &body) {
         return refused;
     }
@@ -47,7 +47,7 @@ fn is_of_kind(target: &Target, body: &Value) -> bool {
 
 fn find(pipeline: &Pipeline, caller: &Caller, target: &Target, mut body: Value) -> Vec<Cause> {
     let row = &target.resource;
-    let strategy = row.strategy;
+    let strategy = &*row.strategy;
     body["apiVersion"] = Value::String(row.api_version());
     body["kind"] = Value::String(row.kind.clone());
     let mut faults = Faults::default();

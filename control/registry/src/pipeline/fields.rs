@@ -5,7 +5,7 @@
 use super::{Pipeline, versions};
 use crate::apply::{
     self, Applied, ApplyError, Conflict, Fault, Ignored, Managed, Manager, Path, Set, Tracker,
-    Typed, Versions,
+    Typed, Versions, schema::Type,
 };
 use crate::{Registry, ResourceDef, Target, WriteOptions};
 use objects::{Cause, GroupVersionKind, Object, Reason, Status, StatusDetails};
@@ -101,21 +101,33 @@ pub fn reset_mark() -> Vec<Value> {
     vec![json!({})]
 }
 
-fn with_tracker<T>(pipeline: &Pipeline, target: &Target, act: impl FnOnce(&Tracker<'_>) -> T) -> T {
+fn with_tracker<T>(
+    pipeline: &Pipeline,
+    target: &Target,
+    act: impl FnOnce(&Tracker<'_, '_>) -> T,
+) -> T {
     let row = &target.resource;
     let version = row.api_version();
     let tracker = Tracker {
-        r#type: apply::builtin::type_of(&row.kind()),
+        r#type: type_of(row),
         version: &version,
         subresource: target.subresource_name(),
         ignored: &ignored(target, &version),
         versions: &Sisters {
-            registry: pipeline.registry(),
+            registry: &pipeline.registry(),
             row,
         },
         now: pipeline.shell.now(),
     };
     act(&tracker)
+}
+
+/// The type of a row's objects.
+fn type_of(row: &ResourceDef) -> Type<'_> {
+    match &row.custom {
+        Some(custom) => custom.r#type(),
+        None => apply::builtin::type_of(&row.kind()),
+    }
 }
 
 /// What a request of this path cannot change, and therefore owns nothing of.
@@ -139,12 +151,8 @@ struct Sisters<'a> {
     row: &'a ResourceDef,
 }
 
-impl Versions<'static> for Sisters<'_> {
-    fn convert(
-        &self,
-        object: &Typed<'static>,
-        version: &str,
-    ) -> Result<Option<Typed<'static>>, Fault> {
+impl<'a> Versions<'a> for Sisters<'a> {
+    fn convert(&self, object: &Typed<'a>, version: &str) -> Result<Option<Typed<'a>>, Fault> {
         let is_sister = |row: &&Arc<ResourceDef>| {
             row.kind == self.row.kind
                 && row.api_version() == version
@@ -154,13 +162,17 @@ impl Versions<'static> for Sisters<'_> {
             return Ok(None);
         };
         let mut value = object.value.clone();
+        if self.row.custom.is_some() {
+            // As far as no webhook changes more: who owns what is found without asking it.
+            value["apiVersion"] = Value::from(version);
+        }
         if let Some(stored) = self.row.stored_as {
             stored.store(&mut value);
         }
         versions::load(sister, &mut value);
         Ok(Some(Typed {
             value,
-            r#type: apply::builtin::type_of(&sister.kind()),
+            r#type: type_of(sister),
             version: version.to_owned(),
         }))
     }

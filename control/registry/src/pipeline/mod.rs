@@ -10,6 +10,7 @@ mod body;
 mod change;
 mod commit;
 mod create;
+mod definitions;
 mod delete;
 mod eviction;
 mod fault_list;
@@ -27,6 +28,9 @@ mod versions;
 mod views;
 mod watch;
 
+pub use versions::Converter;
+
+use crate::policy::Policies;
 use crate::{
     Access, Caller, DeleteOptions, Deleted, List, ListOptions, Patch, Registry, Shell, Target,
     WatchEvent, WriteOptions, Written,
@@ -38,13 +42,15 @@ use objects::cluster::ClusterSettings;
 use objects::past::{HistoryStatus, ObjectHistory};
 use objects::{Revision, Status};
 use serde_json::Value;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Reads and writes objects; cheap to clone.
 #[derive(Clone)]
 pub struct Pipeline {
     store: Arc<dyn Store>,
-    registry: Arc<Registry>,
+    registry: Arc<RwLock<Arc<Registry>>>,
+    converter: Option<Arc<dyn Converter>>,
+    policies: Arc<RwLock<Arc<Policies>>>,
     shell: Arc<dyn Shell>,
     settings: Arc<ClusterSettings>,
     views: Arc<views::Views>,
@@ -61,7 +67,9 @@ impl Pipeline {
     ) -> Self {
         Pipeline {
             store,
-            registry,
+            registry: Arc::new(RwLock::new(registry)),
+            converter: None,
+            policies: Arc::default(),
             shell,
             settings: Arc::new(settings),
             views: Arc::default(),
@@ -69,9 +77,29 @@ impl Pipeline {
         }
     }
 
-    /// The table.
-    pub fn registry(&self) -> &Arc<Registry> {
-        &self.registry
+    /// Gives it somebody who calls webhooks that turn custom objects of one version into another.
+    #[must_use]
+    pub fn with_converter(mut self, converter: Arc<dyn Converter>) -> Self {
+        self.converter = Some(converter);
+        self
+    }
+
+    /// The table as it is now: custom kinds come and go.
+    pub fn registry(&self) -> Arc<Registry> {
+        let registry = self.registry.read().unwrap_or_else(PoisonError::into_inner);
+        registry.clone()
+    }
+
+    /// Keeps the admission policies as the store has them, until the store's events end; every master runs it as
+    /// [`Pipeline::follow_definitions`].
+    pub async fn follow_policies(&self) -> Status {
+        definitions::follow_policies(self).await
+    }
+
+    /// Keeps the rows of custom kinds as their definitions in the store say, until the store's events end. Every master runs it;
+    /// whoever does begins it anew when it ends.
+    pub async fn follow_definitions(&self) -> Status {
+        definitions::follow(self).await
     }
 
     /// The store beneath.
@@ -101,13 +129,13 @@ impl Pipeline {
         resource_version: Option<Revision>,
     ) -> Result<Bytes, Status> {
         let json = read::get(self, target, resource_version).await?;
-        versions::shown(target, json)
+        versions::shown(self, target, json).await
     }
 
     /// A page of objects.
     pub async fn list(&self, target: &Target, options: &ListOptions) -> Result<List, Status> {
         let list = read::list(self, target, options).await?;
-        versions::shown_list(target, list)
+        versions::shown_list(self, target, list).await
     }
 
     /// Changes from a revision on; ends after its first error. Bookmarks come as often as the store tells progress.
@@ -117,7 +145,7 @@ impl Pipeline {
         options: &ListOptions,
     ) -> Result<BoxStream<'static, Result<WatchEvent, Status>>, Status> {
         let events = watch::watch(self, target, options).await?;
-        Ok(versions::shown_events(target, events))
+        Ok(versions::shown_events(self, target, events))
     }
 
     /// The versions of an object, the newest first, with who made them: those before a revision, at most so many.
@@ -149,7 +177,7 @@ impl Pipeline {
     ) -> Result<Vec<String>, Status> {
         match target.subresource {
             Some(_) => body::conform_subresource(self, target, value, options),
-            None => body::conform(self, &target.resource.kind(), value, options),
+            None => body::conform_own(self, target, value, options),
         }
     }
 
@@ -162,7 +190,7 @@ impl Pipeline {
         options: &WriteOptions,
     ) -> Result<Written, Status> {
         let written = create::create(self, caller, target, body, options).await?;
-        versions::shown_write(target, written)
+        versions::shown_write(self, target, written).await
     }
 
     /// Replaces an object, its `status`, its `scale`, a namespace's finalizers (`finalize`), or of a pod the
@@ -175,7 +203,7 @@ impl Pipeline {
         options: &WriteOptions,
     ) -> Result<Written, Status> {
         let written = change::update(self, caller, target, body, options).await?;
-        versions::shown_write(target, written)
+        versions::shown_write(self, target, written).await
     }
 
     /// Changes an object, its `status` or its `scale`.
@@ -187,7 +215,7 @@ impl Pipeline {
         options: &WriteOptions,
     ) -> Result<Written, Status> {
         let written = change::patch(self, caller, target, patch, options).await?;
-        versions::shown_write(target, written)
+        versions::shown_write(self, target, written).await
     }
 
     /// Deletes an object, or begins to.
@@ -198,7 +226,10 @@ impl Pipeline {
         options: &DeleteOptions,
     ) -> Result<Deleted, Status> {
         match delete::delete(self, caller, target, options).await? {
-            Deleted::Object(json) => versions::shown(target, json).map(Deleted::Object),
+            Deleted::Object(json) => {
+                let json = versions::shown(self, target, json).await?;
+                Ok(Deleted::Object(json))
+            }
             status => Ok(status),
         }
     }
@@ -212,6 +243,6 @@ impl Pipeline {
         options: &DeleteOptions,
     ) -> Result<List, Status> {
         let deleted = delete::delete_collection(self, caller, target, list, options).await?;
-        versions::shown_list(target, deleted)
+        versions::shown_list(self, target, deleted).await
     }
 }

@@ -4,7 +4,7 @@
 use super::page::Position;
 use super::select::Selection;
 use super::store::{consistency, status_of, too_large};
-use super::{Pipeline, history, scale};
+use super::{Pipeline, history, scale, versions};
 use crate::{List, ListOptions, Target, VersionMatch};
 use bytes::Bytes;
 use mvcc::{Consistency, KeyRange, KeyRangeEnd, KeyValue, RangeRequest, RangeResponse, StoreError};
@@ -29,9 +29,8 @@ pub async fn get(
         .next();
     let kv = kv.ok_or_else(|| Status::not_found(&key.resource, &key.name))?;
     if target.subresource_name() == "scale" {
-        return Ok(scale::of_object(&super::store::parse(kv)?.object)
-            .to_string()
-            .into());
+        let stored = versions::of_request(pipeline, target, super::store::parse(kv)?).await?;
+        return Ok(scale::of_object(target, &stored.object).to_string().into());
     }
     Ok(splice_revision(&kv.value, kv.mod_revision))
 }

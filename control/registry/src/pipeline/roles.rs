@@ -75,8 +75,8 @@ async fn create(
 }
 
 fn target(pipeline: &Pipeline, object: &Object) -> Result<Target, Status> {
-    let row = pipeline
-        .registry()
+    let registry = pipeline.registry();
+    let row = registry
         .by_kind(&object.types)
         .ok_or_else(|| Status::internal(format_args!("there is no kind {:?}", object.types)))?;
     let metadata = &object.metadata;

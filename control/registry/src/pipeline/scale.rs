@@ -1,12 +1,61 @@
 //! The `scale` subresource: an object's replica count as `autoscaling/v1` Scale. Never looks at pods.
 
+use crate::custom::{JsonPath, ScalePaths};
 use crate::{Target, Written};
 use objects::{Cause, LabelSelector, Object, Status};
 use serde_json::{Value, json};
 
 /// The Scale of an object.
-pub fn of_object(object: &Object) -> Value {
+pub fn of_object(target: &Target, object: &Object) -> Value {
+    let custom = target.resource.custom.as_ref();
+    match custom.and_then(|custom| custom.scale.as_ref()) {
+        Some(paths) => of_custom(paths, object),
+        None => of_builtin(object),
+    }
+}
+
+/// The Scale of a custom object, whose definition says where the numbers are.
+fn of_custom(paths: &ScalePaths, object: &Object) -> Value {
+    let value = object.to_value();
+    let number = |path: &JsonPath| {
+        path.find(&value)
+            .first()
+            .and_then(|found| found.as_i64())
+            .unwrap_or(0)
+    };
+    let mut scale = scale(
+        object,
+        number(&paths.spec_replicas),
+        number(&paths.status_replicas),
+    );
+    let selector = paths
+        .label_selector
+        .as_ref()
+        .and_then(|path| path.find(&value).first()?.as_str());
+    if let Some(selector) = selector {
+        scale["status"]["selector"] = json!(selector);
+    }
+    scale
+}
+
+fn scale(object: &Object, wanted: impl Into<Value>, found: impl Into<Value>) -> Value {
     let metadata = &object.metadata;
+    json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {
+            "name": metadata.name,
+            "namespace": metadata.namespace,
+            "uid": metadata.uid,
+            "resourceVersion": metadata.resource_version,
+            "creationTimestamp": metadata.creation_timestamp,
+        },
+        "spec": {"replicas": wanted.into()},
+        "status": {"replicas": found.into()},
+    })
+}
+
+fn of_builtin(object: &Object) -> Value {
     let at = |part: &str, field: &str| {
         object
             .body
@@ -19,19 +68,8 @@ pub fn of_object(object: &Object) -> Value {
         _ => selector,
     });
     let selector = selector.and_then(|selector| LabelSelector::from_value(&selector).ok());
-    let mut scale = json!({
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": {
-            "name": metadata.name,
-            "namespace": metadata.namespace,
-            "uid": metadata.uid,
-            "resourceVersion": metadata.resource_version,
-            "creationTimestamp": metadata.creation_timestamp,
-        },
-        "spec": {"replicas": at("spec", "replicas").unwrap_or(json!(0))},
-        "status": {"replicas": at("status", "replicas").unwrap_or(json!(0))},
-    });
+    let replicas = |part| at(part, "replicas").unwrap_or(json!(0));
+    let mut scale = scale(object, replicas("spec"), replicas("status"));
     if let Some(selector) = selector {
         scale["status"]["selector"] = json!(selector.to_string());
     }
@@ -73,17 +111,22 @@ pub fn put(target: &Target, object: &Object, scale: &Value) -> Result<Object, St
     if !uid.is_empty() {
         object.metadata.uid = uid.into();
     }
-    if let Some(Value::Object(spec)) = object.body.get_mut("spec") {
+    let custom = target.resource.custom.as_ref();
+    if let Some(paths) = custom.and_then(|custom| custom.scale.as_ref()) {
+        let mut body = Value::Object(std::mem::take(&mut object.body));
+        paths.spec_replicas.put(&mut body, json!(replicas));
+        object.body = body.as_object().cloned().unwrap_or_default();
+    } else if let Some(Value::Object(spec)) = object.body.get_mut("spec") {
         spec.insert("replicas".to_owned(), json!(replicas));
     }
     Ok(object)
 }
 
 /// The answer to a write of the Scale.
-pub fn answer(written: Written) -> Result<Written, Status> {
+pub fn answer(target: &Target, written: Written) -> Result<Written, Status> {
     let object = Object::from_json(&written.json).map_err(Status::internal)?;
     Ok(Written {
-        json: of_object(&object).to_string().into(),
+        json: of_object(target, &object).to_string().into(),
         ..written
     })
 }

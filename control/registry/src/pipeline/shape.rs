@@ -168,11 +168,6 @@ pub fn copy_member(object: &mut Object, old: &Object, name: &str) {
     }
 }
 
-/// Whether the desired state changed.
-pub fn desire_differs(strategy: &dyn Strategy, object: &Object, old: &Object) -> bool {
-    object.body.get(strategy.desired()) != old.body.get(strategy.desired())
-}
-
 /// 422 with every fault, if there is one.
 pub fn refuse_invalid(target: &Target, object: &Object, faults: Faults) -> Result<(), Status> {
     if faults.is_empty() {

@@ -1,5 +1,5 @@
 //! Webhook configurations, validating admission policies and their bindings. Rules: Kubernetes' admissionregistration/v1
-//! defaults and validation. Nothing is called or judged here.
+//! defaults and validation. Nothing is called or judged here: that is the admission's part.
 
 use super::Strategy;
 use super::check::{choice, named, one_of, selector};
@@ -7,7 +7,8 @@ use super::edit::{
     Members, default, default_text, existing_map, map_at, maps_in, read_list, read_map, read_maps,
     read_number, read_text, read_texts,
 };
-use crate::Faults;
+use crate::{Faults, policy};
+use cel::Environment;
 use objects::{Object, names};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -192,14 +193,57 @@ impl Strategy for AdmissionPolicies {
                 faults.required(field, "expression is not specified");
             }
         }
-    }
-
-    fn warnings(&self, _object: &Object) -> Vec<String> {
-        vec!["this server stores admission policies and judges nothing by them".to_owned()]
+        check_expressions(spec, faults);
     }
 
     fn has_generation(&self) -> bool {
         true
+    }
+}
+
+/// Every expression must compile.
+fn check_expressions(spec: &Members, faults: &mut Faults) {
+    let mut environment = policy::environment(spec.get("paramKind").is_some_and(Value::is_object));
+    let mut check = |members: &Members, field: String, environment: &Environment| {
+        let (_, name) = field.rsplit_once('.').unwrap_or_default();
+        let text = read_text(members, name).trim();
+        if text.is_empty() {
+            return None;
+        }
+        match cel::compile(text, environment) {
+            Ok(program) => Some(program),
+            Err(error) => {
+                faults.invalid_text(field, text, &format!("compilation failed: {error}"));
+                None
+            }
+        }
+    };
+    for (index, condition) in read_maps(spec, "matchConditions") {
+        check(
+            condition,
+            format!("spec.matchConditions[{index}].expression"),
+            &environment,
+        );
+    }
+    environment = environment.composed();
+    for (index, variable) in read_maps(spec, "variables") {
+        let program = check(
+            variable,
+            format!("spec.variables[{index}].expression"),
+            &environment,
+        );
+        if let Some(program) = program {
+            environment.declare(read_text(variable, "name"), &program);
+        }
+    }
+    for (list, name) in [
+        ("validations", "expression"),
+        ("validations", "messageExpression"),
+        ("auditAnnotations", "valueExpression"),
+    ] {
+        for (index, of) in read_maps(spec, list) {
+            check(of, format!("spec.{list}[{index}].{name}"), &environment);
+        }
     }
 }
 

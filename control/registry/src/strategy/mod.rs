@@ -3,7 +3,7 @@
 
 mod admission;
 mod autoscaler;
-mod check;
+pub mod check;
 mod class;
 mod cronjob;
 mod daemonset;
@@ -73,6 +73,8 @@ pub use volume::{Claims, Volumes};
 use crate::{Caller, Faults};
 use objects::{Object, Timestamp};
 use serde_json::Value;
+use std::ops::Deref;
+use std::sync::Arc;
 
 /// What a strategy may depend on beside the objects.
 #[derive(Clone, Copy, Debug)]
@@ -158,6 +160,11 @@ pub trait Strategy: Send + Sync {
         "spec"
     }
 
+    /// Whether the desired state changed.
+    fn desire_differs(&self, object: &Object, old: &Object) -> bool {
+        object.body.get(self.desired()) != old.body.get(self.desired())
+    }
+
     /// Whether dependents stay when a delete does not say what becomes of them.
     fn orphans_by_default(&self) -> bool {
         false
@@ -209,6 +216,26 @@ pub trait Strategy: Send + Sync {
     /// The value of a field for a selector; the path is one of the row's.
     fn field(&self, object: &Value, path: &str) -> String {
         field_text(object, path)
+    }
+}
+
+/// A kind's strategy: one of the program, or one that a definition made.
+#[derive(Clone)]
+pub enum StrategyRef {
+    /// Of a built-in kind.
+    Static(&'static dyn Strategy),
+    /// Of a custom kind.
+    Shared(Arc<dyn Strategy>),
+}
+
+impl Deref for StrategyRef {
+    type Target = dyn Strategy;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            StrategyRef::Static(strategy) => *strategy,
+            StrategyRef::Shared(strategy) => &**strategy,
+        }
     }
 }
 

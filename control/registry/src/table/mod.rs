@@ -5,11 +5,13 @@ mod columns;
 mod rows;
 mod versions;
 
-pub use columns::{Column, ColumnKind};
+pub use columns::{Column, ColumnKind, PLAIN as PLAIN_COLUMNS, text_age};
+pub use rows::ALL_VERBS;
 pub use versions::{StoredAs, core_event_path};
 
 use crate::Verb;
-use crate::strategy::Strategy;
+use crate::custom::Custom;
+use crate::strategy::StrategyRef;
 use objects::{GroupResource, GroupVersion, GroupVersionKind};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,11 +44,13 @@ pub struct ResourceDef {
     /// What `kubectl get` prints.
     pub columns: &'static [Column],
     /// Where the kind differs from others.
-    pub strategy: &'static dyn Strategy,
+    pub strategy: StrategyRef,
     /// Fields that selectors may ask for, beside `metadata.name` and `metadata.namespace`.
     pub field_selectors: Vec<String>,
     /// Set when objects are stored in another row's version.
     pub stored_as: Option<&'static StoredAs>,
+    /// Set for a kind that a definition made.
+    pub custom: Option<Arc<Custom>>,
 }
 
 /// What lies below an object's path.
@@ -72,6 +76,12 @@ impl ResourceDef {
             Some(stored) => GroupResource::new(stored.group, stored.resource),
             None => self.group_resource(),
         }
+    }
+
+    /// Whether each object belongs to this row, rather than to one of another version.
+    fn is_stored_version(&self) -> bool {
+        let custom = self.custom.as_ref();
+        self.stored_as.is_none() && custom.is_none_or(|custom| custom.is_stored_by(self))
     }
 
     /// Group, version and kind.
@@ -133,9 +143,10 @@ impl Registry {
     }
 
     /// Adds a row, or puts it in the place of one of the same path.
-    pub fn insert(&mut self, row: ResourceDef) {
+    pub fn insert(&mut self, row: impl Into<Arc<ResourceDef>>) {
+        let row = row.into();
         let path = (row.group.clone(), row.version.clone(), row.resource.clone());
-        self.by_path.insert(path, Arc::new(row));
+        self.by_path.insert(path, row);
     }
 
     /// The row that a path names.
@@ -160,7 +171,7 @@ impl Registry {
     /// The rows whose objects lie in the store in the row's own version: each object belongs to one of them.
     pub fn stored(&self) -> impl Iterator<Item = &Arc<ResourceDef>> {
         self.iter()
-            .filter(|row| row.stored_as.is_none() && row.verbs.contains(&Verb::Get))
+            .filter(|row| row.is_stored_version() && row.verbs.contains(&Verb::Get))
     }
 
     /// The row that people mean by `pods`, `pod`, `po`, `deployments.apps` or `hpa.v1.autoscaling`; of several versions the

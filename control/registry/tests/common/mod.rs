@@ -58,10 +58,8 @@ pub fn cluster_and_store() -> (Pipeline, MemStore) {
 
 /// Objects of `resource` in `default`, or one of them.
 pub fn target(pipeline: &Pipeline, resource: &str, name: Option<&str>) -> Target {
-    let row = pipeline
-        .registry()
-        .by_name(resource)
-        .expect("the resource exists");
+    let registry = pipeline.registry();
+    let row = registry.by_name(resource).expect("the resource exists");
     let namespace = row.namespaced.then_some("default");
     match name {
         Some(name) => Target::object(row, namespace, name),

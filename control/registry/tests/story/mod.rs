@@ -2,6 +2,7 @@
 
 use futures::FutureExt;
 use futures::executor::block_on;
+use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
 use mvcc::MemStore;
 use objects::cluster::ClusterSettings;
@@ -20,6 +21,10 @@ type Events = BoxStream<'static, Result<WatchEvent, Status>>;
 /// A cluster, and what was said in it so far.
 pub struct Story {
     pipeline: Pipeline,
+    /// Keeps the table as the definitions of custom kinds say.
+    definitions: BoxFuture<'static, Status>,
+    /// Keeps the admission policies.
+    policies: BoxFuture<'static, Status>,
     shell: Arc<ScriptShell>,
     caller: Caller,
     watches: BTreeMap<String, Events>,
@@ -90,8 +95,11 @@ impl Story {
         let registry = Arc::new(Registry::builtin());
         let pipeline = Pipeline::new(Arc::new(MemStore::new()), registry, shell.clone(), settings);
         let caller = Caller::master();
+        let (follower, of_policies) = (pipeline.clone(), pipeline.clone());
         let mut story = Story {
             pipeline,
+            definitions: async move { follower.follow_definitions().await }.boxed(),
+            policies: async move { of_policies.follow_policies().await }.boxed(),
             shell,
             caller,
             watches: BTreeMap::new(),
@@ -103,6 +111,8 @@ impl Story {
 
     /// Does what the command says and tells the answer.
     pub fn tell(&mut self, command: &str, body: &str) -> String {
+        let _ = (&mut self.definitions).now_or_never();
+        let _ = (&mut self.policies).now_or_never();
         let words = Words::of(command);
         let answer = match words.plain[0] {
             "tick" => self.tick(words.plain[1]),
@@ -301,11 +311,8 @@ impl Story {
             Some((resource, subresource)) => (resource, Some(subresource)),
             None => (words.plain[1], None),
         };
-        let row = self
-            .pipeline
-            .registry()
-            .by_name(resource)
-            .expect("the resource exists");
+        let registry = self.pipeline.registry();
+        let row = registry.by_name(resource).expect("the resource exists");
         let place = words
             .plain
             .get(2)

@@ -1,6 +1,7 @@
-//! What extends the API: admission webhooks and policies.
+//! What extends the API: definitions of custom kinds, admission webhooks and policies.
 
 use super::{CLUSTER_WIDE, Row, STATUS};
+use crate::custom::Definitions;
 use crate::strategy;
 use crate::table::columns;
 
@@ -11,6 +12,17 @@ const ADMISSION: Row = Row {
 
 /// The rows.
 pub const ROWS: &[Row] = &[
+    Row {
+        version: "apiextensions.k8s.io/v1",
+        resource: "customresourcedefinitions",
+        kind: "CustomResourceDefinition",
+        short_names: &["crd", "crds"],
+        categories: &["api-extensions"],
+        columns: columns::CREATED_AT,
+        strategy: &Definitions,
+        subresources: &[STATUS],
+        ..CLUSTER_WIDE
+    },
     Row {
         resource: "validatingwebhookconfigurations",
         kind: "ValidatingWebhookConfiguration",

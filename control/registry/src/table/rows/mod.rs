@@ -12,10 +12,11 @@ mod workload;
 use super::columns::{self, Column};
 use super::{ResourceDef, StoredAs, SubresourceDef};
 use crate::Verb;
-use crate::strategy::{self, Strategy};
+use crate::strategy::{self, Strategy, StrategyRef};
 use objects::{GroupVersion, GroupVersionKind};
 
-const ALL_VERBS: [Verb; 8] = [
+/// What can be done with objects.
+pub const ALL_VERBS: [Verb; 8] = [
     Verb::Create,
     Verb::Delete,
     Verb::DeleteCollection,
@@ -109,7 +110,8 @@ fn definition(row: &Row) -> ResourceDef {
             .collect(),
         subresources,
         columns: row.columns,
-        strategy: row.strategy,
+        strategy: StrategyRef::Static(row.strategy),
+        custom: None,
         field_selectors: owned(row.field_selectors),
         stored_as: row.stored_as,
         group,

@@ -1,0 +1,121 @@
+//! What a policy says of a request, with one set of parameters.
+
+use super::{Compiled, Policy, Validation};
+use cel::{AccessQuery, Authorizer, Budget, Evaluation};
+use serde_json::Value;
+
+/// What the expressions see.
+pub struct Inputs<'a> {
+    /// The object; null for a delete.
+    pub object: &'a Value,
+    /// The object as it was; null for a create.
+    pub old: &'a Value,
+    /// The request, as `AdmissionRequest` has it.
+    pub request: &'a Value,
+    /// The namespace; null for what lives in none.
+    pub namespace: &'a Value,
+    /// The parameters; null for none.
+    pub params: &'a Value,
+    /// Whom to ask who may do what.
+    pub authorizer: &'a dyn Authorizer,
+    /// What `authorizer.requestResource` is about.
+    pub access: &'a AccessQuery,
+}
+
+/// What a policy says.
+#[derive(Debug, Default, PartialEq)]
+pub struct Verdict {
+    /// What is wrong: a message and the reason of a status.
+    pub failures: Vec<(String, String)>,
+    /// What could not be judged.
+    pub errors: Vec<String>,
+    /// For the audit log.
+    pub annotations: Vec<(String, String)>,
+}
+
+/// Judges a request; nothing when the policy's conditions do not hold.
+pub fn judge(policy: &Policy, inputs: &Inputs<'_>, budget: &mut Budget) -> Verdict {
+    let mut verdict = Verdict::default();
+    let variables = cel::Inputs::new()
+        .json("object", inputs.object)
+        .json("oldObject", inputs.old)
+        .json("request", inputs.request)
+        .json("namespaceObject", inputs.namespace)
+        .json("params", inputs.params)
+        .composed(&policy.variables)
+        .authorizer(inputs.authorizer, inputs.access);
+    let mut conditions = Budget::new(cel::MATCH_CONDITIONS_UNITS_MAX);
+    match applies(
+        policy,
+        &mut Evaluation::new(variables.clone(), &mut conditions),
+    ) {
+        Ok(true) => {}
+        Ok(false) => return verdict,
+        Err(why) => {
+            verdict.errors.push(why);
+            return verdict;
+        }
+    }
+    if let Some(why) = &policy.broken {
+        verdict.errors.push(why.clone());
+        return verdict;
+    }
+    let mut evaluation = Evaluation::new(variables, budget);
+    for validation in &policy.validations {
+        match holds(&validation.expression, &mut evaluation) {
+            Ok(true) => {}
+            Ok(false) => verdict
+                .failures
+                .push((told(validation, &mut evaluation), validation.reason.clone())),
+            Err(why) => {
+                let text = &validation.text;
+                verdict
+                    .errors
+                    .push(format!("expression '{text}' resulted in error: {why}"));
+            }
+        }
+    }
+    for (key, value) in &policy.annotations {
+        let value = value.as_ref().map_err(String::clone);
+        match value.and_then(|program| evaluation.eval(program).map_err(|error| error.to_string()))
+        {
+            Ok(Value::String(text)) => verdict.annotations.push((key.clone(), text)),
+            Ok(Value::Null) => {}
+            Ok(_) => verdict.errors.push(format!(
+                "the value of the audit annotation {key} is no text"
+            )),
+            Err(why) => verdict.errors.push(why),
+        }
+    }
+    verdict
+}
+
+/// All conditions must hold; one that fails to be judged matters only where none says no.
+fn applies(policy: &Policy, evaluation: &mut Evaluation<'_, '_>) -> Result<bool, String> {
+    let mut failed = None;
+    for (name, condition) in &policy.conditions {
+        match holds(condition, evaluation) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(why) => failed = Some(format!("matchCondition {name:?} resulted in error: {why}")),
+        }
+    }
+    failed.map_or(Ok(true), Err)
+}
+
+fn holds(compiled: &Compiled, evaluation: &mut Evaluation<'_, '_>) -> Result<bool, String> {
+    let program = compiled.as_ref().map_err(String::clone)?;
+    evaluation.holds(program).map_err(|error| error.to_string())
+}
+
+fn told(validation: &Validation, evaluation: &mut Evaluation<'_, '_>) -> String {
+    let made = validation.message_expression.as_ref();
+    let made = made.and_then(|program| evaluation.eval(program).ok());
+    let made = made.as_ref().and_then(Value::as_str).map(str::trim);
+    let made = made.filter(|text| !text.is_empty() && !text.contains('\n'));
+    match (made, validation.message.as_str()) {
+        (Some(text), _) => text.to_owned(),
+        (None, "") => format!("failed expression: {}", validation.text),
+        (None, text) => text.to_owned(),
+    }
+}
