@@ -24,6 +24,28 @@ pub struct Input {
     pub owners: Vec<OwnerState>,
     /// The objects that name it as an owner, by its uid.
     pub dependents: Vec<Dependent>,
+    /// See [`ancestors`].
+    pub ancestors: BTreeSet<Uid>,
+}
+
+/// Of a chain of owners longer than this, no circle is found.
+const ANCESTORS_MAX: usize = 1000;
+
+/// An object's owners, their owners, and so on. An object that is among its own dependents' ancestors stands in a circle.
+pub fn ancestors(object: &Object, owners_of: impl Fn(&Uid) -> Vec<Uid>) -> BTreeSet<Uid> {
+    let references = object.metadata.owner_references.iter();
+    let mut next: Vec<Uid> = references.map(|owner| owner.uid.clone()).collect();
+    let mut found = BTreeSet::new();
+    while let Some(uid) = next.pop() {
+        if found.len() >= ANCESTORS_MAX {
+            break;
+        }
+        if !found.contains(&uid) {
+            next.extend(owners_of(&uid));
+            found.insert(uid);
+        }
+    }
+    found
 }
 
 /// What became of an owner.
@@ -132,7 +154,11 @@ fn foreground(input: &Input) -> Vec<Action> {
     let uid = &input.object.metadata.uid;
     let blocks = |dependent: &&Dependent| {
         let mut references = dependent.owner_references.iter();
-        references.any(|owner| owner.uid == *uid && owner.block_owner_deletion == Some(true))
+        // In a circle each would wait for the next for ever.
+        let in_circle = dependent.is_deleting && input.ancestors.contains(&dependent.uid);
+        let blocking =
+            |owner: &OwnerReference| owner.uid == *uid && owner.block_owner_deletion == Some(true);
+        !in_circle && references.any(blocking)
     };
     let mut actions: Vec<Action> = input
         .dependents
@@ -263,8 +289,17 @@ impl Controller for GarbageController {
             .into_iter()
             .filter_map(dependent)
             .collect();
+        let owners_of = |uid: &Uid| {
+            let owner = asked
+                .world
+                .key_of(uid)
+                .and_then(|key| asked.world.get(&key));
+            let references = owner.iter().flat_map(|it| &it.metadata.owner_references);
+            references.map(|owner| owner.uid.clone()).collect()
+        };
         let input = Input {
             key: asked.key.clone(),
+            ancestors: ancestors(&object, owners_of),
             object: Object::clone(&object),
             owners,
             dependents,

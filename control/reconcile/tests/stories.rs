@@ -23,7 +23,7 @@ stories! {
     endpointslice: life, headless;
     namespace: terminating;
     customresource: life;
-    garbage: background, namesake, foreground, orphan;
+    garbage: background, namesake, foreground, orphan, circle;
     podgc: lost;
     nodelifecycle: silent, new_leader, all_silent, taints;
     nodeipam: assign;

@@ -300,8 +300,16 @@ impl World {
             owners.any(|owner| owner.uid == object.metadata.uid)
         };
         let dependents = self.objects.values().filter(names_it);
+        let owners_of = |uid: &objects::Uid| {
+            let owner = self.objects.values().find(|it| it.metadata.uid == *uid);
+            let references = owner
+                .into_iter()
+                .flat_map(|it| &it.metadata.owner_references);
+            references.map(|owner| owner.uid.clone()).collect()
+        };
         let input = garbage::Input {
             key: key.clone(),
+            ancestors: garbage::ancestors(&object, owners_of),
             owners: object.metadata.owner_references.iter().map(state).collect(),
             dependents: dependents
                 .map(|other| garbage::Dependent {
