@@ -36,9 +36,8 @@ pub fn forward(
     name: &str,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
-    let pod = match running(context, namespace, name) {
-        Ok(pod) => pod,
-        Err(refusal) => return refusal,
+    let Some(pod) = pods::find(context, namespace, name) else {
+        return absent(name);
     };
     let query = Query::parse(request.uri().query());
     let named = [query.all("port"), query.all("ports")].concat();
@@ -66,9 +65,8 @@ pub async fn connect(
     port: &str,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
-    let pod = match running(context, namespace, name) {
-        Ok(pod) => pod,
-        Err(refusal) => return refusal,
+    let Some(pod) = pods::find(context, namespace, name) else {
+        return absent(name);
     };
     let query = Query::parse(request.uri().query());
     let asked = query
@@ -105,14 +103,11 @@ async fn join(upgrade: hyper::upgrade::OnUpgrade, mut socket: TcpStream) {
     }
 }
 
-#[expect(clippy::result_large_err, reason = "the refusal is the answer itself")]
-fn running(context: &Context, namespace: &str, name: &str) -> Result<PodStatus, Response<Body>> {
-    pods::find(context, namespace, name).ok_or_else(|| {
-        answer::text(
-            StatusCode::NOT_FOUND,
-            format!("pod {name:?} does not run on this node"),
-        )
-    })
+fn absent(name: &str) -> Response<Body> {
+    answer::text(
+        StatusCode::NOT_FOUND,
+        format!("pod {name:?} does not run on this node"),
+    )
 }
 
 /// How the ports of a pod are reached: what `localhost` is there.

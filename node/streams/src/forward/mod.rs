@@ -2,9 +2,9 @@
 //!
 //! Three protocols, one meaning: a client's connection is a pair of a data stream and an error stream, and the data is
 //! carried to and from a port of the pod.
-//! - SPDY/3.1 with `portforward.k8s.io` (kubectl up to 1.30), in [`spdy`]: any number of connections;
+//! - SPDY/3.1 with `portforward.k8s.io` (kubectl up to 1.30): any number of connections;
 //! - the same frames within a WebSocket, `SPDY/3.1+portforward.k8s.io` (kubectl from 1.31);
-//! - WebSocket with `v4.channel.k8s.io` (the client libraries), in [`channels`]: one connection a port of the query.
+//! - WebSocket with `v4.channel.k8s.io` (the client libraries): one connection a port of the query.
 //!
 //! Never opens a connection: the caller's [`Connect`] does. Where a client does not read, its connection to the pod waits.
 //! The rules are Kubernetes' (k8s.io/client-go `portforward`, the kubelet's `portforward` package).
