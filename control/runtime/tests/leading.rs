@@ -419,12 +419,9 @@ async fn a_definition_is_established_and_takes_its_objects_with_it() {
         .await;
     // What a custom object owned goes after it.
     master
-        .until(
-            "the owned config map's end",
-            "",
-            "ConfigMap",
-            <[Value]>::is_empty,
-        )
+        .until("the owned config map's end", "", "ConfigMap", |maps| {
+            maps.iter().all(|map| map["metadata"]["name"] != "owned")
+        })
         .await;
     let served = async {
         while master
