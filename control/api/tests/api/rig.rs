@@ -3,7 +3,7 @@
 use crate::pki::Pki;
 use api::{
     ApiConfig, ApiServer, Archive, Audit, Check, Cluster, Identities, NodeClientTls, Oidc,
-    PemBundle, Proof, ServerTls, SnapshotKeys, TokenKeys,
+    PemBundle, Proof, ServerTls, SnapshotKeys, TokenKeys, Webhooks,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -147,12 +147,14 @@ fn pipeline(store: MemStore) -> Pipeline {
         dns_address: "10.96.0.10".to_owned(),
     };
     let registry = Arc::new(Registry::builtin());
-    Pipeline::new(
+    let pipeline = Pipeline::new(
         Arc::new(store),
         registry,
         Arc::new(TestShell::default()),
         settings,
-    )
+    );
+    let webhooks = Arc::new(Webhooks::new(pipeline.clone()));
+    pipeline.with_converter(webhooks)
 }
 
 /// Each call is a connection of its own.
