@@ -124,7 +124,7 @@ impl Oidc {
     pub async fn review(&self, token: &str, now: Timestamp) -> Result<Caller, OidcError> {
         let keys = self.keys(false).await?;
         let claims = match jwt::verified_claims(token, &keys) {
-            Err(JwtError::UnknownKey) => jwt::verified_claims(token, &*self.keys(true).await?)?,
+            Err(JwtError::UnknownKey) => jwt::verified_claims(token, &self.keys(true).await?)?,
             claims => claims?,
         };
         caller_of(&self.config, &claims, now.unix_ms() / 1000)

@@ -146,7 +146,9 @@ async fn a_service_account_is_known_by_its_token() {
     // New keys sign; the old one goes on to verify until it is gone.
     let (old, new) = (TokenKeys::generate(), TokenKeys::generate());
     let (old, new) = (old.expect("a key"), new.expect("a key"));
-    rig.token_keys.replace(&[old.clone()]).expect("usable");
+    rig.token_keys
+        .replace(std::slice::from_ref(&old))
+        .expect("usable");
     let by_old = token_of(&token(&rig, "robot", json!({})).await);
     rig.token_keys.replace(&[new.clone(), old]).expect("usable");
     assert_code(&whoami(&rig, &by_old).await, StatusCode::CREATED);

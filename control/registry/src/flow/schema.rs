@@ -118,9 +118,7 @@ impl Subject {
         let fits = |wanted: &str, name: &str| wanted == "*" || wanted == name;
         match self.kind.as_str() {
             "User" => fits(&self.user.name, &caller.user),
-            "Group" => {
-                self.group.name == "*" || caller.groups.iter().any(|it| *it == self.group.name)
-            }
+            "Group" => self.group.name == "*" || caller.groups.contains(&self.group.name),
             "ServiceAccount" => {
                 service_account_of(&caller.user).is_some_and(|(namespace, name)| {
                     let account = &self.service_account;
