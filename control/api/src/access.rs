@@ -1,4 +1,5 @@
-//! Keeps the index of who may do what ([`registry::Access`]) as the local replica is, by one watch of the store, and asks it.
+//! Keeps the index of who may do what ([`registry::Access`]) as the local replica is, by one watch of the store, and asks it. The
+//! same watch keeps the levels and schemas of [`crate::flow`].
 
 use crate::ApiServer;
 use crate::path::ResourcePath;
@@ -7,7 +8,7 @@ use futures::StreamExt;
 use mvcc::{KeyRange, StoreError, WatchRequest};
 use objects::{FieldSelector, REGISTRY_ROOT, Revision, Status};
 use registry::rbac::{Decision, Request, refusal};
-use registry::{Caller, Pipeline, Target, Verb};
+use registry::{Caller, Target, Verb};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +32,7 @@ pub async fn follow(server: ApiServer, stop: CancellationToken) {
     loop {
         let ended = tokio::select! {
             () = stop.cancelled() => return,
-            ended = follow_once(server.pipeline(), &server.progress().0) => ended,
+            ended = follow_once(&server) => ended,
         };
         match ended {
             Ok(()) | Err(StoreError::ShuttingDown) => {}
@@ -41,11 +42,11 @@ pub async fn follow(server: ApiServer, stop: CancellationToken) {
     }
 }
 
-async fn follow_once(
-    pipeline: &Pipeline,
-    seen: &watch::Sender<Revision>,
-) -> Result<(), StoreError> {
-    let revision = pipeline.access().read_all(&**pipeline.store()).await?;
+async fn follow_once(server: &ApiServer) -> Result<(), StoreError> {
+    let (pipeline, seen) = (server.pipeline(), &server.progress().0);
+    let store = &**pipeline.store();
+    let revision = pipeline.access().read_all(store).await?;
+    server.flow().read_all(store, revision).await?;
     seen.send_replace(revision);
     // All keys, so that each revision brings a batch and tells how far the index has come.
     let request = WatchRequest {
@@ -58,6 +59,7 @@ async fn follow_once(
         for event in &batch.events {
             if event.key().starts_with(REGISTRY_ROOT.as_bytes()) {
                 pipeline.access().apply(event);
+                server.flow().apply(event);
             }
         }
         seen.send_replace(batch.revision);

@@ -2,7 +2,9 @@
 //!
 //! Never decides anything: whoever answers gives code, headers and content; [`Answer::finish`] adds what every answer has.
 
+use crate::flow::Turn;
 use crate::negotiate::accepts_gzip;
+use crate::pace::{InFlight, Paced};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -42,6 +44,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// What is said.
     pub content: Content,
+    /// The request's turn, which lasts until all is said.
+    pub turn: Option<Turn>,
 }
 
 /// The content of an answer.
@@ -69,6 +73,7 @@ impl Answer {
             code,
             headers: content_type_header(content_type),
             content: Content::Whole(body.into()),
+            turn: None,
         }
     }
 
@@ -86,6 +91,7 @@ impl Answer {
             code: StatusCode::OK,
             headers: content_type_header(content_type),
             content: Content::Stream(body),
+            turn: None,
         }
     }
 
@@ -159,13 +165,24 @@ impl Answer {
         self
     }
 
+    /// Keeps the request's turn until all is said.
+    #[must_use]
+    pub fn holding(self, turn: Turn) -> Self {
+        Answer {
+            turn: Some(turn),
+            ..self
+        }
+    }
+
     /// Writes the answer for a request that came with `request` headers; `head` leaves the content out.
-    pub async fn finish(self, request: &HeaderMap, head: bool) -> Response<Body> {
+    pub async fn finish(self, request: &HeaderMap, head: bool, asked: InFlight) -> Response<Paced> {
         let Answer {
             code,
             mut headers,
             content,
+            turn,
         } = self;
+        let has_end = matches!(content, Content::Whole(_));
         headers
             .entry(CACHE_CONTROL)
             .or_insert(HeaderValue::from_static("no-cache, private"));
@@ -179,7 +196,7 @@ impl Answer {
             }
             Content::Whole(bytes) => full(bytes),
         };
-        let mut response = Response::new(body);
+        let mut response = Response::new(Paced::new(body, has_end, asked, turn));
         *response.status_mut() = code;
         *response.headers_mut() = headers;
         response

@@ -2,18 +2,21 @@
 //!
 //! Never looks into the object beyond its syntax: schema and kind are the registry's. An absent `Content-Type` is JSON.
 
+use crate::flow::Flow;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use objects::{Reason, Status};
 use registry::schema::Schemas;
 use serde_json::Value;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// The most that a request may hold, as in apiserver.
 pub const REQUEST_BYTES_MAX: usize = 3 * 1024 * 1024;
@@ -102,23 +105,57 @@ async fn discard(mut body: Incoming) {
     }
 }
 
-/// Reads a whole body; 413 when it is larger than `bytes_max`.
-pub async fn read<B>(body: B, bytes_max: usize) -> Result<Bytes, Status>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    match Limited::new(body, bytes_max).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Status::failure(
-            413,
-            Reason::RequestEntityTooLarge,
-            format!("Request entity too large: limit is {bytes_max}"),
-        )),
-        Err(error) => Err(Status::bad_request(format!(
-            "the request's body broke off: {error}"
-        ))),
+/// A whole body, with its part of what all bodies may hold.
+#[derive(Debug)]
+pub struct Held {
+    bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Deref for Held {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.bytes
     }
+}
+
+/// Reads a whole body; 413 when it is larger than `bytes_max`, 429 when all bodies together hold too much.
+pub async fn read<B>(body: B, bytes_max: usize, flow: &Flow) -> Result<Held, Status>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let mut body = body;
+    let mut pieces = Vec::new();
+    let (mut size, mut room) = (0, None::<OwnedSemaphorePermit>);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Status::bad_request(format!("the request's body broke off: {error}"))
+        })?;
+        let Ok(piece) = frame.into_data() else {
+            continue; // Trailers say nothing here.
+        };
+        size += piece.len();
+        if size > bytes_max {
+            return Err(Status::failure(
+                413,
+                Reason::RequestEntityTooLarge,
+                format!("Request entity too large: limit is {bytes_max}"),
+            ));
+        }
+        let more = flow.body(piece.len())?;
+        match &mut room {
+            Some(room) => room.merge(more),
+            none => *none = Some(more),
+        }
+        pieces.push(piece);
+    }
+    let bytes = match &mut pieces[..] {
+        [one] => std::mem::take(one),
+        pieces => pieces.concat().into(),
+    };
+    Ok(Held { bytes, _room: room })
 }
 
 /// The media type without its parameters; None when nothing is said.
@@ -219,6 +256,7 @@ fn unrecognized(kind: &str, format: &str, error: &str, bytes: &[u8]) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ApiConfig;
 
     #[test]
     fn formats_by_content_type() {
@@ -244,14 +282,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn large_bodies_are_refused() {
-        let body = http_body_util::Full::new(Bytes::from(vec![b'x'; REQUEST_BYTES_MAX + 1]));
-        assert_eq!(
-            read(body, REQUEST_BYTES_MAX)
-                .await
-                .expect_err("too large")
-                .code,
-            413
-        );
+    async fn large_bodies_are_refused_and_so_are_too_many() {
+        let flow = Flow::new(&ApiConfig::default());
+        let body = |bytes: usize| http_body_util::Full::new(Bytes::from(vec![b'x'; bytes]));
+        let large = read(body(REQUEST_BYTES_MAX + 1), REQUEST_BYTES_MAX, &flow).await;
+        assert_eq!(large.expect_err("too large").code, 413);
+        let mut held = Vec::new();
+        let refused = loop {
+            match read(body(REQUEST_BYTES_MAX), REQUEST_BYTES_MAX, &flow).await {
+                Ok(body) => held.push(body),
+                Err(status) => break status,
+            }
+            assert!(held.len() < 1000);
+        };
+        assert_eq!(refused.code, 429);
+        assert!(held.len() > 50);
+        held.pop();
+        let again = read(body(REQUEST_BYTES_MAX), REQUEST_BYTES_MAX, &flow).await;
+        assert_eq!(again.expect("there is room").len(), REQUEST_BYTES_MAX);
     }
 }

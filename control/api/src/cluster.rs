@@ -321,6 +321,7 @@ fn archive(archive: Archive) -> Answer {
         code: StatusCode::OK,
         headers,
         content: Content::Stream(body),
+        turn: None,
     }
 }
 

@@ -1,14 +1,16 @@
 //! The way of one request: who asks, where it goes, what comes back, and the line in the log.
 //!
-//! Health and version are answered to everybody, a join to whoever has a token, everything else to whom the roles allow it. Answers that take their time hold a place of [`crate::flow`]; those that are no streams have a deadline.
+//! Health and version are answered to everybody, a join to whoever has a token, everything else to whom the roles allow it. Each
+//! request takes a seat of [`crate::flow`] until its answer is written; those that are no streams have a deadline.
 
 use crate::access::{self, Progress};
-use crate::answer::{Answer, Body};
+use crate::answer::Answer;
 use crate::audit::{Asked, Audit, Note};
 use crate::auth::{Identified, Peer};
 use crate::body::{self, Upload};
 use crate::cluster::{self, Cluster};
 use crate::flow::Flow;
+use crate::pace::{InFlight, Limits, Paced};
 use crate::path::Route;
 use crate::proxy::NodeAddress;
 use crate::query::Query;
@@ -20,6 +22,7 @@ use futures::FutureExt;
 use http::{HeaderName, Method, Request, Response};
 use hyper::body::Incoming;
 use objects::{Reason, Status};
+use registry::flow::Class;
 use registry::openapi::OpenApi;
 use registry::rbac::Request as PathRequest;
 use registry::{Caller, Pipeline, Registry, Target};
@@ -32,20 +35,23 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+/// Which flow schema and priority level a request was found to belong to.
+const SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
 /// The server's bounds and what it says of itself.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
-    /// Requests in flight, streams and those of nodes apart.
+    /// Requests in flight, streams apart: the seats that priority levels share.
     pub requests_max: usize,
-    /// Requests of nodes in flight: nobody's load shall silence their heartbeats.
-    pub node_requests_max: usize,
     /// Watches, followed logs and tunnels at once.
     pub streams_max: usize,
     /// Connections at once.
     pub connections_max: usize,
     /// How long a request that is no stream may take.
     pub request_deadline: Duration,
+    /// How long clients may take to ask, and to take what they are answered.
+    pub client_limits: Limits,
     /// How long requests in flight have to finish at shutdown.
     pub drain_deadline: Duration,
     /// What `/version` says.
@@ -66,11 +72,16 @@ pub struct ServedVersion {
 impl Default for ApiConfig {
     fn default() -> Self {
         ApiConfig {
-            requests_max: 400,
-            node_requests_max: 200,
+            requests_max: 600,
             streams_max: 10_000,
             connections_max: 10_000,
             request_deadline: Duration::from_secs(60),
+            client_limits: Limits {
+                first_request: Duration::from_secs(30),
+                next_request: Duration::from_secs(180),
+                piece: Duration::from_secs(30),
+                answer: Duration::from_secs(60),
+            },
             drain_deadline: Duration::from_secs(10),
             version: ServedVersion {
                 major: "1".to_owned(),
@@ -134,12 +145,13 @@ impl ApiServer {
         &self.0.config
     }
 
-    /// Answers one request of a peer. Never fails: whatever goes wrong becomes a `Status`.
+    /// Answers one request of a peer, which is in flight until its answer is taken. Never fails: whatever goes wrong becomes a `Status`.
     pub async fn answer(
         &self,
         request: Request<Incoming>,
         peer: &Peer,
-    ) -> Result<Response<Body>, Infallible> {
+        in_flight: InFlight,
+    ) -> Result<Response<Paced>, Infallible> {
         let started = Instant::now();
         let headers = request.headers().clone();
         let (method, uri) = (request.method().clone(), request.uri().clone());
@@ -152,7 +164,8 @@ impl ApiServer {
             id: &audit_id,
             peer,
         };
-        let outcome = AssertUnwindSafe(self.route(Upload::of(request), &asked, &note))
+        let class = OnceLock::new();
+        let outcome = AssertUnwindSafe(self.route(Upload::of(request), &asked, &note, &class))
             .catch_unwind()
             .await;
         self.note_answer(&note, &outcome);
@@ -165,9 +178,14 @@ impl ApiServer {
             }
         };
         answer.set(AUDIT_ID, &audit_id);
+        if let Some(class) = class.get() {
+            answer.set(SCHEMA_UID, &class.schema_uid);
+            answer.set(LEVEL_UID, &class.level_uid);
+        }
         let user = peer.caller.as_ref().map(|caller| caller.user.as_str());
         debug!(%method, %uri, code = answer.code.as_u16(), user, peer = %peer.address, audit_id, elapsed = ?started.elapsed(), "answered");
-        Ok(answer.finish(&headers, method == Method::HEAD).await)
+        let is_head = method == Method::HEAD;
+        Ok(answer.finish(&headers, is_head, in_flight).await)
     }
 
     fn note_answer(&self, note: &Note, outcome: &std::thread::Result<Result<Answer, Status>>) {
@@ -186,6 +204,7 @@ impl ApiServer {
         mut request: Request<Upload>,
         asked: &Asked<'_>,
         note: &Note,
+        class: &OnceLock<Class>,
     ) -> Result<Answer, Status> {
         let peer = asked.peer;
         let query = Query::parse(request.uri().query().unwrap_or_default());
@@ -215,7 +234,11 @@ impl ApiServer {
                 audit.received(note, asked, &route, identified, now);
             }
             let caller = identified.map(|identified| identified.caller().clone());
-            return self.answer_cluster(segments, caller, request, &query).await;
+            let nobody = Caller::default();
+            let class = self.classify(class, caller.as_ref().unwrap_or(&nobody), asked, &route);
+            return self
+                .answer_cluster(segments, caller, class, request, &query)
+                .await;
         }
         let identified = self.identify(peer, request.headers()).await?;
         let caller = identified.caller().clone();
@@ -224,13 +247,15 @@ impl ApiServer {
             audit.received(note, asked, &route, &identified, now);
             request.extensions_mut().insert(note.clone());
         }
-        if !matches!(route, Route::Resource(_)) {
-            let method = request.method().as_str().to_ascii_lowercase();
-            let asked = PathRequest::path(&method, request.uri().path());
-            self.allow(&caller, &asked).await?;
+        let class = self.classify(class, &caller, asked, &route);
+        if let Route::Resource(path) = &route {
+            return verbs::answer(self, &caller, class, path, &query, request).await;
         }
-        match route {
-            Route::Resource(path) => verbs::answer(self, &caller, &path, &query, request).await,
+        let method = request.method().as_str().to_ascii_lowercase();
+        let path = PathRequest::path(&method, request.uri().path());
+        self.allow(&caller, &path).await?;
+        let turn = self.flow().request(class, asked.method, 1).await?;
+        let answer = match route {
             Route::Metrics => self.metrics().await,
             Route::Issuer => Ok(cluster::ok(&tokens::configuration(self))),
             Route::KeySet => {
@@ -245,11 +270,31 @@ impl ApiServer {
             Route::OpenApi(path) => documents::open_api(self, &path, &query, request.headers()),
             Route::MethodNotAllowed => Err(method_not_allowed()),
             _ => Err(cluster::not_found()),
-        }
+        };
+        Ok(answer?.holding(turn))
+    }
+
+    /// Notes to which flow the request belongs.
+    fn classify<'a>(
+        &self,
+        class: &'a OnceLock<Class>,
+        caller: &Caller,
+        asked: &Asked<'_>,
+        route: &Route,
+    ) -> &'a Class {
+        class.get_or_init(|| match route {
+            Route::Resource(path) => self.flow().classify(caller, &path.as_request()),
+            _ => {
+                let method = asked.method.as_str().to_ascii_lowercase();
+                let request = PathRequest::path(&method, asked.uri.path());
+                self.flow().classify(caller, &request)
+            }
+        })
     }
 
     async fn metrics(&self) -> Result<Answer, Status> {
-        let text = self.within_deadline(self.cluster().metrics()).await?;
+        let mut text = self.within_deadline(self.cluster().metrics()).await?;
+        text.push_str(&self.flow().metrics());
         let content_type = "text/plain; version=0.0.4; charset=utf-8";
         Ok(Answer::whole(http::StatusCode::OK, content_type, text))
     }
@@ -258,13 +303,15 @@ impl ApiServer {
         &self,
         segments: &[String],
         caller: Result<Caller, Status>,
+        class: &Class,
         request: Request<Upload>,
         query: &Query,
     ) -> Result<Answer, Status> {
         let (parts, body) = request.into_parts();
-        let body = body::read(body, cluster::BODY_BYTES_MAX);
+        let body = body::read(body, cluster::BODY_BYTES_MAX, self.flow());
         let body = self.within_deadline(body).await?;
-        let _place = self.flow().request(caller.as_ref().ok())?;
+        // What is done to the cluster may take longer than any request: it has a seat while it is worked on.
+        let _turn = self.flow().request(class, &parts.method, 1).await?;
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
         if let ["history", words @ ..] = &words[..] {
             return history::answer(self, &caller?, words, &parts, query, &body).await;
@@ -297,9 +344,13 @@ impl ApiServer {
         &self.0.progress
     }
 
-    /// Keeps what the server knows of who may do what, until `stop`.
+    /// Keeps what the server knows of who may do what and who is served first, until `stop`.
     pub(crate) async fn follow(self, stop: CancellationToken) {
-        access::follow(self, stop).await;
+        let flow = self.flow().clone();
+        tokio::select! {
+            () = flow.keep() => {}
+            () = access::follow(self, stop) => {}
+        }
     }
 
     pub(crate) fn node_tls(&self) -> &NodeClientTls {

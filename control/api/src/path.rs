@@ -5,6 +5,7 @@
 use crate::query::{Query, decode_segment};
 use http::{Method, Uri};
 use registry::Verb;
+use registry::rbac::Request;
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,29 @@ pub struct ResourcePath {
     pub tail: Option<String>,
     /// What is to be done.
     pub verb: Verb,
+}
+
+impl ResourcePath {
+    /// What is asked, for whoever decides about it.
+    pub fn as_request(&self) -> Request<'_> {
+        fn text(part: &Option<String>) -> &str {
+            part.as_deref().unwrap_or_default()
+        }
+        // As apiserver reads it, an object of the namespaces themselves lies in the namespace of its name.
+        let namespace = match (self.group.as_str(), self.resource.as_str()) {
+            ("", "namespaces") => text(&self.name),
+            _ => text(&self.namespace),
+        };
+        Request {
+            verb: self.verb.as_str(),
+            group: &self.group,
+            resource: &self.resource,
+            subresource: text(&self.subresource),
+            namespace,
+            name: text(&self.name),
+            ..Request::default()
+        }
+    }
 }
 
 /// A discovery document.

@@ -1,10 +1,11 @@
 //! Connections: accept, handshake, serve, drain. Knows nothing of Kubernetes.
 //!
 //! Bounds: connections at once (further ones wait in the kernel's queue), the handshake's time, the time in which a
-//! client must send its next request, silence on HTTP/2 (pings) and on TCP (keep-alive).
+//! client must send its next request and take its answer ([`crate::pace`]), silence on HTTP/2 (pings) and on TCP (keep-alive).
 
 use crate::ApiServer;
 use crate::auth::Peer;
+use crate::pace::{Limits, Pace, Verdict};
 use crate::tls::ServerTls;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -25,6 +26,8 @@ use tracing::{debug, info, warn};
 
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 const NEXT_REQUEST_DEADLINE: Duration = Duration::from_secs(90);
+/// How often it is looked whether a client keeps up.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_DEADLINE: Duration = Duration::from_secs(15);
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -158,17 +161,24 @@ impl Connection {
         let peer = Arc::new(Peer::new(address, session.peer_certificates()));
         let is_h2 = session.alpn_protocol() == Some(b"h2");
         let Connection { server, shutdown } = self;
+        let limits = server.config().client_limits;
+        let finish = shutdown.child_token();
+        let pace = Pace::begin();
+        let requests = pace.clone();
         let service = service_fn(move |request| {
             let (server, peer) = (server.clone(), Arc::clone(&peer));
-            async move { server.answer(request, &peer).await }
+            let in_flight = requests.request();
+            async move { server.answer(request, &peer, in_flight).await }
         });
         let io = TokioIo::new(stream);
         if is_h2 {
             let connection = h2_builder().serve_connection(io, service);
-            drive(connection, |it| it.graceful_shutdown(), &shutdown).await
+            let driven = drive(connection, |it| it.graceful_shutdown(), &finish);
+            kept_up(driven, &pace, &limits, &finish).await
         } else {
             let connection = h1_builder().serve_connection(io, service).with_upgrades();
-            drive(connection, |it| it.graceful_shutdown(), &shutdown).await
+            let driven = drive(connection, |it| it.graceful_shutdown(), &finish);
+            kept_up(driven, &pace, &limits, &finish).await
         }
     }
 }
@@ -192,6 +202,28 @@ fn h2_builder() -> http2::Builder<TokioExecutor> {
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_DEADLINE);
     builder
+}
+
+/// Runs a connection to its end. One whose client asks nothing is told to finish; one whose client does not keep up is cut.
+async fn kept_up(
+    connection: impl Future<Output = Result<(), hyper::Error>>,
+    pace: &Pace,
+    limits: &Limits,
+    finish: &CancellationToken,
+) -> Result<(), hyper::Error> {
+    let mut connection = std::pin::pin!(connection);
+    loop {
+        let ended = tokio::time::timeout(LOOK_EVERY.min(limits.piece), connection.as_mut());
+        match (ended.await, pace.verdict(limits)) {
+            (Ok(ended), _) => return ended,
+            (Err(_), Verdict::Fine) => {}
+            (Err(_), Verdict::Idle) if !finish.is_cancelled() => finish.cancel(),
+            (Err(_), verdict) => {
+                debug!(?verdict, "a connection is cut");
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Runs a connection to its end; at shutdown it takes no further request.

@@ -5,7 +5,7 @@
 
 use crate::answer::Answer;
 use crate::audit::Note;
-use crate::body::{self, Format, Upload};
+use crate::body::{self, Format, Held, Upload};
 use crate::handler::method_not_allowed;
 use crate::negotiate::object_view;
 use crate::path::ResourcePath;
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, StatusCode};
 use objects::Status;
+use registry::flow::Class;
 use registry::rbac::Request as Asked;
 use registry::{
     Caller, Deleted, Patch, PatchKind, Registry, Target, Verb, Written, parse_resource_version,
@@ -29,6 +30,7 @@ const PATCH_TYPES: &str = "application/json-patch+json, application/merge-patch+
 pub async fn answer(
     server: &ApiServer,
     caller: &Caller,
+    class: &Class,
     path: &ResourcePath,
     query: &Query,
     request: Request<Upload>,
@@ -36,7 +38,7 @@ pub async fn answer(
     let target = target(&server.pipeline().registry(), path)?;
     server.allow_on(caller, path, &target, query).await?;
     if proxy::is_proxied(path) {
-        let place = server.flow().stream()?;
+        let place = server.flow().stream(class)?;
         return proxy::answer(server, path, query, request, place).await;
     }
     if !target
@@ -46,14 +48,15 @@ pub async fn answer(
         return Err(method_not_allowed());
     }
     if path.verb == Verb::Watch {
-        let place = server.flow().stream()?;
+        let place = server.flow().stream(class)?;
         return watch::answer(server, target, query, request.headers(), place).await;
     }
     let (parts, body) = request.into_parts();
-    // A body that comes slowly holds no place.
-    let body = body::read(body, body::REQUEST_BYTES_MAX);
+    // A body that comes slowly holds no seat.
+    let body = body::read(body, body::REQUEST_BYTES_MAX, server.flow());
     let body = server.within_deadline(body).await?;
-    let _place = server.flow().request(Some(caller))?;
+    let seats = seats(server, path.verb, &target, query);
+    let turn = server.flow().request(class, &parts.method, seats).await?;
     let call = Call {
         server,
         caller,
@@ -62,7 +65,22 @@ pub async fn answer(
         parts: &parts,
         body,
     };
-    server.within_deadline(call.run(path.verb)).await
+    let answer = server.within_deadline(call.run(path.verb)).await?;
+    Ok(answer.holding(turn))
+}
+
+/// How many seats a request takes: as many as it is work.
+fn seats(server: &ApiServer, verb: Verb, target: &Target, query: &Query) -> u32 {
+    match verb {
+        Verb::List | Verb::DeleteCollection => {
+            let limit = query.number("limit").ok().flatten();
+            let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+            let limit = limit.filter(|limit| *limit > 0);
+            let resource = target.resource.group_resource();
+            server.flow().seats_of_list(&resource, limit)
+        }
+        _ => 1,
+    }
 }
 
 /// The row and object that a path names; 404 and 405 as apiserver's routes give them.
@@ -99,7 +117,7 @@ struct Call<'a> {
     target: &'a Target,
     query: &'a Query,
     parts: &'a Parts,
-    body: Bytes,
+    body: Held,
 }
 
 impl Call<'_> {
@@ -127,6 +145,16 @@ impl Call<'_> {
         let presenter = self.presenter()?;
         let options = options::list(self.query, None)?;
         let list = self.server.pipeline().list(self.target, &options).await?;
+        let selectors = ["labelSelector", "fieldSelector", "continue"];
+        let is_of_all = selectors
+            .iter()
+            .all(|name| self.query.get(name).is_none_or(str::is_empty));
+        if is_of_all {
+            let count =
+                list.items.len() + usize::try_from(list.remaining.unwrap_or(0)).unwrap_or(0);
+            let resource = self.target.resource.group_resource();
+            self.server.flow().note_list(&resource, count);
+        }
         Ok(Answer::json(StatusCode::OK, presenter.list(list).await?))
     }
 

@@ -173,6 +173,8 @@ pub fn all(settings: &objects::cluster::ClusterSettings, ca_pem: &str) -> Vec<Ar
         Arc::new(crate::serviceaccount::ServiceAccountController),
         Arc::new(crate::rootca::RootCaController::new(ca_pem)),
         Arc::new(crate::clusterrole::ClusterRoleController),
+        Arc::new(crate::flowschema::FlowSchemaController),
+        Arc::new(crate::tokencleaner::TokenCleanerController),
         Arc::new(crate::garbage::GarbageController),
         Arc::new(crate::event::EventController),
         Arc::new(crate::podgc::PodGcController),

@@ -18,6 +18,7 @@ pub mod deployment;
 pub mod disruption;
 pub mod endpointslice;
 pub mod event;
+pub mod flowschema;
 pub mod garbage;
 pub mod history;
 pub mod job;
@@ -35,6 +36,7 @@ pub mod scaled;
 pub mod serviceaccount;
 pub mod statefulset;
 pub mod status;
+pub mod tokencleaner;
 pub mod ttl;
 pub mod view;
 

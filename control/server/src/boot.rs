@@ -1,5 +1,5 @@
-//! What every cluster has from its first minute: the namespaces and roles that Kubernetes' clients expect, and the service through which
-//! pods reach the API. Written by whoever leads, and only where it is missing.
+//! What every cluster has from its first minute: the namespaces, roles, priority levels and flow schemas that Kubernetes' clients
+//! expect, and the service through which pods reach the API. Written by whoever leads, and only where it is missing.
 
 use anyhow::Result;
 use futures::StreamExt;
@@ -108,6 +108,7 @@ impl Boot {
             self.pipeline.ensure_default_roles().await?;
             *has_roles = true;
         }
+        self.pipeline.ensure_default_flows().await?;
         Ok(())
     }
 

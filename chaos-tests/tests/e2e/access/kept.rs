@@ -150,6 +150,42 @@ pub fn secrets_lie_in_no_file(site: &Site) {
     assert!(shown.out.contains(&encoded), "{shown:?}");
 }
 
+/// Every master has the levels and schemas of every cluster, puts back those that are mandatory, and counts by them.
+pub fn levels_are_kept(site: &Site) {
+    let admin = Kubectl::admin(site, "m3");
+    let missing = |schema: &str| {
+        let shown = admin.ok(&["get", "flowschemas", schema, "--no-headers"]);
+        shown.split_whitespace().last().map(str::to_owned)
+    };
+    until("every schema's level", 20, || {
+        let shown = admin.ok(&["get", "flowschemas", "--no-headers"]);
+        let has_level = |line: &str| line.ends_with("False");
+        shown.lines().all(has_level).then_some(()).ok_or(shown)
+    });
+    admin.ok(&["delete", "prioritylevelconfiguration", "workload-low"]);
+    admin.ok(&["delete", "flowschema", "catch-all"]);
+    until("what was deleted", 30, || {
+        let found = admin.run(&[
+            "get",
+            "flowschema/catch-all",
+            "prioritylevelconfiguration/workload-low",
+        ]);
+        (found.code == Some(0) && missing("service-accounts").as_deref() == Some("False"))
+            .then_some(())
+            .ok_or(format!("{found:?}"))
+    });
+    for master in ["m1", "m2", "m3"] {
+        let metrics = Kubectl::admin(site, master).ok(&["get", "--raw", "/metrics"]);
+        let counted = "apiserver_flowcontrol_dispatched_requests_total{flow_schema=\"exempt\",priority_level=\"exempt\"}";
+        assert!(metrics.contains(counted), "{metrics}");
+        // The account's requests of before, in its own level.
+        assert!(
+            metrics.contains("flow_schema=\"service-accounts\""),
+            "{metrics}"
+        );
+    }
+}
+
 fn holds(folder: &Path, text: &[u8]) -> bool {
     fs::read_dir(folder)
         .expect("a folder")

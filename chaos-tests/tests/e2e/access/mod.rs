@@ -46,6 +46,7 @@ fn accounts_certificates_and_secrets() {
     timed("the node's certificates are renewed", || {
         the_node_renews(&mut site)
     });
+    timed("levels are kept", || kept::levels_are_kept(&site));
     timed("requests are noted", || kept::requests_are_noted(&site));
     timed("secrets are sealed", || {
         kept::secrets_lie_in_no_file(&site);

@@ -58,6 +58,7 @@ pub async fn proxy(
             code: parts.status,
             headers: parts.headers,
             content: Content::Stream(bounded(body, None, server, place)),
+            turn: None,
         }
     };
     for name in CORS {

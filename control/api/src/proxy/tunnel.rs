@@ -87,6 +87,7 @@ fn switching(headers: HeaderMap) -> Answer {
         code: StatusCode::SWITCHING_PROTOCOLS,
         headers,
         content: Content::Whole(Bytes::new()),
+        turn: None,
     }
 }
 
@@ -104,6 +105,7 @@ async fn refused(response: Response<Incoming>) -> Answer {
         code: parts.status,
         headers: parts.headers,
         content: Content::Whole(body),
+        turn: None,
     }
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod contract;
 mod custom;
+mod fair;
 mod kubectl;
 mod node;
 mod past;

@@ -1,7 +1,6 @@
 //! The rules that hold for every client, request by request.
 
 use crate::rig::{Client, Rig, TOKEN, assert_code};
-use api::ApiConfig;
 use http::{Method, StatusCode};
 use objects::identities::{MASTER_USER, MASTERS_GROUP};
 use serde_json::json;
@@ -474,55 +473,6 @@ async fn snapshot_schedules_are_kept_for_administrators(admin: &Client, nobody: 
     for path in [SCHEDULES, "/cluster/v1/snapshots"] {
         assert_code(&nobody.get(path).await, StatusCode::FORBIDDEN);
     }
-}
-
-/// Sends the head of a request whose body never comes.
-async fn dawdle(rig: &Rig) -> impl Sized {
-    use tokio::io::AsyncWriteExt;
-    let tls = std::sync::Arc::new(rig.pki.client(Some(&rig.admin), "http/1.1"));
-    let tcp = tokio::net::TcpStream::connect(rig.address).await;
-    let name = "127.0.0.1".try_into().expect("a name");
-    let mut stream = tokio_rustls::TlsConnector::from(tls)
-        .connect(name, tcp.expect("listens"))
-        .await
-        .expect("TLS");
-    let head = format!("POST {MAPS} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{");
-    stream.write_all(head.as_bytes()).await.expect("sent");
-    stream
-}
-
-#[tokio::test]
-async fn slow_clients_cost_others_nothing() {
-    let config = ApiConfig {
-        requests_max: 1,
-        ..ApiConfig::default()
-    };
-    let rig = Rig::with(config).await;
-    let slow = [dawdle(&rig).await, dawdle(&rig).await, dawdle(&rig).await];
-    for _ in 0..5 {
-        assert_code(&rig.admin().get(MAPS).await, StatusCode::OK);
-    }
-    drop(slow);
-}
-
-#[tokio::test]
-async fn too_many_requests_are_turned_away() {
-    let rig = Rig::with(ApiConfig {
-        requests_max: 1,
-        ..ApiConfig::default()
-    })
-    .await;
-    let client = rig.client(Some(&rig.admin), "h2");
-    let calls = (0..100).map(|_| client.get("/api/v1/namespaces/default/pods"));
-    let replies = futures::future::join_all(calls).await;
-    for reply in &replies {
-        match reply.code {
-            200 => (),
-            429 => assert_eq!(reply.header("retry-after"), "1"),
-            other => panic!("{other}: {}", reply.text()),
-        }
-    }
-    assert!(replies.iter().any(|reply| reply.code == 200));
 }
 
 #[tokio::test]

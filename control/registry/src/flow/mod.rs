@@ -43,7 +43,8 @@ pub struct Class {
     pub level: String,
     /// Its uid.
     pub level_uid: String,
-    flow: u64,
+    /// A number of the flow, the same for all of its requests.
+    pub flow: u64,
 }
 
 /// What became of a request that arrived.
@@ -236,6 +237,11 @@ impl Flows {
             level_uid: level.config().uid.clone(),
             flow: hash(&schema.name, distinguisher),
         }
+    }
+
+    /// Whether a level's requests run at once, however many there are.
+    pub fn is_exempt(&self, level: &str) -> bool {
+        self.levels.get(level).is_some_and(Level::is_exempt)
     }
 
     /// A request arrives that needs so many seats.

@@ -10,6 +10,7 @@ mod body;
 mod change;
 mod commit;
 mod create;
+mod defaults;
 mod definitions;
 mod delete;
 mod eviction;
@@ -19,7 +20,6 @@ mod history;
 mod page;
 mod priority;
 mod read;
-mod roles;
 mod scale;
 mod select;
 mod shape;
@@ -165,7 +165,12 @@ impl Pipeline {
 
     /// Creates the roles and bindings that every cluster has, and gives back to them what they lost. Their namespaces exist.
     pub async fn ensure_default_roles(&self) -> Result<(), Status> {
-        roles::ensure(self).await
+        defaults::ensure_roles(self).await
+    }
+
+    /// Creates the priority levels and flow schemas that every cluster has, and puts back what may not be changed.
+    pub async fn ensure_default_flows(&self) -> Result<(), Status> {
+        defaults::ensure_flows(self).await
     }
 
     /// Brings a body into the form of what the target names, as a write would; answers with warnings. Nothing is stored.

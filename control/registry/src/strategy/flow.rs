@@ -12,9 +12,6 @@ use serde_json::json;
 /// The flow schemas' strategy.
 pub struct FlowSchemas;
 
-/// What a client is told of either kind.
-const NOT_OBEYED: &str =
-    "this server stores flow schemas and priority levels and does not order requests by them";
 const PRECEDENCE_MAX: i64 = 10_000;
 
 impl Strategy for FlowSchemas {
@@ -67,10 +64,6 @@ impl Strategy for FlowSchemas {
         }
     }
 
-    fn warnings(&self, _object: &Object) -> Vec<String> {
-        vec![NOT_OBEYED.to_owned()]
-    }
-
     fn has_generation(&self) -> bool {
         true
     }
@@ -118,10 +111,6 @@ impl Strategy for PriorityLevels {
             }
             _ => {}
         }
-    }
-
-    fn warnings(&self, _object: &Object) -> Vec<String> {
-        vec![NOT_OBEYED.to_owned()]
     }
 
     fn has_generation(&self) -> bool {
