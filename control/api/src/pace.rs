@@ -12,7 +12,7 @@
 use crate::answer::{Body, BodyError};
 use crate::flow::Turn;
 use bytes::Bytes;
-use hyper::body::{Body as _, Frame, SizeHint};
+use hyper::body::{Frame, SizeHint};
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -91,18 +91,19 @@ impl Pace {
     }
 
     /// Whether the client keeps up.
-    pub fn verdict(&self, limits: &Limits) -> Verdict {
+    pub fn verdict(&self, limits: &Limits, now: Instant) -> Verdict {
         let state = self.lock();
+        let passed = |since: Instant| now.saturating_duration_since(since);
         let is_over = |since: Option<Instant>, limit: Duration| {
-            since.is_some_and(|since| since.elapsed() > limit)
+            since.is_some_and(|since| passed(since) > limit)
         };
         let is_stalled = state.in_flight.values().any(|answering| {
             is_over(answering.handed, limits.piece) || is_over(answering.began, limits.answer)
         });
         let is_idle = state.in_flight.is_empty()
             && match state.requests {
-                0 => state.begun.elapsed() > limits.first_request,
-                _ => state.idle_since.elapsed() > limits.next_request,
+                0 => passed(state.begun) > limits.first_request,
+                _ => passed(state.idle_since) > limits.next_request,
             };
         match (is_stalled, is_idle) {
             (true, _) => Verdict::Stalled,
@@ -223,51 +224,51 @@ mod tests {
         answer: Duration::from_secs(60),
     };
 
-    async fn pass(seconds: u64) {
-        tokio::time::advance(Duration::from_secs(seconds)).await;
+    /// What is judged after so many seconds in which nothing happens.
+    fn after(pace: &Pace, seconds: u64) -> Verdict {
+        pace.verdict(&LIMITS, Instant::now() + Duration::from_secs(seconds))
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_asks_nothing_is_idle() {
+    #[test]
+    fn who_asks_nothing_is_idle() {
         let pace = Pace::begin();
-        pass(11).await;
-        assert_eq!(pace.verdict(&LIMITS), Verdict::Idle);
+        assert_eq!(
+            (after(&pace, 9), after(&pace, 11)),
+            (Verdict::Fine, Verdict::Idle)
+        );
         let request = pace.request();
-        pass(1000).await;
-        assert_eq!(pace.verdict(&LIMITS), Verdict::Fine);
+        assert_eq!(after(&pace, 1000), Verdict::Fine);
         drop(request);
-        pass(99).await;
-        assert_eq!(pace.verdict(&LIMITS), Verdict::Fine);
-        pass(2).await;
-        assert_eq!(pace.verdict(&LIMITS), Verdict::Idle);
+        assert_eq!(
+            (after(&pace, 99), after(&pace, 101)),
+            (Verdict::Fine, Verdict::Idle)
+        );
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_takes_nothing_is_stalled_and_who_takes_slowly_too() {
         let pace = Pace::begin();
-        let body = full(vec![b'x'; 10 * PIECE_BYTES + 1]);
+        let body = full(vec![b'x'; 3 * PIECE_BYTES + 1]);
         let mut body = Paced::new(body, true, pace.request(), None);
-        assert_eq!(body.size_hint().exact(), Some(10 * PIECE_BYTES as u64 + 1));
-        let mut sizes = Vec::new();
-        for _ in 0..3 {
+        let hint = hyper::body::Body::size_hint(&body);
+        assert_eq!(hint.exact(), Some(3 * PIECE_BYTES as u64 + 1));
+        assert_eq!(after(&pace, 1000), Verdict::Fine);
+        for size in [PIECE_BYTES, PIECE_BYTES, PIECE_BYTES, 1] {
             let frame = body.frame().await.expect("a piece").expect("is good");
-            sizes.push(frame.into_data().expect("data").len());
-            pass(15).await;
-            assert_eq!(pace.verdict(&LIMITS), Verdict::Fine);
+            assert_eq!(frame.into_data().expect("data").len(), size);
+            let verdicts = (after(&pace, 29), after(&pace, 31));
+            assert_eq!(verdicts, (Verdict::Fine, Verdict::Stalled));
         }
-        assert_eq!(sizes, [PIECE_BYTES; 3]);
-        pass(16).await;
-        assert_eq!(pace.verdict(&LIMITS), Verdict::Stalled);
-        body.frame().await.expect("a piece").expect("is good");
-        // The piece is taken, and yet the whole takes too long.
-        assert_eq!(pace.verdict(&LIMITS), Verdict::Stalled);
+        assert!(body.frame().await.is_none());
+        // Every piece is taken, and yet the whole takes too long.
+        let verdicts = (after(&pace, 59), after(&pace, 61));
+        assert_eq!(verdicts, (Verdict::Fine, Verdict::Stalled));
         drop(body);
-        assert_eq!(pace.verdict(&LIMITS), Verdict::Fine);
-        let stream = Paced::new(full("x"), false, pace.request(), None);
-        let mut stream = stream;
+        assert_eq!(after(&pace, 61), Verdict::Fine);
+        let mut stream = Paced::new(full("x"), false, pace.request(), None);
         stream.frame().await.expect("a piece").expect("is good");
+        assert_eq!(after(&pace, 31), Verdict::Stalled);
         assert!(stream.frame().await.is_none());
-        pass(1000).await;
-        assert_eq!(pace.verdict(&LIMITS), Verdict::Fine);
+        assert_eq!(after(&pace, 1000), Verdict::Fine);
     }
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -214,7 +215,7 @@ async fn kept_up(
     let mut connection = std::pin::pin!(connection);
     loop {
         let ended = tokio::time::timeout(LOOK_EVERY.min(limits.piece), connection.as_mut());
-        match (ended.await, pace.verdict(limits)) {
+        match (ended.await, pace.verdict(limits, Instant::now())) {
             (Ok(ended), _) => return ended,
             (Err(_), Verdict::Fine) => {}
             (Err(_), Verdict::Idle) if !finish.is_cancelled() => finish.cancel(),
