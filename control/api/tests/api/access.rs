@@ -88,6 +88,15 @@ async fn every_kubectl_asks_what_it_may() {
     });
     let wrong = futures::future::join_all(stories).await.concat();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // One after the other: they write the same objects, and give up when those change meanwhile.
+    for program in &programs {
+        let kubectl = Kubectl::new(&program.program, &rig, "default");
+        let shown = kubectl.ok("auth reconcile -f roles.yaml").await;
+        for kind in ["role", "rolebinding"] {
+            let line = format!("{kind}.rbac.authorization.k8s.io/robot reconciled");
+            assert!(shown.contains(&line), "{shown}");
+        }
+    }
 }
 
 #[tokio::test]
