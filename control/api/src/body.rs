@@ -189,13 +189,14 @@ pub fn unsupported(accepted: &str) -> Status {
 }
 
 /// Decodes a body that should hold a `kind`.
-pub fn decode(format: Format, bytes: &[u8], kind: &str) -> Result<Decoded, Status> {
+pub async fn decode(format: Format, bytes: &Bytes, kind: &str) -> Result<Decoded, Status> {
     match format {
         Format::Json => {
             decode_json(bytes).map_err(|error| unrecognized(kind, "json", &error, bytes))
         }
         Format::Yaml => {
-            decode_yaml(bytes).map_err(|error| unrecognized(kind, "yaml", &error, bytes))
+            let decoded = decode_yaml(bytes).await;
+            decoded.map_err(|error| unrecognized(kind, "yaml", &error, bytes))
         }
         Format::Protobuf => {
             let (_, value) = Schemas::builtin()
@@ -210,13 +211,11 @@ pub fn decode(format: Format, bytes: &[u8], kind: &str) -> Result<Decoded, Statu
 }
 
 /// Decodes a patch: always JSON, but for apply patches, which are YAML (of which JSON is a part).
-pub fn decode_patch(bytes: &[u8], yaml: bool) -> Result<Decoded, Status> {
-    let decoded = decode_json(bytes);
-    let decoded = if yaml {
-        decoded.or_else(|_| decode_yaml(bytes))
-    } else {
-        decoded
-    };
+pub async fn decode_patch(bytes: &Bytes, yaml: bool) -> Result<Decoded, Status> {
+    let mut decoded = decode_json(bytes);
+    if yaml && decoded.is_err() {
+        decoded = decode_yaml(bytes).await;
+    }
     decoded.map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
 }
 
@@ -231,10 +230,14 @@ fn decode_json(bytes: &[u8]) -> Result<Decoded, String> {
     Ok(Decoded { value, duplicates })
 }
 
-fn decode_yaml(bytes: &[u8]) -> Result<Decoded, String> {
-    let value = serde_saphyr::from_slice(bytes).map_err(|error| error.to_string())?;
+/// On a thread whose stack nobody has used yet, since the parser takes a good part of it for deep nesting; aliases that unfold
+/// into the most that the parser allows keep it busy for a while.
+async fn decode_yaml(bytes: &Bytes) -> Result<Decoded, String> {
+    let bytes = bytes.clone();
+    let read = move || serde_saphyr::from_slice(&bytes).map_err(|error| error.to_string());
+    let value = tokio::task::spawn_blocking(read).await;
     Ok(Decoded {
-        value,
+        value: value.map_err(|error| error.to_string())??,
         duplicates: vec![],
     })
 }
@@ -274,9 +277,11 @@ mod tests {
         assert_eq!(of("text/html").expect_err("not read").code, 415);
     }
 
-    #[test]
-    fn broken_json_says_so() {
-        let status = decode(Format::Json, b"{\"kind\":", "Pod").expect_err("broken");
+    #[tokio::test]
+    async fn broken_json_says_so() {
+        let body = Bytes::from_static(b"{\"kind\":");
+        let decoded = decode(Format::Json, &body, "Pod").await;
+        let status = decoded.expect_err("broken");
         assert_eq!(status.code, 400);
         assert!(status.message.starts_with("the object provided is unrecognized (must be of type Pod): couldn't get version/kind; json parse error: "), "{}", status.message);
     }

@@ -162,7 +162,7 @@ impl Call<'_> {
         let presenter = self.presenter()?;
         let mut options = options::write(self.query, &self.parts.headers, false)?;
         let format = body::format(&self.parts.headers)?;
-        let decoded = body::decode(format, &self.body, body_kind(self.target))?;
+        let decoded = body::decode(format, &self.body, body_kind(self.target)).await?;
         self.note(&decoded.value);
         options.duplicate_fields = decoded.duplicates;
         let pipeline = self.server.pipeline();
@@ -204,7 +204,7 @@ impl Call<'_> {
             let create = Asked::on(Verb::Create, self.target);
             options.create_refused = self.server.allow(self.caller, &create).await.err();
         }
-        let decoded = body::decode_patch(&self.body, is_apply)?;
+        let decoded = body::decode_patch(&self.body, is_apply).await?;
         self.note(&decoded.value);
         options.duplicate_fields = decoded.duplicates;
         let patch = Patch {
@@ -220,7 +220,7 @@ impl Call<'_> {
 
     async fn delete(self) -> Result<Answer, Status> {
         let presenter = self.presenter()?;
-        let body = delete_body(self.parts, &self.body)?;
+        let body = delete_body(self.parts, &self.body).await?;
         if let Some(body) = &body {
             self.note(body);
         }
@@ -235,7 +235,7 @@ impl Call<'_> {
     async fn delete_collection(self) -> Result<Answer, Status> {
         let presenter = self.presenter()?;
         let list = options::list(self.query, None)?;
-        let body = delete_body(self.parts, &self.body)?;
+        let body = delete_body(self.parts, &self.body).await?;
         if let Some(body) = &body {
             self.note(body);
         }
@@ -281,12 +281,12 @@ fn body_kind(target: &Target) -> &str {
 }
 
 /// A delete's options; None for an empty body.
-fn delete_body(parts: &Parts, bytes: &Bytes) -> Result<Option<Value>, Status> {
+async fn delete_body(parts: &Parts, bytes: &Bytes) -> Result<Option<Value>, Status> {
     if bytes.is_empty() {
         return Ok(None);
     }
     // Clients that send no options' type still send JSON.
     let format = body::format(&parts.headers).unwrap_or(Format::Json);
-    let decoded = body::decode(format, bytes, "DeleteOptions")?;
+    let decoded = body::decode(format, bytes, "DeleteOptions").await?;
     Ok(Some(decoded.value).filter(|value| !value.is_null()))
 }

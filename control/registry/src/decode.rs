@@ -9,6 +9,10 @@ use std::fmt;
 
 /// How deep a body may be nested.
 const DEPTH_MAX: usize = 120;
+/// How many members that came twice are named; there may be a million, each with a path of a megabyte.
+const DUPLICATES_MAX: usize = 16;
+/// How much of a path is told.
+const PATH_CHARS_MAX: usize = 256;
 
 /// Reads a body; the texts name members that came twice (`duplicate field "spec.replicas"`).
 pub fn decode_json(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
@@ -16,7 +20,8 @@ pub fn decode_json(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let node = Node {
         duplicates: &duplicates,
-        path: String::new(),
+        above: None,
+        step: Step::Index(0),
         depth: 0,
     };
     let value = node
@@ -30,19 +35,57 @@ pub fn decode_json(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
     Ok((value, duplicates.into_inner()))
 }
 
+/// A value on the way from the body's root to where the reading is. The path is put together only where it is told: its length is
+/// the client's choice.
 struct Node<'a> {
     duplicates: &'a RefCell<Vec<String>>,
-    path: String,
+    above: Option<&'a Node<'a>>,
+    step: Step<'a>,
     depth: usize,
 }
 
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Member(&'a str),
+    Index(usize),
+}
+
 impl Node<'_> {
-    fn below(&self, path: String) -> Node<'_> {
+    fn below<'b>(&'b self, step: Step<'b>) -> Node<'b> {
         Node {
             duplicates: self.duplicates,
-            path,
+            above: Some(self),
+            step,
             depth: self.depth + 1,
         }
+    }
+
+    #[cold]
+    fn tell_duplicate(&self, name: &str) {
+        let mut told = self.duplicates.borrow_mut();
+        if told.len() >= DUPLICATES_MAX {
+            return;
+        }
+        let mut steps = vec![Step::Member(name)];
+        let mut node = self;
+        while let Some(above) = node.above {
+            steps.push(node.step);
+            node = above;
+        }
+        let mut path = String::new();
+        for step in steps.into_iter().rev() {
+            match step {
+                Step::Index(index) => path.push_str(&format!("[{index}]")),
+                Step::Member(name) => {
+                    if !path.is_empty() {
+                        path.push('.');
+                    }
+                    path.extend(name.chars().take(PATH_CHARS_MAX));
+                }
+            }
+        }
+        let path: String = path.chars().take(PATH_CHARS_MAX).collect();
+        told.push(format!("duplicate field {path:?}"));
     }
 
     fn check_depth<E: de::Error>(&self) -> Result<(), E> {
@@ -53,7 +96,7 @@ impl Node<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Node<'_> {
+impl<'de> DeserializeSeed<'de> for &Node<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -61,7 +104,7 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Node<'_> {
+impl<'de> Visitor<'de> for &Node<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,9 +142,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         self.check_depth()?;
         let mut list = Vec::new();
-        while let Some(value) =
-            access.next_element_seed(self.below(format!("{}[{}]", self.path, list.len())))?
-        {
+        while let Some(value) = access.next_element_seed(&self.below(Step::Index(list.len())))? {
             list.push(value);
         }
         Ok(Value::Array(list))
@@ -111,16 +152,13 @@ impl<'de> Visitor<'de> for Node<'_> {
         self.check_depth()?;
         let mut map = Map::new();
         while let Some(name) = access.next_key::<String>()? {
-            let path = if self.path.is_empty() {
-                name.clone()
-            } else {
-                format!("{}.{name}", self.path)
-            };
-            let value = access.next_value_seed(self.below(path.clone()))?;
-            if map.insert(name, value).is_some() {
-                self.duplicates
-                    .borrow_mut()
-                    .push(format!("duplicate field {path:?}"));
+            let value = access.next_value_seed(&self.below(Step::Member(&name)))?;
+            match map.get_mut(&name) {
+                None => drop(map.insert(name, value)),
+                Some(known) => {
+                    self.tell_duplicate(&name);
+                    *known = value;
+                }
             }
         }
         Ok(Value::Object(map))
@@ -143,6 +181,34 @@ mod tests {
                 r#"duplicate field "spec.list[0].a""#
             ]
         );
+    }
+
+    #[test]
+    fn long_paths_and_many_duplicates_cost_little() {
+        let name = "x".repeat(1 << 20);
+        let list = vec!["0"; 500_000].join(",");
+        let twice = vec!["\"a\":1"; 200_000].join(",");
+        let body = format!("{{\"{name}\":[{{{twice}}},{list}]}}");
+        let (_, duplicates) = decode_json(body.as_bytes()).expect("is JSON");
+        assert_eq!(duplicates.len(), DUPLICATES_MAX);
+        assert!(duplicates.iter().all(|it| it.len() < 2 * PATH_CHARS_MAX));
+    }
+
+    /// The runtime's threads have two megabytes, of which callers use some.
+    #[test]
+    fn deep_bodies_need_little_stack() {
+        let read = || {
+            for (open, close) in [("{\"a\":", "}"), ("[", "]")] {
+                let depth = DEPTH_MAX - 1;
+                let body = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+                decode_json(body.as_bytes()).expect("is JSON");
+                let deeper = open.repeat(100_000);
+                decode_json(deeper.as_bytes()).expect_err("is too deep");
+            }
+        };
+        let thread = std::thread::Builder::new().stack_size(1 << 20);
+        let ended = thread.spawn(read).expect("a thread").join();
+        ended.expect("no panic");
     }
 
     #[test]
