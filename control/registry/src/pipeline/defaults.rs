@@ -31,7 +31,7 @@ pub async fn ensure_roles(pipeline: &Pipeline) -> Result<(), Status> {
 
 /// The same of levels and schemas, as the local replica shows them: what it does not show yet is found at the next call.
 pub async fn ensure_flows(pipeline: &Pipeline) -> Result<(), Status> {
-    let objects = flow::default_objects().iter();
+    let objects = flow::default_objects().to_vec().into_iter();
     side_by_side(objects.map(|wanted| ensure_flow(pipeline, wanted))).await
 }
 
@@ -62,16 +62,16 @@ async fn ensure_role(pipeline: &Pipeline, default: DefaultObject) -> Result<(), 
     unless_raced(written)
 }
 
-async fn ensure_flow(pipeline: &Pipeline, wanted: &Object) -> Result<(), Status> {
-    let target = target(pipeline, wanted)?;
+async fn ensure_flow(pipeline: &Pipeline, wanted: Object) -> Result<(), Status> {
+    let target = target(pipeline, &wanted)?;
     let key = target.key()?;
     let stored = store::read(pipeline, &key, Consistency::Stale).await?;
     unless_raced(match stored {
-        Some(stored) => match flow::mend(wanted, &stored.object) {
+        Some(stored) => match flow::mend(&wanted, &stored.object) {
             Some(mended) => update(pipeline, &target, &mended).await,
             None => Ok(()),
         },
-        None => create(pipeline, &target, wanted).await,
+        None => create(pipeline, &target, &wanted).await,
     })
 }
 
