@@ -465,17 +465,14 @@ async fn bombs_are_refused() {
             refused.body.len()
         );
     }
-    // Quantities are numbers that the server understands.
+    // A quantity beyond all measure is cut to the largest one, as Kubernetes does.
     let claim = json!({
         "metadata": {"name": "c"},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1e999999999"}}},
     });
     let path = "/api/v1/namespaces/default/persistentvolumeclaims";
-    let refused = rig.admin().post(path, &claim.to_string()).await;
-    assert!(
-        (400..500).contains(&refused.code),
-        "{} {}",
-        refused.code,
-        refused.text()
-    );
+    let begun = Instant::now();
+    let made = make(&rig, path, &claim).await;
+    assert_eq!(made["metadata"]["name"], "c");
+    assert!(begun.elapsed() < Duration::from_secs(5));
 }
