@@ -1,11 +1,11 @@
 //! What every cluster has from its first minute: the namespaces, roles, priority levels and flow schemas that Kubernetes' clients
 //! expect, and the service through which pods reach the API. Written by whoever leads, and only where it is missing.
 
+use crate::front::ApiUrls;
 use anyhow::Result;
 use futures::StreamExt;
 use mvcc::{LeaderState, Store};
 use objects::{GroupVersionKind, Reason, Status};
-use raft_store::RaftStore;
 use registry::{Caller, Patch, PatchKind, Pipeline, Registry, Target, WriteOptions};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -18,19 +18,20 @@ const REFRESH: Duration = Duration::from_secs(10);
 
 /// Keeps the objects while this master leads, until `stop`.
 pub async fn run(
-    store: RaftStore,
+    store: Arc<dyn Store>,
+    api_urls: ApiUrls,
     pipeline: Arc<Pipeline>,
     registry: Arc<Registry>,
     api_address: String,
     stop: CancellationToken,
 ) {
     let boot = Boot {
-        store,
+        api_urls,
         pipeline,
         registry,
         api_address,
     };
-    let mut leader = boot.store.leader();
+    let mut leader = store.leader();
     let mut state = LeaderState::default();
     loop {
         tokio::select! {
@@ -45,7 +46,7 @@ pub async fn run(
 }
 
 struct Boot {
-    store: RaftStore,
+    api_urls: ApiUrls,
     pipeline: Arc<Pipeline>,
     registry: Arc<Registry>,
     api_address: String,
@@ -125,12 +126,7 @@ impl Boot {
 
     /// The masters, of which each answers the API.
     fn endpoint_slice(&self) -> Value {
-        let urls: Vec<String> = self
-            .store
-            .members()
-            .into_iter()
-            .map(|member| member.api_url)
-            .collect();
+        let urls = (self.api_urls)();
         let parsed = urls.iter().filter_map(|url| {
             url.trim_start_matches("https://")
                 .parse::<std::net::SocketAddr>()

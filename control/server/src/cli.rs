@@ -95,6 +95,17 @@ pub struct Run {
     /// The port for the other masters
     #[arg(long, default_value_t = 2380)]
     pub peer_port: u16,
+    /// Where the cluster's state is kept
+    #[arg(
+        long,
+        value_enum,
+        default_value = "own",
+        requires_if("etcd", "etcd_endpoints")
+    )]
+    pub store: StoreKind,
+    /// The etcd, where the state is kept in one
+    #[command(flatten)]
+    pub etcd: OnEtcd,
     /// Serve etcd's v3 API on this port too, the same on every master: for etcdctl and etcd's clients with a certificate of
     /// the group system:masters; default: not at all
     #[arg(long, value_name = "PORT")]
@@ -173,6 +184,33 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("{text:?} is no claim: write it as NAME=VALUE")),
     }
+}
+
+/// Where the cluster's state is kept.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StoreKind {
+    /// In the masters' own store
+    Own,
+    /// In an etcd (v3) that runs elsewhere; without history, snapshots and members of the masters' own
+    Etcd,
+}
+
+/// An etcd that runs elsewhere.
+#[derive(Args, Clone, Default)]
+#[command(next_help_heading = "etcd as the store (--store etcd)")]
+pub struct OnEtcd {
+    /// Its members, as https://10.0.0.1:2379
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub etcd_endpoints: Vec<String>,
+    /// The CA that signed its certificates
+    #[arg(long, value_name = "FILE")]
+    pub etcd_ca: Option<PathBuf>,
+    /// The certificate with which it is asked
+    #[arg(long, value_name = "FILE", requires_all = ["etcd_key", "etcd_ca"])]
+    pub etcd_cert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "etcd_cert")]
+    pub etcd_key: Option<PathBuf>,
 }
 
 /// `90s`, `24h`, `7d`.

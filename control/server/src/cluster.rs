@@ -27,6 +27,7 @@ use raft_store::archive::StateKey;
 use raft_store::{MembershipError, RaftStore};
 use runtime::Runtime;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// The cluster as this master knows it.
 pub struct Masters {
@@ -117,7 +118,12 @@ impl Cluster for Masters {
                 name,
                 address,
                 csr_pem,
-            } => self.join_node(&name, &address, &csr_pem),
+            } => {
+                let members = self.store.members().into_iter();
+                let urls = members.map(|member| member.api_url).collect();
+                let asked = (&*name, &*address, &*csr_pem);
+                join_node(&self.authority, &self.identity, urls, asked)
+            }
             JoinRequest::Master { member, replaces } => self.join_master(member, replaces).await,
         }
     }
@@ -174,19 +180,7 @@ impl Cluster for Masters {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Vec<String>, Status> {
-        let unknown = || {
-            Status::bad_request(format!(
-                "the server doesn't have a resource type {resource:?}"
-            ))
-        };
-        let registry = self.runtime.pipeline.registry();
-        let row = registry.by_name(resource).ok_or_else(unknown)?;
-        let namespace = namespace.filter(|_| row.namespaced);
-        runtime::explain(
-            &self.runtime,
-            &ObjectKey::new(row.group_resource(), namespace, name),
-        )
-        .await
+        explain(&self.runtime, resource, namespace, name).await
     }
 
     async fn keep_history(&self, keep: HistoryKeep) -> Result<(), Status> {
@@ -197,15 +191,7 @@ impl Cluster for Masters {
     }
 
     async fn rotate_keys(&self, rotation: KeyRotation) -> Result<KeysRotated, Status> {
-        if rotation == KeyRotation::default() {
-            return Err(Status::bad_request(
-                "say which keys are to be replaced: secrets, tokens, or both",
-            ));
-        }
-        self.ring
-            .rotate(&self.store, &rotation)
-            .await
-            .map_err(|error| Status::unavailable(format!("{error:#}")))
+        rotate_keys(&self.ring, Arc::new(self.store.clone()), &rotation).await
     }
 
     async fn metrics(&self) -> Result<String, Status> {
@@ -244,43 +230,6 @@ impl Masters {
             true => Ok(()),
             false => Err(Status::unauthorized()),
         }
-    }
-
-    fn join_node(&self, name: &str, address: &str, csr_pem: &str) -> Result<JoinResponse, Status> {
-        check_name("the node's name", name)?;
-        let address: IpAddr = address.parse().map_err(|_| {
-            Status::bad_request(format!("the node's address {address:?} is no IP address"))
-        })?;
-        let user = node_user(name);
-        let subject = Subject {
-            user: &user,
-            groups: &[NODES_GROUP],
-            addresses: &[address],
-            names: &[name],
-        };
-        let certificate_pem = self
-            .authority
-            .sign_request(csr_pem, &subject)
-            .map_err(|error| {
-                Status::bad_request(format!("no certificate can be issued: {error:#}"))
-            })?;
-        tracing::info!(node = name, %address, "a node joined");
-        let settings = self.identity.settings.clone();
-        Ok(JoinResponse::Node {
-            cluster_id: self.identity.cluster_id.clone(),
-            ca_pem: self.authority.certificate_pem.clone(),
-            certificate_pem,
-            masters: self
-                .store
-                .members()
-                .into_iter()
-                .map(|member| member.api_url)
-                .collect(),
-            cluster_cidr: settings.cluster_cidr,
-            service_cidr: settings.service_cidr,
-            dns_address: settings.dns_address,
-            cluster_domain: settings.cluster_domain,
-        })
     }
 
     async fn join_master(
@@ -322,7 +271,77 @@ impl Masters {
     }
 }
 
-fn check_name(what: &str, name: &str) -> Result<(), Status> {
+/// Lets a node in: its name, address and certificate request; `masters` are their APIs' URLs.
+pub fn join_node(
+    authority: &Authority,
+    identity: &MasterIdentity,
+    masters: Vec<String>,
+    (name, address, csr_pem): (&str, &str, &str),
+) -> Result<JoinResponse, Status> {
+    check_name("the node's name", name)?;
+    let address: IpAddr = address.parse().map_err(|_| {
+        Status::bad_request(format!("the node's address {address:?} is no IP address"))
+    })?;
+    let user = node_user(name);
+    let subject = Subject {
+        user: &user,
+        groups: &[NODES_GROUP],
+        addresses: &[address],
+        names: &[name],
+    };
+    let certificate_pem = authority
+        .sign_request(csr_pem, &subject)
+        .map_err(|error| Status::bad_request(format!("no certificate can be issued: {error:#}")))?;
+    tracing::info!(node = name, %address, "a node joined");
+    let settings = identity.settings.clone();
+    Ok(JoinResponse::Node {
+        cluster_id: identity.cluster_id.clone(),
+        ca_pem: authority.certificate_pem.clone(),
+        certificate_pem,
+        masters,
+        cluster_cidr: settings.cluster_cidr,
+        service_cidr: settings.service_cidr,
+        dns_address: settings.dns_address,
+        cluster_domain: settings.cluster_domain,
+    })
+}
+
+/// Puts new keys in the place of those that seal and sign.
+pub async fn rotate_keys(
+    ring: &KeyRing,
+    store: Arc<dyn Store>,
+    rotation: &KeyRotation,
+) -> Result<KeysRotated, Status> {
+    if *rotation == KeyRotation::default() {
+        return Err(Status::bad_request(
+            "say which keys are to be replaced: secrets, tokens, or both",
+        ));
+    }
+    ring.rotate(&store, rotation)
+        .await
+        .map_err(|error| Status::unavailable(format!("{error:#}")))
+}
+
+/// What the controllers think about an object.
+pub async fn explain(
+    runtime: &Runtime,
+    resource: &str,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Vec<String>, Status> {
+    let registry = runtime.pipeline.registry();
+    let row = registry.by_name(resource).ok_or_else(|| {
+        Status::bad_request(format!(
+            "the server doesn't have a resource type {resource:?}"
+        ))
+    })?;
+    let namespace = namespace.filter(|_| row.namespaced);
+    let key = ObjectKey::new(row.group_resource(), namespace, name);
+    runtime::explain(runtime, &key).await
+}
+
+/// Refuses what is no name of a machine.
+pub fn check_name(what: &str, name: &str) -> Result<(), Status> {
     match names::dns1123_subdomain(name).first() {
         None => Ok(()),
         Some(fault) => Err(Status::bad_request(format!(
@@ -348,7 +367,8 @@ fn refused(error: MembershipError) -> Status {
     }
 }
 
-fn unavailable(error: StoreError) -> Status {
+/// The store could not be asked.
+pub fn unavailable(error: StoreError) -> Status {
     tracing::warn!(%error, at = %clock::now(), "the store did not answer");
     Status::unavailable(error.to_string())
 }

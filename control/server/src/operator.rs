@@ -1,10 +1,12 @@
 //! The files that a master keeps for the person who runs it: a kubeconfig that names every master, and a join token.
 
+use crate::front::ApiUrls;
 use crate::pki::Authority;
 use crate::settings::DataDir;
 use crate::{create, tokens};
 use anyhow::Result;
-use raft_store::RaftStore;
+use mvcc::Store;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -13,8 +15,10 @@ const REFRESH: Duration = Duration::from_millis(200);
 
 /// What the files are made of.
 pub struct OperatorFiles {
-    /// The store, which knows the masters.
-    pub store: RaftStore,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The masters.
+    pub api_urls: ApiUrls,
     /// Where the files go.
     pub dir: DataDir,
     /// Who issues the certificate in the kubeconfig.
@@ -39,11 +43,7 @@ impl OperatorFiles {
     }
 
     async fn refresh(&self, written: &mut Vec<String>) -> Result<()> {
-        let others = self
-            .store
-            .members()
-            .into_iter()
-            .map(|member| member.api_url);
+        let others = (self.api_urls)().into_iter();
         let others = others.filter(|url| *url != self.own_url);
         let servers: Vec<String> = std::iter::once(self.own_url.clone())
             .chain(others)
@@ -55,7 +55,7 @@ impl OperatorFiles {
             *written = servers;
         }
         if self.dir.read_if_there("join-token").is_none() {
-            let token = tokens::create(&self.store, self.authority.sha256()?).await?;
+            let token = tokens::create(&*self.store, self.authority.sha256()?).await?;
             let path = self
                 .dir
                 .keep_for_operator("join-token", &format!("{token}\n"))?;

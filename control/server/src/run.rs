@@ -1,24 +1,19 @@
 //! A master's life: make or find it, open the store, serve, and leave in order.
 
-use crate::cli::Run;
+use crate::cli::{Run, StoreKind};
 use crate::cluster::Masters;
 use crate::create::{self, host_port};
-use crate::keyring::{KeyRing, SealedStore};
-use crate::operator::OperatorFiles;
+use crate::front::Front;
 use crate::pki::Authority;
 use crate::settings::{self, DataDir, MasterIdentity};
-use crate::shell::MachineShell;
 use crate::snapshots::{Counters, Scheduler, Settings, SnapshotRunner};
-use crate::{boot, peers, rejoin, signing};
+use crate::{on_etcd, peers, rejoin, shell};
 use anyhow::{Context, Result, anyhow, bail};
-use api::{ApiConfig, ApiServer, Identities, NodeClientTls, PemBundle, ServerTls, Webhooks};
 use client::Identity;
 use etcd::Numbers;
-use mvcc::{HistoryLimits, Store};
+use mvcc::HistoryLimits;
 use objects::past::HistoryKeep;
 use raft_store::{Config, Limits, MembershipError, RaftStore, Timings};
-use registry::{Pipeline, Registry, Shell};
-use runtime::Runtime;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +32,9 @@ pub fn run(args: Run) -> Result<()> {
         .build()
         .context("no threads can be started")?;
     tokio.block_on(async {
+        if args.store == StoreKind::Etcd {
+            return on_etcd::master(args).await;
+        }
         // Opened again, a damaged store is set aside, and this master comes back as a new member.
         while master(args.clone()).await? == Ended::Damaged {}
         Ok(())
@@ -51,10 +49,7 @@ enum Ended {
 }
 
 async fn master(args: Run) -> Result<Ended> {
-    let name = match &args.name {
-        Some(name) => name.clone(),
-        None => host_name()?,
-    };
+    let name = shell::name_or_hosts(args.name.as_deref())?;
     let dir = DataDir::open(&args.data_dir)?;
     // The ports first: nothing is made where they cannot be had.
     let api_listener = listen(&args, args.api_port, "the API").await?;
@@ -232,32 +227,33 @@ impl Master {
 
     /// Starts what this master does beside keeping the store; all of it ends by itself after `stop`, and not before.
     fn start(&self, listener: TcpListener, stop: &CancellationToken) -> Result<JoinSet<()>> {
-        let shell: Arc<dyn Shell> = Arc::new(MachineShell);
-        let registry = Arc::new(Registry::builtin());
-        let ring = KeyRing::new(Arc::new(self.store.clone()), self.authority.clone());
-        let below: Arc<dyn Store> = Arc::new(self.store.clone());
-        let store: Arc<dyn Store> = Arc::new(SealedStore::new(below, ring.clone()));
-        let pipeline = Pipeline::new(
-            store.clone(),
-            registry.clone(),
-            shell.clone(),
-            self.identity.settings.clone(),
-        );
-        let webhooks = Arc::new(Webhooks::new(pipeline.clone()));
-        let pipeline = Arc::new(pipeline.with_converter(webhooks));
-        let runtime = Runtime {
-            store,
-            pipeline: pipeline.clone(),
-            shell,
-            controllers: reconcile::controller::all(
-                &self.identity.settings,
-                &self.authority.certificate_pem,
-            ),
-        };
-        let snapshots = Settings {
-            store: self.store.clone(),
+        let known = self.store.clone();
+        let front = Front {
+            store: Arc::new(self.store.clone()),
+            api_urls: Arc::new(move || {
+                let members = known.members().into_iter();
+                members.map(|member| member.api_url).collect()
+            }),
+            args: self.args.clone(),
+            dir: self.dir.clone(),
+            identity: self.identity.clone(),
             authority: self.authority.clone(),
+            certificate: self.certificate.clone(),
         };
+        let mut parts = front.start(listener, stop, |runtime, ring| {
+            Arc::new(Masters {
+                snapshots: Settings {
+                    store: self.store.clone(),
+                    authority: self.authority.clone(),
+                },
+                numbers: self.numbers.clone(),
+                store: self.store.clone(),
+                identity: self.identity.clone(),
+                authority: self.authority.clone(),
+                ring,
+                runtime,
+            })
+        })?;
         let scheduler = Scheduler {
             runner: SnapshotRunner {
                 store: self.store.clone(),
@@ -267,59 +263,6 @@ impl Master {
             },
             counters: self.snapshot_runs.clone(),
         };
-        let masters = Masters {
-            snapshots,
-            numbers: self.numbers.clone(),
-            store: self.store.clone(),
-            identity: self.identity.clone(),
-            authority: self.authority.clone(),
-            ring: ring.clone(),
-            runtime: runtime.clone(),
-        };
-        let pem = PemBundle {
-            chain_pem: self.certificate.certificate_pem.clone(),
-            key_pem: self.certificate.key_pem.clone(),
-            ca_pem: self.authority.certificate_pem.clone(),
-        };
-        let (masters, nodes) = (Arc::new(masters), NodeClientTls::new(&pem)?);
-        let identities = Identities {
-            token_keys: ring.token_keys(),
-            oidc: self.args.oidc.issuer()?,
-            audit: self.args.audit.log()?,
-        };
-        let config = ApiConfig::default();
-        let server = ApiServer::new(pipeline.clone(), masters, nodes, identities, config);
-        let tls = ServerTls::new(&pem)?;
-        let api_address = settings::api_service_address(&self.identity.settings)?.to_string();
-        let files = OperatorFiles {
-            store: self.store.clone(),
-            dir: self.dir.clone(),
-            authority: self.authority.clone(),
-            own_url: format!(
-                "https://{}",
-                host_port(self.args.address, self.args.api_port)
-            ),
-        };
-
-        let mut parts = JoinSet::new();
-        parts.spawn(api::serve(listener, tls, server, stop.clone()));
-        parts.spawn(runtime.run(stop.clone()));
-        parts.spawn(ring.follow(stop.clone()));
-        let signed = pipeline.clone();
-        parts.spawn(boot::run(
-            self.store.clone(),
-            pipeline,
-            registry,
-            api_address,
-            stop.clone(),
-        ));
-        parts.spawn(files.keep(stop.clone()));
-        parts.spawn(signing::run(
-            self.store.clone(),
-            signed,
-            self.authority.clone(),
-            stop.clone(),
-        ));
         parts.spawn(scheduler.run(stop.clone()));
         Ok(parts)
     }
@@ -346,20 +289,16 @@ fn store_config(
     })
 }
 
-async fn listen(args: &Run, port: u16, what: &str) -> Result<TcpListener> {
+/// The port, bound; `what` is for people.
+pub async fn listen(args: &Run, port: u16, what: &str) -> Result<TcpListener> {
     let address = SocketAddr::new(args.address, port);
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address} for {what}; is another process there, or is the address not this machine's?"))
 }
 
-fn host_name() -> Result<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .context("this machine has no name; give one with --name")?;
-    Ok(text.trim().to_lowercase())
-}
-
-async fn wait_for_signal() -> Result<()> {
+/// Ends when this process is asked to end.
+pub async fn wait_for_signal() -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {

@@ -1,6 +1,7 @@
 //! Time and ids for the registry.
 
 use crate::clock;
+use anyhow::Context;
 use objects::{Timestamp, Uid};
 use registry::Shell;
 
@@ -19,4 +20,14 @@ impl Shell for MachineShell {
     fn name_suffix(&self) -> String {
         clock::name_suffix()
     }
+}
+
+/// A master's name: what is given, or else the machine's.
+pub fn name_or_hosts(given: Option<&str>) -> anyhow::Result<String> {
+    if let Some(name) = given {
+        return Ok(name.to_owned());
+    }
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .context("this machine has no name; give one with --name")?;
+    Ok(text.trim().to_lowercase())
 }

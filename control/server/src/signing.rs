@@ -14,7 +14,6 @@ use futures::StreamExt;
 use mvcc::{LeaderState, Store};
 use objects::identities::{NODE_USER_PREFIX, NODES_GROUP};
 use objects::{GroupVersionKind, Status, Term, Timestamp};
-use raft_store::RaftStore;
 use registry::rbac::Request;
 use registry::{
     Caller, DeleteOptions, ListOptions, Patch, PatchKind, Pipeline, Target, WriteOptions,
@@ -39,7 +38,7 @@ const LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Signs while this master leads, until `stop`.
 pub async fn run(
-    store: RaftStore,
+    store: Arc<dyn Store>,
     pipeline: Arc<Pipeline>,
     authority: Authority,
     stop: CancellationToken,

@@ -25,7 +25,6 @@ use mvcc::{
 };
 use objects::cluster::{KeyRotation, KeysRotated};
 use objects::{Revision, Timestamp};
-use raft_store::RaftStore;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -250,9 +249,9 @@ impl KeyRing {
     }
 
     /// Puts new keys in the place of those that seal and sign; `store` is the one above, through which secrets are sealed again.
-    pub async fn rotate(&self, store: &RaftStore, asked: &KeyRotation) -> Result<KeysRotated> {
+    pub async fn rotate(&self, store: &Arc<dyn Store>, asked: &KeyRotation) -> Result<KeysRotated> {
         let mut done = KeysRotated::default();
-        let sealed = SealedStore::new(Arc::new(store.clone()), self.clone());
+        let sealed = SealedStore::new(store.clone(), self.clone());
         if asked.secrets {
             self.change(|ring, now| {
                 let id = ring.secrets.iter().map(|key| key.id).max().unwrap_or(0) + 1;
@@ -264,7 +263,11 @@ impl KeyRing {
             })
             .await?;
             done.secrets_sealed = sealed.seal_again().await?;
-            let kept = store.past().await?.limits.unwrap_or_default().keep_ms;
+            let kept = match store.past().await {
+                // Nothing of the past is kept by its age.
+                Err(StoreError::Refused(_)) => 0,
+                past => past?.limits.unwrap_or_default().keep_ms,
+            };
             let kept = Duration::from_millis(kept).max(SECRET_KEYS_KEPT_MIN);
             self.change(|ring, now| {
                 let lately = |at: Timestamp| now.since(at) <= kept;

@@ -1,0 +1,124 @@
+//! What stands on a store, whichever it is: API server, controllers, scheduler, and what keeps the first objects and the operator's
+//! files.
+
+use crate::cli::Run;
+use crate::create::host_port;
+use crate::keyring::{KeyRing, SealedStore};
+use crate::operator::OperatorFiles;
+use crate::pki::Authority;
+use crate::settings::{self, DataDir, MasterIdentity};
+use crate::shell::MachineShell;
+use crate::{boot, signing};
+use anyhow::Result;
+use api::{
+    ApiConfig, ApiServer, Cluster, Identities, NodeClientTls, PemBundle, ServerTls, Webhooks,
+};
+use client::Identity;
+use mvcc::Store;
+use registry::{Pipeline, Registry, Shell};
+use runtime::Runtime;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Where the masters' APIs are, as `https://address:port`, as far as this master knows.
+pub type ApiUrls = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
+/// What it is made of.
+pub struct Front {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The masters.
+    pub api_urls: ApiUrls,
+    /// The command line.
+    pub args: Run,
+    /// Where the operator's files go.
+    pub dir: DataDir,
+    /// Who this master is.
+    pub identity: MasterIdentity,
+    /// The CA.
+    pub authority: Authority,
+    /// This master's certificate.
+    pub certificate: Identity,
+}
+
+impl Front {
+    /// Starts it; all of it ends by itself after `stop`, and not before. `cluster` makes what answers below `/cluster/v1/`.
+    pub fn start(
+        self,
+        listener: TcpListener,
+        stop: &CancellationToken,
+        cluster: impl FnOnce(Runtime, KeyRing) -> Arc<dyn Cluster>,
+    ) -> Result<JoinSet<()>> {
+        let shell: Arc<dyn Shell> = Arc::new(MachineShell);
+        let registry = Arc::new(Registry::builtin());
+        let ring = KeyRing::new(self.store.clone(), self.authority.clone());
+        let store: Arc<dyn Store> = Arc::new(SealedStore::new(self.store.clone(), ring.clone()));
+        let pipeline = Pipeline::new(
+            store.clone(),
+            registry.clone(),
+            shell.clone(),
+            self.identity.settings.clone(),
+        );
+        let webhooks = Arc::new(Webhooks::new(pipeline.clone()));
+        let pipeline = Arc::new(pipeline.with_converter(webhooks));
+        let runtime = Runtime {
+            store,
+            pipeline: pipeline.clone(),
+            shell,
+            controllers: reconcile::controller::all(
+                &self.identity.settings,
+                &self.authority.certificate_pem,
+            ),
+        };
+        let cluster = cluster(runtime.clone(), ring.clone());
+        let pem = PemBundle {
+            chain_pem: self.certificate.certificate_pem.clone(),
+            key_pem: self.certificate.key_pem.clone(),
+            ca_pem: self.authority.certificate_pem.clone(),
+        };
+        let nodes = NodeClientTls::new(&pem)?;
+        let identities = Identities {
+            token_keys: ring.token_keys(),
+            oidc: self.args.oidc.issuer()?,
+            audit: self.args.audit.log()?,
+        };
+        let config = ApiConfig::default();
+        let server = ApiServer::new(pipeline.clone(), cluster, nodes, identities, config);
+        let tls = ServerTls::new(&pem)?;
+        let api_address = settings::api_service_address(&self.identity.settings)?.to_string();
+        let files = OperatorFiles {
+            store: self.store.clone(),
+            api_urls: self.api_urls.clone(),
+            dir: self.dir.clone(),
+            authority: self.authority.clone(),
+            own_url: format!(
+                "https://{}",
+                host_port(self.args.address, self.args.api_port)
+            ),
+        };
+
+        let mut parts = JoinSet::new();
+        parts.spawn(api::serve(listener, tls, server, stop.clone()));
+        parts.spawn(runtime.run(stop.clone()));
+        parts.spawn(ring.follow(stop.clone()));
+        let signed = pipeline.clone();
+        parts.spawn(boot::run(
+            self.store.clone(),
+            self.api_urls,
+            pipeline,
+            registry,
+            api_address,
+            stop.clone(),
+        ));
+        parts.spawn(files.keep(stop.clone()));
+        parts.spawn(signing::run(
+            self.store.clone(),
+            signed,
+            self.authority.clone(),
+            stop.clone(),
+        ));
+        Ok(parts)
+    }
+}
