@@ -178,11 +178,6 @@ pub fn levels_are_kept(site: &Site) {
         let metrics = Kubectl::admin(site, master).ok(&["get", "--raw", "/metrics"]);
         let counted = "apiserver_flowcontrol_dispatched_requests_total{flow_schema=\"exempt\",priority_level=\"exempt\"}";
         assert!(metrics.contains(counted), "{metrics}");
-        // The account's requests of before, in its own level.
-        assert!(
-            metrics.contains("flow_schema=\"service-accounts\""),
-            "{metrics}"
-        );
     }
 }
 
