@@ -36,7 +36,7 @@ pub enum LogFormat {
 #[derive(Subcommand)]
 pub enum Command {
     /// Run a master: the first of a new cluster (--init), one that joins (--join), or one that was here before
-    Run(Run),
+    Run(Box<Run>),
     /// Make a new cluster of a snapshot, in an empty data directory; then `control run` it
     Restore(Restore),
     /// Make a cluster of this one master, whose majority is gone for good; the others then join it anew

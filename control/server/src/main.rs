@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     }
     use_ring();
     let done = match cli.command {
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Restore(args) => restore::restore(&args),
         Command::Recover(args) => recover::recover(&args),
         Command::SnapshotStatus(args) => verify::status(&args),
