@@ -23,7 +23,7 @@ use http::{HeaderName, Method, Request, Response};
 use hyper::body::Incoming;
 use objects::{Reason, Status};
 use registry::flow::Class;
-use registry::openapi::OpenApi;
+use registry::openapi::{Describe, OpenApi};
 use registry::rbac::Request as PathRequest;
 use registry::{Caller, Pipeline, Registry, Target};
 use std::convert::Infallible;
@@ -56,6 +56,8 @@ pub struct ApiConfig {
     pub drain_deadline: Duration,
     /// What `/version` says.
     pub version: ServedVersion,
+    /// The words of `kubectl explain`; by default there are none.
+    pub describe: Describe,
 }
 
 /// Which Kubernetes the API is that of.
@@ -63,9 +65,9 @@ pub struct ApiConfig {
 pub struct ServedVersion {
     /// `1`
     pub major: String,
-    /// `34`
+    /// `35`
     pub minor: String,
-    /// `v1.34.0+trireme-0.1.0`
+    /// `v1.35.0+trireme-0.1.0`
     pub git_version: String,
 }
 
@@ -85,9 +87,10 @@ impl Default for ApiConfig {
             drain_deadline: Duration::from_secs(10),
             version: ServedVersion {
                 major: "1".to_owned(),
-                minor: "34".to_owned(),
-                git_version: concat!("v1.34.0+trireme-", env!("CARGO_PKG_VERSION")).to_owned(),
+                minor: "35".to_owned(),
+                git_version: concat!("v1.35.0+trireme-", env!("CARGO_PKG_VERSION")).to_owned(),
             },
+            describe: |_, _| None,
         }
     }
 }
@@ -378,6 +381,7 @@ impl ApiServer {
             before,
             &registry,
             &config.version.git_version,
+            config.describe,
         ));
         *known = Some((registry, documents.clone()));
         documents

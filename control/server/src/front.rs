@@ -84,7 +84,10 @@ impl Front {
             oidc: self.args.oidc.issuer()?,
             audit: self.args.audit.log()?,
         };
-        let config = ApiConfig::default();
+        let config = ApiConfig {
+            describe: descriptions::of,
+            ..ApiConfig::default()
+        };
         let server = ApiServer::new(pipeline.clone(), cluster, nodes, identities, config);
         let tls = ServerTls::new(&pem)?;
         let api_address = settings::api_service_address(&self.identity.settings)?.to_string();

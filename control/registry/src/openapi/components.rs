@@ -1,5 +1,6 @@
 //! The schemas of a document: the types that its paths name, and those that these reach.
 
+use super::Describe;
 use crate::ResourceDef;
 use crate::schema::{Alternative, Field, Schemas, Shape, Type};
 use objects::GroupVersionKind;
@@ -17,6 +18,7 @@ pub(super) struct Components<'a> {
     schemas: &'a Schemas,
     group: &'a str,
     version: &'a str,
+    describe: Describe,
     written: BTreeMap<String, Value>,
     queue: Vec<&'a Type>,
     custom: BTreeMap<String, &'a ResourceDef>,
@@ -24,11 +26,17 @@ pub(super) struct Components<'a> {
 
 impl<'a> Components<'a> {
     /// For the document of a group and version.
-    pub(super) fn new(schemas: &'a Schemas, group: &'a str, version: &'a str) -> Self {
+    pub(super) fn new(
+        schemas: &'a Schemas,
+        group: &'a str,
+        version: &'a str,
+        describe: Describe,
+    ) -> Self {
         Components {
             schemas,
             group,
             version,
+            describe,
             written: BTreeMap::new(),
             queue: Vec::new(),
             custom: BTreeMap::new(),
@@ -60,7 +68,7 @@ impl<'a> Components<'a> {
     /// The schemas by name.
     pub(super) fn finish(mut self) -> BTreeMap<String, Value> {
         while let Some(r#type) = self.queue.pop() {
-            let schema = self.describe(r#type);
+            let schema = self.schema(r#type);
             self.written.insert(r#type.name.clone(), schema);
         }
         self.written
@@ -114,8 +122,11 @@ impl<'a> Components<'a> {
         reference_to(name)
     }
 
-    fn describe(&mut self, r#type: &'a Type) -> Value {
+    fn schema(&mut self, r#type: &'a Type) -> Value {
         let mut schema = Map::new();
+        if let Some(text) = (self.describe)(&r#type.name, None) {
+            schema.insert("description".to_owned(), json!(text));
+        }
         schema.insert("type".to_owned(), json!("object"));
         let required: Vec<&str> = r#type
             .fields
@@ -129,7 +140,7 @@ impl<'a> Components<'a> {
         let properties: BTreeMap<&str, Value> = r#type
             .fields
             .iter()
-            .map(|field| (field.name, self.property(field)))
+            .map(|field| (field.name, self.property(r#type, field)))
             .collect();
         if !properties.is_empty() {
             schema.insert("properties".to_owned(), json!(properties));
@@ -149,12 +160,15 @@ impl<'a> Components<'a> {
         Value::Object(schema)
     }
 
-    fn property(&mut self, field: &Field) -> Value {
+    fn property(&mut self, owner: &Type, field: &Field) -> Value {
         let mut property = match self.shape(&field.shape) {
             // Beside a reference nothing may stand, within allOf anything.
             Value::Object(map) if map.contains_key("$ref") => json!({"allOf": [map]}),
             schema => schema,
         };
+        if let Some(text) = (self.describe)(&owner.name, Some(field.name)) {
+            property["description"] = json!(text);
+        }
         if let Some(default) = &field.default {
             property["default"] = default.clone();
         }

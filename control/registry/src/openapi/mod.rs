@@ -1,5 +1,5 @@
 //! What the server serves as OpenAPI documents, out of the table and the types' facts. Never lists a kind by hand, and holds
-//! no prose: a field's description is empty.
+//! no prose: what a type or a field is for is asked of a [`Describe`].
 //!
 //! Version 3, a document a group and version, is what clients read: kubectl for `explain`, for patches and for whether the
 //! server validates fields. Version 2 holds the same for older clients, and is only made when one asks.
@@ -20,6 +20,9 @@ use std::sync::{Arc, OnceLock};
 /// The media type of version 2 as Protobuf in answers. Clients ask with `@` in the place of the dot before `v1.0`, which is no media
 /// type that Go can read back: an answer under that name makes kubectl 1.27 fail.
 pub const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// What a type of Kubernetes, such as `io.k8s.api.core.v1.Pod`, or one of its fields is for; None where nobody says.
+pub type Describe = fn(r#type: &str, field: Option<&str>) -> Option<&'static str>;
 
 /// The documents of one state of the table; made anew when the table changes.
 #[derive(Debug)]
@@ -51,12 +54,17 @@ pub struct Document {
 
 impl OpenApi {
     /// Writes the documents of every group and version of `registry`. `version` is that of the server, such as `v1.33.0`.
-    pub fn new(registry: &Registry, version: &str) -> Self {
-        OpenApi::after(None, registry, version)
+    pub fn new(registry: &Registry, version: &str, describe: Describe) -> Self {
+        OpenApi::after(None, registry, version, describe)
     }
 
     /// As [`OpenApi::new`], with the documents of `before` whose rows are the same.
-    pub fn after(before: Option<&OpenApi>, registry: &Registry, version: &str) -> Self {
+    pub fn after(
+        before: Option<&OpenApi>,
+        registry: &Registry,
+        version: &str,
+        describe: Describe,
+    ) -> Self {
         let mut documents = BTreeMap::new();
         let mut rows = BTreeMap::new();
         for (group, versions) in registry.groups() {
@@ -67,8 +75,9 @@ impl OpenApi {
                     .cloned()
                     .collect();
                 let known = before.and_then(|before| before.unchanged(&name, &of));
-                let document =
-                    known.unwrap_or_else(|| document(registry, &group, &group_version, version));
+                let document = known.unwrap_or_else(|| {
+                    document(registry, &group, &group_version, version, describe)
+                });
                 documents.insert(name.clone(), document);
                 rows.insert(name, of);
             }
@@ -136,8 +145,15 @@ fn document_name(group: &str, version: &str) -> String {
     }
 }
 
-fn document(registry: &Registry, group: &str, group_version: &str, version: &str) -> Document {
-    let mut components = components::Components::new(Schemas::builtin(), group, group_version);
+fn document(
+    registry: &Registry,
+    group: &str,
+    group_version: &str,
+    version: &str,
+    describe: Describe,
+) -> Document {
+    let mut components =
+        components::Components::new(Schemas::builtin(), group, group_version, describe);
     let mut paths = Map::new();
     for row in registry.of_version(group, group_version) {
         components.know(row);

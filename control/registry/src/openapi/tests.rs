@@ -2,7 +2,7 @@ use super::*;
 use expect_test::expect;
 
 fn documents() -> OpenApi {
-    OpenApi::new(&Registry::builtin(), "v1.33.0")
+    OpenApi::new(&Registry::builtin(), "v1.33.0", |_, _| None)
 }
 
 fn read(bytes: &Bytes) -> Value {
