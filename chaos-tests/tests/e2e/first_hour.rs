@@ -425,6 +425,11 @@ fn volumes_hold_what_they_say(site: &Site) {
     let folder = site.home().join("shared");
     std::fs::create_dir_all(&folder).expect("the folder can be made");
     std::fs::write(folder.join("file"), "of the node\n").expect("it can be written");
+    // A folder of the node is more than pods get that nobody vouches for.
+    site.apply(&documents(&[json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "default", "labels": {"pod-security.kubernetes.io/enforce": "privileged"}},
+    })]));
     let script = "cat /config/colour /secret/key /node/file; echo handed over >/scratch/note; echo $COLOUR $KEY; touch /config/x || echo read-only";
     let mut pod = pod("volumes", script);
     pod["spec"]["restartPolicy"] = json!("Never");

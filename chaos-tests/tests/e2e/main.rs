@@ -6,6 +6,7 @@
 //! what. They read and change clusters only through `ctl`, `kubectl` and the API, as a person would.
 
 mod access;
+mod admission;
 mod agent;
 mod api;
 mod bad_input;

@@ -29,7 +29,7 @@ use registry::{Caller, Pipeline, Registry, Target};
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
@@ -121,7 +121,23 @@ struct Inner {
     draining: CancellationToken,
 }
 
+/// A server, as long as somebody else serves it.
+#[derive(Clone)]
+pub(crate) struct WeakServer(Weak<Inner>);
+
+impl WeakServer {
+    /// The server; None when nobody serves it any more.
+    pub(crate) fn upgrade(&self) -> Option<ApiServer> {
+        self.0.upgrade().map(ApiServer)
+    }
+}
+
 impl ApiServer {
+    /// The same server, for what it holds itself.
+    pub(crate) fn downgrade(&self) -> WeakServer {
+        WeakServer(Arc::downgrade(&self.0))
+    }
+
     /// A server over a pipeline; give it to [`crate::serve`].
     pub fn new(
         pipeline: Arc<Pipeline>,

@@ -28,6 +28,7 @@ mod tokens;
 mod verbs;
 mod watch;
 mod webhook;
+mod webhooks;
 
 pub use audit::{Audit, AuditError};
 pub use auth::Peer;
@@ -38,3 +39,4 @@ pub use server::serve;
 pub use tls::{NodeClientTls, PemBundle, ServerTls, TlsError};
 pub use tokens::{JwtError, Oidc, OidcConfig, OidcError, TokenKeys};
 pub use webhook::Webhooks;
+pub use webhooks::HttpsWebhooks;

@@ -133,6 +133,7 @@ pub fn delete(
         },
         dry_run: dry_run(values.chain(query.all("dryRun")))?,
         manager: program(headers),
+        ..DeleteOptions::default()
     })
 }
 

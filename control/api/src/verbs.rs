@@ -39,6 +39,10 @@ pub async fn answer(
     server.allow_on(caller, path, &target, query).await?;
     if proxy::is_proxied(path) {
         let place = server.flow().stream(class)?;
+        if let Some(options) = proxy::connect_options(path, query) {
+            let asked = server.pipeline().admit_connection(caller, &target, options);
+            server.within_deadline(asked).await?;
+        }
         return proxy::answer(server, path, query, request, place).await;
     }
     if !target
@@ -226,10 +230,11 @@ impl Call<'_> {
         }
         let options = options::delete(self.query, &self.parts.headers, body)?;
         let pipeline = self.server.pipeline();
-        match pipeline.delete(self.caller, self.target, &options).await? {
-            Deleted::Object(object) => Ok(Answer::json(StatusCode::OK, presenter.object(&object)?)),
-            Deleted::Status(status) => Ok(Answer::status(&status)),
-        }
+        let answer = match pipeline.delete(self.caller, self.target, &options).await? {
+            Deleted::Object(object) => Answer::json(StatusCode::OK, presenter.object(&object)?),
+            Deleted::Status(status) => Answer::status(&status),
+        };
+        Ok(answer.with_warnings(&options.remarks.warnings()))
     }
 
     async fn delete_collection(self) -> Result<Answer, Status> {
@@ -244,7 +249,8 @@ impl Call<'_> {
         let deleted = pipeline
             .delete_collection(self.caller, self.target, &list, &options)
             .await?;
-        Ok(Answer::json(StatusCode::OK, presenter.list(deleted).await?))
+        let answer = Answer::json(StatusCode::OK, presenter.list(deleted).await?);
+        Ok(answer.with_warnings(&options.remarks.warnings()))
     }
 
     /// Keeps the request's object for the audit log.

@@ -151,6 +151,9 @@ pub mod resources {
     resource!(serviceaccounts, "");
     resource!(replicationcontrollers, "");
     resource!(persistentvolumeclaims, "");
+    resource!(persistentvolumes, "");
+    resource!(resourcequotas, "");
+    resource!(endpoints, "");
     resource!(deployments, "apps");
     resource!(statefulsets, "apps");
     resource!(daemonsets, "apps");

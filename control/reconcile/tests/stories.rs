@@ -21,6 +21,9 @@ stories! {
     deployment: surge, unavailable, rollback, pause, recreate, resize, history, deadline, adoption;
     replicaset: scale_up, scale_down, failed, release, refused;
     endpointslice: life, headless;
+    endpoints: life;
+    quota: used;
+    protection: claims;
     namespace: terminating;
     customresource: life;
     garbage: background, namesake, foreground, orphan, circle;

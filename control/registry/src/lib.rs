@@ -19,11 +19,12 @@ pub mod schema;
 mod strategy;
 mod table;
 pub mod tableprint;
+mod webhook;
 
 pub use decode::decode_json;
 pub use faults::Faults;
 pub use mvcc::At;
-pub use pipeline::{Converter, Pipeline};
+pub use pipeline::{Converter, Pipeline, Remarks};
 pub use rbac::Access;
 pub use request::{
     Caller, DeleteOptions, Deleted, FieldValidation, List, ListOptions, Patch, PatchKind,
@@ -32,3 +33,4 @@ pub use request::{
 };
 pub use strategy::{SYSTEM_CLASSES as SYSTEM_PRIORITY_CLASSES, Strategy};
 pub use table::{Column, ColumnKind, Registry, ResourceDef, SubresourceDef};
+pub use webhook::{WebhookClient, WebhookPlace, Webhooks};

@@ -1,6 +1,6 @@
 //! What is asked of the pipeline and what it answers: targets, callers, options, results. Plain data; parsed at the edge.
 
-use crate::ResourceDef;
+use crate::{Remarks, ResourceDef};
 use bytes::Bytes;
 use objects::identities;
 use objects::{
@@ -263,6 +263,8 @@ pub struct WriteOptions {
     pub field_validation: FieldValidation,
     /// Members that came twice in the body, as `duplicate field "spec.x"` names them; see [`crate::decode_json`].
     pub duplicate_fields: Vec<String>,
+    /// Where admission leaves warnings and notes for the audit log.
+    pub remarks: Remarks,
 }
 
 /// A patch.
@@ -313,6 +315,8 @@ pub struct DeleteOptions {
     pub dry_run: bool,
     /// The program that asks, for the object's history.
     pub manager: Option<String>,
+    /// Where admission leaves warnings and notes for the audit log.
+    pub remarks: Remarks,
 }
 
 /// A page of objects.

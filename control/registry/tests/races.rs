@@ -140,3 +140,50 @@ fn a_controller_of_an_older_term_writes_nothing() {
     assert_eq!(write(1, "late").expect_err("the term is over").code, 409);
     write(2, "second").expect("the new term lasts");
 }
+
+#[test]
+fn a_quota_gives_out_what_it_has_and_no_more() {
+    const HARD: usize = 20;
+    let pipeline = cluster();
+    let quota =
+        json!({"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": HARD.to_string()}}});
+    create(&pipeline, "resourcequotas", quota);
+    let status = target(&pipeline, "resourcequotas", Some("q")).subresource("status");
+    let patch = Patch {
+        kind: PatchKind::Merge,
+        value: json!({"status": {"hard": {"configmaps": HARD.to_string()}, "used": {"configmaps": "0"}}}),
+    };
+    let options = WriteOptions::default();
+    block_on(pipeline.patch(&Caller::master(), &status, &patch, &options)).expect("it is told");
+    let created: usize = thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let pipeline = pipeline.clone();
+                scope.spawn(move || {
+                    let target = target(&pipeline, "configmaps", None);
+                    let write = |write: usize| {
+                        let body = json!({"metadata": {"name": format!("c{writer}-{write}")}});
+                        let options = WriteOptions::default();
+                        match block_on(pipeline.create(&Caller::master(), &target, body, &options))
+                        {
+                            Ok(_) => true,
+                            Err(status) => {
+                                assert!(status.message.contains("exceeded quota: q"), "{status}");
+                                false
+                            }
+                        }
+                    };
+                    (0..WRITES).filter(|index| write(*index)).count()
+                })
+            })
+            .collect();
+        writers
+            .into_iter()
+            .map(|writer| writer.join().expect("no panic"))
+            .sum()
+    });
+    assert_eq!(created, HARD);
+    let json = block_on(pipeline.get(&target(&pipeline, "resourcequotas", Some("q")), None));
+    let quota: Value = serde_json::from_slice(&json.expect("it is there")).expect("is JSON");
+    assert_eq!(quota["status"]["used"]["configmaps"], HARD.to_string());
+}

@@ -40,6 +40,9 @@ stories!(
     admission,
     evictions,
     apply,
+    limiting,
+    pod_security,
+    classes,
 );
 
 fn check(path: &str) {

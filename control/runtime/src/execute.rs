@@ -86,8 +86,7 @@ impl Executor {
                     propagation: propagation.map(propagation_of),
                     uid: precondition.uid.clone(),
                     resource_version: revision_of(precondition)?,
-                    dry_run: false,
-                    manager: None,
+                    ..DeleteOptions::default()
                 };
                 match self
                     .pipeline

@@ -13,6 +13,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// The namespace of what serves the cluster itself.
+const SYSTEM_NAMESPACE: &str = "kube-system";
 /// The masters behind the service are looked at this often.
 const REFRESH: Duration = Duration::from_secs(10);
 
@@ -70,8 +72,13 @@ impl Boot {
     /// The default roles are looked at once a leadership, as Kubernetes does at its start.
     async fn ensure(&self, has_roles: &mut bool) -> Result<(), Status> {
         for name in NAMESPACES {
-            let namespace =
+            let mut namespace =
                 json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}});
+            if name == SYSTEM_NAMESPACE {
+                // What serves the nodes themselves runs here: network and storage add-ons, proxies.
+                namespace["metadata"]["labels"] =
+                    json!({"pod-security.kubernetes.io/enforce": "privileged"});
+            }
             self.create("", "Namespace", None, namespace).await?;
         }
         for (name, value) in registry::SYSTEM_PRIORITY_CLASSES {

@@ -11,7 +11,8 @@ use crate::shell::MachineShell;
 use crate::{boot, signing};
 use anyhow::Result;
 use api::{
-    ApiConfig, ApiServer, Cluster, Identities, NodeClientTls, PemBundle, ServerTls, Webhooks,
+    ApiConfig, ApiServer, Cluster, HttpsWebhooks, Identities, NodeClientTls, PemBundle, ServerTls,
+    Webhooks,
 };
 use client::Identity;
 use mvcc::Store;
@@ -61,8 +62,10 @@ impl Front {
             shell.clone(),
             self.identity.settings.clone(),
         );
-        let webhooks = Arc::new(Webhooks::new(pipeline.clone()));
-        let pipeline = Arc::new(pipeline.with_converter(webhooks));
+        let converter = Arc::new(Webhooks::new(pipeline.clone()));
+        let webhooks = Arc::new(HttpsWebhooks::default());
+        let pipeline = pipeline.with_converter(converter);
+        let pipeline = Arc::new(pipeline.with_webhooks(webhooks.clone()));
         let runtime = Runtime {
             store,
             pipeline: pipeline.clone(),
@@ -89,6 +92,7 @@ impl Front {
             ..ApiConfig::default()
         };
         let server = ApiServer::new(pipeline.clone(), cluster, nodes, identities, config);
+        webhooks.reach_services_by(&server);
         let tls = ServerTls::new(&pem)?;
         let api_address = settings::api_service_address(&self.identity.settings)?.to_string();
         let files = OperatorFiles {

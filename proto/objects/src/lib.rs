@@ -16,6 +16,7 @@ mod object;
 pub mod past;
 pub mod patch;
 pub mod quantity;
+pub mod quota;
 mod secret;
 pub mod selector;
 pub mod snapshots;

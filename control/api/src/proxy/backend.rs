@@ -63,7 +63,8 @@ pub struct PodBackend {
     pub port: u16,
 }
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A connection, whatever it runs over.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 impl Backend {
@@ -74,11 +75,12 @@ impl Backend {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (io, host) = match &self.reach {
+        let host = match &self.reach {
             Reach::Kubelet(node) => return node.connect(tls).await,
-            Reach::Pod(pod) => (pod.dial(tls).await?, pod.address.to_string()),
-            Reach::Direct { host, port } => (dial_direct(host, *port).await?, host.clone()),
+            Reach::Pod(pod) => pod.address.to_string(),
+            Reach::Direct { host, .. } => host.clone(),
         };
+        let io = self.reach.dial(tls).await?;
         let io = if self.https {
             let secured = connect_unverified(io, &host);
             match tokio::time::timeout(DIAL_DEADLINE, secured).await {
@@ -111,6 +113,17 @@ impl Backend {
         match &self.reach {
             Reach::Kubelet(node) => node.host_header().map(Some),
             _ => Ok(None),
+        }
+    }
+}
+
+impl Reach {
+    /// Connects and speaks no word yet.
+    pub async fn dial(&self, tls: &NodeClientTls) -> Result<Box<dyn Io>, Status> {
+        match self {
+            Reach::Kubelet(node) => dial_direct(&node.host, node.port).await,
+            Reach::Pod(pod) => pod.dial(tls).await,
+            Reach::Direct { host, port } => dial_direct(host, *port).await,
         }
     }
 }

@@ -9,6 +9,7 @@ mod place;
 mod pod;
 mod tunnel;
 
+pub use backend::Io;
 pub use dial::NodeAddress;
 
 use crate::ApiServer;
@@ -20,6 +21,7 @@ use crate::query::Query;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use objects::{Reason, Status};
+use serde_json::{Map, Value};
 
 /// Subresources that others answer.
 pub fn is_proxied(path: &ResourcePath) -> bool {
@@ -29,6 +31,50 @@ pub fn is_proxied(path: &ResourcePath) -> bool {
         ("nodes" | "pods" | "services", Some("proxy")) => core,
         _ => false,
     }
+}
+
+/// What admission is shown of a connection: the options of the subresource's kind; None for what only reads.
+pub fn connect_options(path: &ResourcePath, query: &Query) -> Option<Map<String, Value>> {
+    let mut options = Map::new();
+    match path.subresource.as_deref()? {
+        "exec" | "attach" => {
+            for name in ["stdin", "stdout", "stderr", "tty"] {
+                if query.flag(name) {
+                    options.insert(name.to_owned(), Value::Bool(true));
+                }
+            }
+            if let Some(container) = query.text("container") {
+                options.insert("container".to_owned(), container.into());
+            }
+            let command: Vec<Value> = query.all("command").map(Value::from).collect();
+            if !command.is_empty() {
+                options.insert("command".to_owned(), command.into());
+            }
+        }
+        "portforward" => {
+            let ports = query
+                .all("ports")
+                .filter_map(|port| port.parse::<u16>().ok());
+            let ports: Vec<Value> = ports.map(Value::from).collect();
+            if !ports.is_empty() {
+                options.insert("ports".to_owned(), ports.into());
+            }
+        }
+        "proxy" => {}
+        _ => return None,
+    }
+    Some(options)
+}
+
+/// Connects to a port of a service, without a word yet.
+pub async fn dial_service(
+    server: &ApiServer,
+    namespace: &str,
+    name: &str,
+    port: u16,
+) -> Result<Box<dyn Io>, Status> {
+    let backend = place::service(server, namespace, &format!("{name}:{port}")).await?;
+    backend.reach.dial(server.node_tls()).await
 }
 
 /// Passes a request on; `place` is held until its stream ends.

@@ -11,4 +11,5 @@ mod pki;
 mod proxy;
 mod rig;
 mod watch;
+mod webhooks;
 mod wire;

@@ -2,8 +2,8 @@
 
 use crate::pki::Pki;
 use api::{
-    ApiConfig, ApiServer, Archive, Audit, Check, Cluster, Identities, NodeClientTls, Oidc,
-    PemBundle, Proof, ServerTls, SnapshotKeys, TokenKeys, Webhooks,
+    ApiConfig, ApiServer, Archive, Audit, Check, Cluster, HttpsWebhooks, Identities, NodeClientTls,
+    Oidc, PemBundle, Proof, ServerTls, SnapshotKeys, TokenKeys, Webhooks,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -78,7 +78,9 @@ impl Rig {
         let token_keys = TokenKeys::none();
         let key = TokenKeys::generate().expect("a key");
         token_keys.replace(&[key]).expect("a usable key");
-        let pipeline = Arc::new(pipeline(cluster.store.clone()));
+        let webhooks = Arc::new(HttpsWebhooks::default());
+        let pipeline = pipeline(cluster.store.clone()).with_webhooks(webhooks.clone());
+        let pipeline = Arc::new(pipeline);
         let server = ApiServer::new(
             pipeline.clone(),
             cluster.clone(),
@@ -90,6 +92,7 @@ impl Rig {
             },
             setup.config,
         );
+        webhooks.reach_services_by(&server);
         let tls = ServerTls::new(&server_pem).expect("PEM");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");

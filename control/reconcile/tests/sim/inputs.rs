@@ -5,9 +5,9 @@ use k8s_openapi::api::core::v1::Pod;
 use objects::{GroupResource, Object, ObjectKey};
 use reconcile::view::resources;
 use reconcile::{
-    Plan, Viewed, cronjob, customresource, daemonset, deployment, disruption, endpointslice,
-    garbage, job, namespace, nodeipam, nodelifecycle, podgc, replicaset, serviceaccount,
-    statefulset, ttl,
+    Plan, Viewed, cronjob, customresource, daemonset, deployment, disruption, endpoints,
+    endpointslice, garbage, job, namespace, nodeipam, nodelifecycle, podgc, protection, quota,
+    replicaset, serviceaccount, statefulset, ttl,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -114,6 +114,9 @@ impl World {
             "endpointslice" => {
                 endpointslice::reconcile(&self.slices_input(namespace, name), self.now)
             }
+            "endpoints" => endpoints::reconcile(&self.endpoints_input(namespace, name), self.now),
+            "quota" => quota::reconcile(&self.quota_input(namespace, name), self.now),
+            "protection" => protection::reconcile(&self.protection_input(namespace, name)),
             "namespace" => namespace::reconcile(&self.namespace_input(name), self.now),
             "podgc" => podgc::reconcile(&self.podgc_input(), self.now),
             "nodelifecycle" => nodelifecycle::reconcile(&self.node_input(name), self.now),
@@ -201,6 +204,46 @@ impl World {
             pods: self.views(&resources::pods(), namespace),
             zones: [("n1".to_owned(), "a".to_owned())].into_iter().collect(),
             slices: slices.map(|slice| Arc::new(slice.clone())).collect(),
+        }
+    }
+
+    fn endpoints_input(&self, namespace: Option<&str>, name: &str) -> endpoints::Input {
+        let key = |resource| ObjectKey::new(resource, namespace, name);
+        let service = key(resources::services());
+        let there = self.objects.contains_key(&service);
+        endpoints::Input {
+            service: there.then(|| self.viewed(&service)),
+            slices: self.objects_of(&resources::endpointslices()),
+            endpoints: self
+                .objects
+                .get(&key(resources::endpoints()))
+                .map(|found| Arc::new(found.clone())),
+            key: service,
+        }
+    }
+
+    fn quota_input(&self, namespace: Option<&str>, name: &str) -> quota::Input {
+        let quota = &self.objects[&ObjectKey::new(resources::resourcequotas(), namespace, name)];
+        let of_namespace = |key: &ObjectKey| key.namespace.as_deref() == namespace;
+        let objects = self.objects.iter().filter(|(key, _)| of_namespace(key));
+        quota::Input {
+            quota: Arc::new(quota.clone()),
+            objects: objects
+                .map(|(key, object)| (key.resource.clone(), Arc::new(object.clone())))
+                .collect(),
+        }
+    }
+
+    fn protection_input(&self, namespace: Option<&str>, name: &str) -> protection::Input {
+        let resource = match namespace {
+            Some(_) => resources::persistentvolumeclaims(),
+            None => resources::persistentvolumes(),
+        };
+        let key = ObjectKey::new(resource, namespace, name);
+        protection::Input {
+            object: Arc::new(self.objects[&key].clone()),
+            pods: self.objects_of(&resources::pods()),
+            key,
         }
     }
 

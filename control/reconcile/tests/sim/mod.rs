@@ -39,12 +39,12 @@ pub fn resource_of(kind: &str) -> GroupResource {
         "ControllerRevision" => view::resources::controllerrevisions(),
         "ReplicationController" => view::resources::replicationcontrollers(),
         "PersistentVolumeClaim" => view::resources::persistentvolumeclaims(),
+        "Endpoints" => view::resources::endpoints(),
         "Job" => view::resources::jobs(),
         "CronJob" => view::resources::cronjobs(),
         "PodDisruptionBudget" => view::resources::poddisruptionbudgets(),
-        "Pod" | "Node" | "Service" | "Namespace" | "ServiceAccount" => {
-            GroupResource::new("", &format!("{}s", kind.to_lowercase()))
-        }
+        "Pod" | "Node" | "Service" | "Namespace" | "ServiceAccount" | "ResourceQuota"
+        | "PersistentVolume" => GroupResource::new("", &format!("{}s", kind.to_lowercase())),
         "CustomResourceDefinition" => {
             GroupResource::new("apiextensions.k8s.io", "customresourcedefinitions")
         }

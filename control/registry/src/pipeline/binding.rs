@@ -46,9 +46,14 @@ pub async fn bind(
             Ok(_) if options.dry_run => Try::Seen(Ok(success())),
             Ok(stored) => {
                 let bytes = commit::encode(&bound(pipeline, &stored.object, &binding, node))?;
-                let old = stored.revision;
-                let committed =
-                    commit::replace(pipeline, writer, &key, old, bytes, &[], &[]).await?;
+                let replacement = commit::Replacement {
+                    revision: stored.revision,
+                    bytes,
+                    held: &[],
+                    claims: &[],
+                    demands: &commit::Demands::default(),
+                };
+                let committed = commit::replace(pipeline, writer, &key, replacement).await?;
                 committed.map_or(Try::Lost, |_| Try::Done(success()))
             }
         };

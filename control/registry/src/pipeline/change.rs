@@ -239,7 +239,19 @@ impl Change<'_> {
             applied,
         } = made(&stored)?;
         check_preconditions(key, &object, &stored)?;
+        let attributes = admit::Attributes {
+            caller: self.caller,
+            target: self.target,
+            operation: admit::Operation::Update,
+            old: Some(&stored.object),
+            options: admit::Options::Write(self.options),
+        };
         self.shape(&mut object, &stored.object, pipeline, applied);
+        if admit::mutate(pipeline, &attributes, &mut object).await? {
+            let entries = object.metadata.managed_fields.clone();
+            self.shape(&mut object, &stored.object, pipeline, Some(entries));
+        }
+        self.finish(&mut object, &stored.object, pipeline);
         admit::may_grant(
             pipeline,
             self.caller,
@@ -254,15 +266,9 @@ impl Change<'_> {
             .check(pipeline, &mut object, &stored.object, &held)
             .await?;
         warnings.extend(self.target.resource.strategy.warnings(&object));
-        let write = admit::Write {
-            caller: self.caller,
-            target: self.target,
-            operation: "UPDATE",
-            object: Some(&object),
-            old: Some(&stored.object),
-            dry_run: self.options.dry_run,
-        };
-        warnings.extend(admit::ask_policies(pipeline, &write).await?.warnings);
+        admit::validate(pipeline, &attributes, &object).await?;
+        let charges =
+            admit::charge(pipeline, &attributes, &object, Consistency::Linearizable).await?;
         object.metadata.resource_version = stored.revision.to_string();
         Ok(Prepared {
             object,
@@ -270,6 +276,10 @@ impl Change<'_> {
             stored,
             held,
             claims,
+            demands: commit::Demands {
+                namespace: None,
+                charges,
+            },
         })
     }
 
@@ -303,9 +313,6 @@ impl Change<'_> {
                     _ => keep_all_but_ephemeral(object, old),
                 }
                 record(object);
-                if strategy.desire_differs(object, old) {
-                    object.metadata.generation = old.metadata.generation + 1;
-                }
             }
             "approval" => keep_all_but_decision(object, old, pipeline.shell.now()),
             _ => {
@@ -314,11 +321,23 @@ impl Change<'_> {
                 }
                 strategy.default_fields(object);
                 record(object);
-                strategy.prepare_update(object, old, &context(pipeline, self.caller, old));
-                if strategy.has_generation() && strategy.desire_differs(object, old) {
-                    object.metadata.generation = old.metadata.generation + 1;
-                }
             }
+        }
+    }
+
+    /// Sets what follows from what the object has become.
+    fn finish(&self, object: &mut Object, old: &Object, pipeline: &Pipeline) {
+        let strategy = &*self.target.resource.strategy;
+        let counts = match self.target.subresource_name() {
+            "status" | "finalize" | "approval" => return,
+            "ephemeralcontainers" | "resize" => true,
+            _ => {
+                strategy.prepare_update(object, old, &context(pipeline, self.caller, old));
+                strategy.has_generation()
+            }
+        };
+        if counts && strategy.desire_differs(object, old) {
+            object.metadata.generation = old.metadata.generation + 1;
         }
     }
 
@@ -367,6 +386,7 @@ impl Change<'_> {
             stored,
             held,
             claims,
+            demands,
         } = prepared;
         let written = |json| Written {
             json,
@@ -379,7 +399,7 @@ impl Change<'_> {
         }
         let object = versions::to_store(pipeline, self.target, object).await?;
         let bytes = commit::encode(&object)?;
-        let (old, new) = (stored.revision, bytes.clone());
+        let old = stored.revision;
         let writer = &commit::Writer {
             caller: self.caller,
             manager: self.options.field_manager.as_deref(),
@@ -389,7 +409,14 @@ impl Change<'_> {
         let committed = if is_released(&*self.target.resource.strategy, &object) {
             commit::remove(pipeline, writer, key, old, &held).await?
         } else {
-            commit::replace(pipeline, writer, key, old, new, &held, &claims).await?
+            let replacement = commit::Replacement {
+                revision: old,
+                bytes: bytes.clone(),
+                held: &held,
+                claims: &claims,
+                demands: &demands,
+            };
+            commit::replace(pipeline, writer, key, replacement).await?
         };
         Ok(match committed {
             Some(revision) => Try::Done(written(objects::splice_revision(&bytes, revision))),
@@ -405,4 +432,5 @@ struct Prepared {
     stored: Stored,
     held: Vec<Claim>,
     claims: Vec<Claim>,
+    demands: commit::Demands,
 }

@@ -20,6 +20,33 @@ pub const OBJECT_BYTES_MAX: usize = 1536 << 10;
 pub struct Demands {
     /// The namespace's key and the revision at which it was seen to take new objects.
     pub namespace: Option<(String, Revision)>,
+    /// The quotas that the object is charged to.
+    pub charges: Vec<Charge>,
+}
+
+/// A quota that counts an object: it changes together with it, so that two masters cannot give out the same rest twice.
+pub struct Charge {
+    /// The quota's key.
+    pub key: String,
+    /// The revision at which the rest was seen.
+    pub revision: Revision,
+    /// The quota with the object counted in.
+    pub bytes: Bytes,
+}
+
+impl Demands {
+    fn put(&self, txn: &mut Txn) {
+        if let Some((namespace, seen)) = &self.namespace {
+            txn.compare
+                .push(Compare::unchanged(namespace.clone(), *seen));
+        }
+        for charge in &self.charges {
+            txn.compare
+                .push(Compare::unchanged(charge.key.clone(), charge.revision));
+            txn.success
+                .push(Op::put(charge.key.clone(), charge.bytes.clone()));
+        }
+    }
 }
 
 /// The bytes that are kept of a user's name, and of a manager's.
@@ -90,13 +117,24 @@ pub async fn create(
     let key = key.to_store_key();
     let mut txn = writer.begin(pipeline);
     txn.compare.push(Compare::absent(key.clone()));
-    if let Some((namespace, seen)) = &demands.namespace {
-        txn.compare
-            .push(Compare::unchanged(namespace.clone(), *seen));
-    }
+    demands.put(&mut txn);
     take(&mut txn, claims, &key);
     txn.success.push(Op::put(key, bytes));
     run(pipeline, txn).await
+}
+
+/// What is put in the place of an object.
+pub struct Replacement<'a> {
+    /// The revision of the object that it replaces.
+    pub revision: Revision,
+    /// The new object.
+    pub bytes: Bytes,
+    /// The pool values that the old object holds.
+    pub held: &'a [Claim],
+    /// Those that the new one holds.
+    pub claims: &'a [Claim],
+    /// What else must hold.
+    pub demands: &'a Demands,
 }
 
 /// Replaces the key's object; None when somebody else changed it, or a new value is taken.
@@ -104,14 +142,19 @@ pub async fn replace(
     pipeline: &Pipeline,
     writer: &Writer<'_>,
     key: &ObjectKey,
-    revision: Revision,
-    bytes: Bytes,
-    held: &[Claim],
-    claims: &[Claim],
+    replacement: Replacement<'_>,
 ) -> Result<Option<Revision>, Status> {
+    let Replacement {
+        revision,
+        bytes,
+        held,
+        claims,
+        demands,
+    } = replacement;
     let key = key.to_store_key();
     let mut txn = writer.begin(pipeline);
     txn.compare.push(Compare::unchanged(key.clone(), revision));
+    demands.put(&mut txn);
     let same = |one: &Claim, other: &Claim| one.pool == other.pool && one.value == other.value;
     let new: Vec<Claim> = claims
         .iter()

@@ -3,9 +3,7 @@
 
 use super::shape::{busy, context, not_served, refuse_invalid};
 use super::store::{self, tries};
-use super::{
-    Pipeline, admit, binding, body, commit, eviction, fault_list, fields, priority, versions,
-};
+use super::{Pipeline, admit, binding, body, commit, eviction, fault_list, fields, versions};
 use crate::{Caller, Faults, Target, Verb, WriteOptions, Written, metadata};
 use mvcc::Consistency;
 use objects::{Object, ObjectKey, Reason, Status};
@@ -143,17 +141,21 @@ async fn create_named(
             "create not allowed while custom resource definition is terminating",
         ));
     }
-    if target.resource.kind == "Pod" {
-        priority::resolve(pipeline, &mut draft.object).await?;
-    }
     strategy.default_fields(&mut draft.object);
     match draft.applied {
         Some(entries) => draft.object.metadata.managed_fields = entries,
         None => fields::track(pipeline, target, options, None, &mut draft.object),
     }
+    let attributes = admit::Attributes {
+        caller,
+        target,
+        operation: admit::Operation::Create,
+        old: None,
+        options: admit::Options::Write(options),
+    };
+    admit::mutate(pipeline, &attributes, &mut draft.object).await?;
     let context = context(pipeline, caller, &draft.object);
     strategy.prepare_create(&mut draft.object, &context);
-    admit::inject_account(pipeline, target, &mut draft.object).await?;
     admit::caller_may(caller, Verb::Create, target, &draft.object)?;
     admit::may_grant(pipeline, caller, target, &draft.object, None)?;
     let namespace = draft.object.metadata.namespace.clone();
@@ -171,22 +173,15 @@ async fn create_named(
     for consistency in tries() {
         let mut object = draft.object.clone();
         let mut faults = faults.clone();
-        let demands = admit::into_namespace(pipeline, target, &object, consistency).await?;
+        let mut demands = admit::into_namespace(pipeline, target, &object, consistency).await?;
         let claims =
             commit::allocate(pipeline, strategy, &mut object, &[], &context, &mut faults).await?;
         refuse_invalid(target, &object, faults)?;
         if consistency == Consistency::Stale {
-            // What policies say depends on the object alone, which is the same at the next try.
-            let write = admit::Write {
-                caller,
-                target,
-                operation: "CREATE",
-                object: Some(&object),
-                old: None,
-                dry_run: options.dry_run,
-            };
-            warnings.extend(admit::ask_policies(pipeline, &write).await?.warnings);
+            // What the rules say depends on the object alone, which is the same at the next try.
+            admit::validate(pipeline, &attributes, &object).await?;
         }
+        demands.charges = admit::charge(pipeline, &attributes, &object, consistency).await?;
         let object = versions::to_store(pipeline, target, object).await?;
         let bytes = commit::encode(&object)?;
         if options.dry_run {

@@ -101,24 +101,25 @@ impl Step<'_> {
         let stored = stored.ok_or_else(|| Status::not_found(&key.resource, &key.name));
         match stored.and_then(|stored| self.may(&stored).map(|()| stored)) {
             Err(refused) => Ok(Try::Seen(Err(refused))),
-            Ok(stored) => match self.ask(pipeline, &stored).await {
+            Ok(stored) => match self.admit(pipeline, &stored).await {
                 Err(refused) => Ok(Try::Seen(Err(refused))),
                 Ok(()) => self.take(pipeline, stored).await,
             },
         }
     }
 
-    /// Asks the policies.
-    async fn ask(&self, pipeline: &Pipeline, stored: &Stored) -> Result<(), Status> {
-        let write = admit::Write {
+    /// Asks what has a word in what may go.
+    async fn admit(&self, pipeline: &Pipeline, stored: &Stored) -> Result<(), Status> {
+        let attributes = admit::Attributes {
             caller: self.caller,
             target: self.target,
-            operation: "DELETE",
-            object: None,
+            operation: admit::Operation::Delete,
             old: Some(&stored.object),
-            dry_run: self.options.dry_run,
+            options: admit::Options::Delete(self.options),
         };
-        admit::ask_policies(pipeline, &write).await.map(drop)
+        let mut shown = stored.object.clone();
+        admit::mutate(pipeline, &attributes, &mut shown).await?;
+        admit::validate(pipeline, &attributes, &stored.object).await
     }
 
     fn may(&self, stored: &Stored) -> Result<(), Status> {
@@ -151,8 +152,14 @@ impl Step<'_> {
         if marked == stored.object || self.options.dry_run {
             return Ok(Try::Seen(Ok(Deleted::Object(splice_revision(&bytes, old)))));
         }
-        let committed =
-            commit::replace(pipeline, writer, key, old, bytes.clone(), &held, &held).await?;
+        let replacement = commit::Replacement {
+            revision: old,
+            bytes: bytes.clone(),
+            held: &held,
+            claims: &held,
+            demands: &commit::Demands::default(),
+        };
+        let committed = commit::replace(pipeline, writer, key, replacement).await?;
         Ok(committed.map_or(Try::Lost, |revision| {
             Try::Done(Deleted::Object(splice_revision(&bytes, revision)))
         }))

@@ -246,5 +246,6 @@ fn delete_options(eviction: &Value, options: &WriteOptions) -> Result<DeleteOpti
         resource_version: version,
         dry_run: options.dry_run || dry,
         manager: options.field_manager.clone(),
+        remarks: options.remarks.clone(),
     })
 }

@@ -28,12 +28,13 @@ mod versions;
 mod views;
 mod watch;
 
+pub use admit::Remarks;
 pub use versions::Converter;
 
 use crate::policy::Policies;
 use crate::{
     Access, Caller, DeleteOptions, Deleted, List, ListOptions, Patch, Registry, Shell, Target,
-    WatchEvent, WriteOptions, Written,
+    WatchEvent, Webhooks, WriteOptions, Written,
 };
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -55,6 +56,7 @@ pub struct Pipeline {
     settings: Arc<ClusterSettings>,
     views: Arc<views::Views>,
     access: Arc<Access>,
+    webhooks: Option<Arc<dyn Webhooks>>,
 }
 
 impl Pipeline {
@@ -74,6 +76,7 @@ impl Pipeline {
             settings: Arc::new(settings),
             views: Arc::default(),
             access: Arc::default(),
+            webhooks: None,
         }
     }
 
@@ -82,6 +85,20 @@ impl Pipeline {
     pub fn with_converter(mut self, converter: Arc<dyn Converter>) -> Self {
         self.converter = Some(converter);
         self
+    }
+
+    /// Lets webhooks have a word, by whoever calls them. Without it those that may not be passed over refuse every write.
+    #[must_use]
+    pub fn with_webhooks(self, webhooks: Arc<dyn Webhooks>) -> Self {
+        Pipeline {
+            webhooks: Some(webhooks),
+            ..self
+        }
+    }
+
+    /// Who calls webhooks.
+    pub fn webhooks(&self) -> Option<&Arc<dyn Webhooks>> {
+        self.webhooks.as_ref()
     }
 
     /// The table as it is now: custom kinds come and go.
@@ -194,7 +211,8 @@ impl Pipeline {
         body: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        let written = create::create(self, caller, target, body, options).await?;
+        let mut written = create::create(self, caller, target, body, options).await?;
+        written.warnings.extend(options.remarks.warnings());
         versions::shown_write(self, target, written).await
     }
 
@@ -207,7 +225,8 @@ impl Pipeline {
         body: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        let written = change::update(self, caller, target, body, options).await?;
+        let mut written = change::update(self, caller, target, body, options).await?;
+        written.warnings.extend(options.remarks.warnings());
         versions::shown_write(self, target, written).await
     }
 
@@ -219,8 +238,35 @@ impl Pipeline {
         patch: &Patch,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        let written = change::patch(self, caller, target, patch, options).await?;
+        let mut written = change::patch(self, caller, target, patch, options).await?;
+        written.warnings.extend(options.remarks.warnings());
         versions::shown_write(self, target, written).await
+    }
+
+    /// Asks admission about something that is opened to the target's object through a subresource, with options of the
+    /// subresource's kind; answers with warnings.
+    pub async fn admit_connection(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        options: serde_json::Map<String, Value>,
+    ) -> Result<Vec<String>, Status> {
+        let kind = target.resource.subresource(target.subresource_name());
+        let shown = objects::Object {
+            types: kind.map(|part| part.kind.clone()).unwrap_or_default(),
+            body: options,
+            ..objects::Object::default()
+        };
+        let options = WriteOptions::default();
+        let attributes = admit::Attributes {
+            caller,
+            target,
+            operation: admit::Operation::Connect,
+            old: None,
+            options: admit::Options::Write(&options),
+        };
+        admit::connect(self, &attributes, &shown).await?;
+        Ok(options.remarks.warnings())
     }
 
     /// Deletes an object, or begins to.

@@ -2,7 +2,9 @@
 
 use super::Pipeline;
 use mvcc::{Consistency, KeyRange, KeyValue, RangeRequest, StoreError};
-use objects::{Object, ObjectKey, Revision, Status};
+use objects::{
+    GroupResource, Object, ObjectKey, Revision, Status, namespace_prefix, resource_prefix,
+};
 
 /// The store's error as an answer.
 pub fn status_of(error: StoreError) -> Status {
@@ -92,6 +94,22 @@ pub async fn read(
     request.consistency = consistency;
     let response = pipeline.store.range(request).await.map_err(status_of)?;
     response.kvs.into_iter().next().map(parse).transpose()
+}
+
+/// Reads all objects of a resource, in a namespace or of a cluster-wide kind, from the local replica.
+pub async fn all(
+    pipeline: &Pipeline,
+    resource: &GroupResource,
+    namespace: Option<&str>,
+) -> Result<Vec<Stored>, Status> {
+    let prefix = match namespace {
+        Some(namespace) => namespace_prefix(resource, namespace),
+        None => resource_prefix(resource),
+    };
+    let mut request = RangeRequest::new(KeyRange::prefix(prefix));
+    request.consistency = Consistency::Stale;
+    let response = pipeline.store.range(request).await.map_err(status_of)?;
+    response.kvs.into_iter().map(parse).collect()
 }
 
 /// Reads a stored object.

@@ -1,12 +1,12 @@
 //! Webhook configurations, validating admission policies and their bindings. Rules: Kubernetes' admissionregistration/v1
 //! defaults and validation. Nothing is called or judged here: that is the admission's part.
 
-use super::Strategy;
 use super::check::{choice, named, one_of, selector};
 use super::edit::{
     Members, default, default_text, existing_map, map_at, maps_in, read_list, read_map, read_maps,
     read_number, read_text, read_texts,
 };
+use super::{Strategy, conditions};
 use crate::{Faults, policy};
 use cel::Environment;
 use objects::{Object, names};
@@ -59,10 +59,6 @@ impl Strategy for Webhooks {
         }
     }
 
-    fn warnings(&self, _object: &Object) -> Vec<String> {
-        vec!["this server stores webhook configurations and calls no webhook".to_owned()]
-    }
-
     fn has_generation(&self) -> bool {
         true
     }
@@ -99,6 +95,7 @@ fn check_hook(hook: &Members, field: &str, faults: &mut Faults) {
     );
     selector(hook, "namespaceSelector", field, faults);
     selector(hook, "objectSelector", field, faults);
+    conditions::check(hook, field, faults);
     let seconds = read_number(hook, "timeoutSeconds").unwrap_or(1);
     if !(1..=SECONDS_MAX).contains(&seconds) {
         let detail = format!("the timeout value must be between 1 and {SECONDS_MAX} seconds");

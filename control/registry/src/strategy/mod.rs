@@ -5,6 +5,7 @@ mod admission;
 mod autoscaler;
 pub mod check;
 mod class;
+pub mod conditions;
 mod cronjob;
 mod daemonset;
 mod data;

@@ -29,9 +29,6 @@ impl Strategy for Pods {
         pod_spec::default_spec(spec);
         pod_spec::default_requests(spec);
         default(spec, "enableServiceLinks", true);
-        // What its class gives it is known before; this fills in a pod that was stored without.
-        default(spec, "preemptionPolicy", "PreemptLowerPriority");
-        default(spec, "priority", 0);
         default_text(spec, "serviceAccountName", "default");
         let account = spec["serviceAccountName"].clone();
         spec.insert("serviceAccount".to_owned(), account);
@@ -51,7 +48,13 @@ impl Strategy for Pods {
             return;
         };
         // A client may send the spec that it knew before the pod was bound, or one without what the server filled in.
-        let kept = ["nodeName", "ephemeralContainers"];
+        let kept = [
+            "nodeName",
+            "ephemeralContainers",
+            "priority",
+            "preemptionPolicy",
+            "overhead",
+        ];
         for name in kept {
             if let Some(value) = old.get(name) {
                 default(spec, name, value.clone());

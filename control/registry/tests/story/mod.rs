@@ -400,6 +400,7 @@ fn write_body(words: &Words<'_>, body: &str) -> Result<(Value, WriteOptions), St
         duplicate_fields,
         force: words.flag("force"),
         create_refused: None,
+        ..WriteOptions::default()
     };
     Ok((value, options))
 }
@@ -426,7 +427,7 @@ fn delete_options(words: &Words<'_>) -> DeleteOptions {
         uid: words.get("uid").map(Uid::from),
         resource_version: revision(words),
         dry_run: words.flag("dry-run"),
-        manager: None,
+        ..DeleteOptions::default()
     }
 }
 
