@@ -233,6 +233,18 @@ pub enum Bench {
         #[arg(short, long, default_value = "table")]
         output: Output,
     },
+    /// How does the API of three masters fare under load?
+    Api {
+        /// Only these figures: create, watch, fanout, list, nodes, memory
+        #[arg(value_parser = clap::builder::PossibleValuesParser::new(chaos::bench::api::NAMES))]
+        figures: Vec<String>,
+        /// Seconds instead of minutes, and small: shows that all works, and measures nothing
+        #[arg(long)]
+        short: bool,
+        /// How to print
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
     /// How long do the checkers take over a history that never was?
     Check {
         /// Operations on registers

@@ -34,6 +34,11 @@ fn main() -> ExitCode {
         Command::Bench(Bench::Failover { rounds, output }) => {
             until_interrupted(failover(rounds, output))
         }
+        Command::Bench(Bench::Api {
+            figures,
+            short,
+            output,
+        }) => until_interrupted(async move { api(&figures, short, output).await }),
         Command::Bench(Bench::Check { ops, seed, output }) => checkers(ops, seed, output),
         Command::Launch { socket, command } => {
             chaos::injector::launch::run(&socket, &command).map(|()| 0)
@@ -274,6 +279,28 @@ fn checkers(ops: u32, seed: u64, output: Output) -> Result<u8> {
     println!("{} operations on {} registers", checked.ops, checked.keys);
     for (checker, millis) in &checked.millis {
         println!("{checker:<20}{millis:>8} ms");
+    }
+    Ok(0)
+}
+
+async fn api(figures: &[String], short: bool, output: Output) -> Result<u8> {
+    let size = if short {
+        bench::api::Size::SHORT
+    } else {
+        bench::api::Size::WHOLE
+    };
+    let told = |row: &bench::api::Row| {
+        if output == Output::Table {
+            let reached = if row.reached() { "reached" } else { "missed" };
+            println!(
+                "{}\n  {:.2} {}, goal {:?}: {reached}; {}\n  compared with: {}",
+                row.what, row.measured, row.unit, row.goal, row.detail, row.peer
+            );
+        }
+    };
+    let rows = bench::api::run(Binaries::find()?, figures, size, &told).await?;
+    if output == Output::Json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
     }
     Ok(0)
 }

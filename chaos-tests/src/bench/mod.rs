@@ -1,4 +1,5 @@
 //! Measurements on this machine: of a cluster, and of the checkers.
 
+pub mod api;
 pub mod check;
 pub mod failover;

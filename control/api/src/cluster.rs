@@ -262,7 +262,8 @@ pub fn is_join(method: &Method, segments: &[String]) -> bool {
     method == Method::POST && matches!(segments, [word] if word == "join")
 }
 
-async fn authorize(
+/// Whether the caller may do it: nodes may read who is in the cluster, others need a role.
+pub(crate) async fn authorize(
     server: &ApiServer,
     caller: &Caller,
     parts: &Parts,

@@ -11,12 +11,12 @@ use crate::body::{self, Upload};
 use crate::cluster::{self, Cluster};
 use crate::flow::Flow;
 use crate::pace::{InFlight, Limits, Paced};
-use crate::path::Route;
+use crate::path::{DiscoveryPath, Route};
 use crate::proxy::NodeAddress;
 use crate::query::Query;
 use crate::tls::NodeClientTls;
 use crate::tokens::{self, Oidc, TokenKeys};
-use crate::{documents, history, verbs};
+use crate::{browser, documents, history, status, verbs};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderName, Method, Request, Response};
@@ -29,6 +29,7 @@ use registry::{Caller, Pipeline, Registry, Target};
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -119,6 +120,7 @@ struct Inner {
     flow: Flow,
     open_api: Mutex<Option<(Arc<Registry>, Arc<OpenApi>)>>,
     draining: CancellationToken,
+    events_told: AtomicU64,
 }
 
 /// A server, as long as somebody else serves it.
@@ -152,6 +154,7 @@ impl ApiServer {
             flow: Flow::new(&config),
             open_api: Mutex::new(None),
             draining: CancellationToken::new(),
+            events_told: AtomicU64::new(0),
             pipeline,
             cluster,
             node_tls,
@@ -167,11 +170,12 @@ impl ApiServer {
     /// Answers one request of a peer, which is in flight until its answer is taken. Never fails: whatever goes wrong becomes a `Status`.
     pub async fn answer(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         peer: &Peer,
         in_flight: InFlight,
     ) -> Result<Response<Paced>, Infallible> {
         let started = Instant::now();
+        browser::take_token(request.headers_mut());
         let headers = request.headers().clone();
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let audit_id = audit_id(&headers);
@@ -231,6 +235,12 @@ impl ApiServer {
         match &route {
             Route::Health(path) => return Ok(documents::health(self, path, &query)),
             Route::Version => return Ok(documents::version(self)),
+            Route::Dashboard(path) => {
+                return browser::dashboard(request.uri(), path, request.headers());
+            }
+            Route::Discovery(DiscoveryPath::Root) if browser::wants_page(request.headers()) => {
+                return Ok(browser::to_dashboard());
+            }
             // Its numbers say that it has no leader.
             Route::Metrics => (),
             _ => {
@@ -238,6 +248,9 @@ impl ApiServer {
                     return Err(Status::unavailable(reason));
                 }
             }
+        }
+        if peer.caller.is_some() {
+            browser::refuse_other_sites(request.method(), request.uri(), request.headers())?;
         }
         if let Route::Cluster(segments) = &route {
             // Who joins proves it by a token of another kind.
@@ -314,6 +327,24 @@ impl ApiServer {
     async fn metrics(&self) -> Result<Answer, Status> {
         let mut text = self.within_deadline(self.cluster().metrics()).await?;
         text.push_str(&self.flow().metrics());
+        let told = self.0.events_told.load(Ordering::Relaxed);
+        let encoded = self.pipeline().watch_encodings();
+        for (name, help, value) in [
+            (
+                "trireme_watch_events_total",
+                "Events that were told to watchers.",
+                told,
+            ),
+            (
+                "trireme_watch_encodings_total",
+                "Versions of objects that were encoded for watchers, who share them.",
+                encoded,
+            ),
+        ] {
+            text.push_str(&format!(
+                "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}\n"
+            ));
+        }
         let content_type = "text/plain; version=0.0.4; charset=utf-8";
         Ok(Answer::whole(http::StatusCode::OK, content_type, text))
     }
@@ -326,6 +357,9 @@ impl ApiServer {
         request: Request<Upload>,
         query: &Query,
     ) -> Result<Answer, Status> {
+        if segments == ["status"] && query.flag("watch") {
+            return status::watch(self, &caller?, class, request).await;
+        }
         let (parts, body) = request.into_parts();
         let body = body::read(body, cluster::BODY_BYTES_MAX, self.flow());
         let body = self.within_deadline(body).await?;
@@ -372,6 +406,11 @@ impl ApiServer {
         }
     }
 
+    /// The cluster, for a stream that outlives its request.
+    pub(crate) fn shared_cluster(&self) -> Arc<dyn Cluster> {
+        Arc::clone(&self.0.cluster)
+    }
+
     pub(crate) fn node_tls(&self) -> &NodeClientTls {
         &self.0.node_tls
     }
@@ -410,6 +449,11 @@ impl ApiServer {
     /// Cancelled when the server begins to drain: streams end then.
     pub(crate) fn draining(&self) -> CancellationToken {
         self.0.draining.clone()
+    }
+
+    /// Counts an event that goes to a watcher.
+    pub(crate) fn count_event(&self) {
+        self.0.events_told.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn drain(&self) {

@@ -28,6 +28,8 @@ pub enum Route {
     KeySet,
     /// `/cluster/v1/…`, the segments after it.
     Cluster(Vec<String>),
+    /// A file of the dashboard: its path below `/dashboard/`.
+    Dashboard(String),
     /// Nothing is there.
     NotFound,
     /// Something is there, but not for this method.
@@ -165,6 +167,7 @@ fn document(words: &[&str]) -> Route {
         ["api", core] => version("", core),
         ["apis", group] => Route::Discovery(DiscoveryPath::Group((*group).to_owned())),
         ["apis", group, of] => version(group, of),
+        ["dashboard", rest @ ..] => Route::Dashboard(rest.join("/")),
         ["metrics"] => Route::Metrics,
         [".well-known", "openid-configuration"] => Route::Issuer,
         ["openid", "v1", "jwks"] => Route::KeySet,

@@ -45,6 +45,11 @@ impl Presenter {
         self.now = now;
     }
 
+    /// Whether objects are shown as they are stored.
+    pub fn is_plain(&self) -> bool {
+        self.view == View::Object
+    }
+
     /// One object.
     pub fn object(&self, object: &Bytes) -> Result<Bytes, Status> {
         self.object_with(object, true)
@@ -92,7 +97,7 @@ impl Presenter {
     fn list_now(&self, list: &List) -> Result<Bytes, Status> {
         let metadata = list_metadata(list);
         match self.view {
-            View::Object => Ok(splice(&self.row, &metadata, &list.items)),
+            View::Object => Ok(splice(&list_head(&self.row, list), &list.items)),
             View::Table(version) => self.table(
                 list.items.iter().map(AsRef::as_ref),
                 metadata,
@@ -151,13 +156,18 @@ fn list_metadata(list: &List) -> Value {
     Value::Object(metadata)
 }
 
-/// A list out of its objects' bytes: one copy, no parse.
-fn splice(row: &ResourceDef, metadata: &Value, items: &[Bytes]) -> Bytes {
-    let head = format!(
-        r#"{{"kind":{},"apiVersion":{},"metadata":{metadata},"items":["#,
+/// The beginning of a list's JSON, up to its first object.
+pub fn list_head(row: &ResourceDef, list: &List) -> String {
+    format!(
+        r#"{{"kind":{},"apiVersion":{},"metadata":{},"items":["#,
         Value::from(row.list_kind.as_str()),
         Value::from(row.api_version()),
-    );
+        list_metadata(list),
+    )
+}
+
+/// A list out of its objects' bytes: one copy, no parse.
+fn splice(head: &str, items: &[Bytes]) -> Bytes {
     let size: usize = items.iter().map(|item| item.len() + 1).sum();
     let mut out = BytesMut::with_capacity(head.len() + size + 2);
     out.put_slice(head.as_bytes());

@@ -7,12 +7,12 @@ use crate::answer::Answer;
 use crate::audit::Note;
 use crate::body::{self, Format, Held, Upload};
 use crate::handler::method_not_allowed;
-use crate::negotiate::object_view;
+use crate::negotiate::{accepts_gzip, object_view};
 use crate::path::ResourcePath;
 use crate::present::Presenter;
 use crate::query::Query;
 use crate::reviews::{self, Review};
-use crate::{ApiServer, cluster, options, proxy, watch};
+use crate::{ApiServer, cluster, list, options, proxy, watch};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, StatusCode};
@@ -53,7 +53,7 @@ pub async fn answer(
     }
     if path.verb == Verb::Watch {
         let place = server.flow().stream(class)?;
-        return watch::answer(server, target, query, request.headers(), place).await;
+        return watch::answer(server, target, query, request, place).await;
     }
     let (parts, body) = request.into_parts();
     // A body that comes slowly holds no seat.
@@ -148,18 +148,29 @@ impl Call<'_> {
     async fn list(self) -> Result<Answer, Status> {
         let presenter = self.presenter()?;
         let options = options::list(self.query, None)?;
+        let is_page = options.limit.is_some() || options.continue_token.is_some();
+        if presenter.is_plain() && !is_page && !accepts_gzip(&self.parts.headers) {
+            let (answer, count) =
+                list::answer(self.server, self.target, options, presenter).await?;
+            self.note_list(count);
+            return Ok(answer);
+        }
         let list = self.server.pipeline().list(self.target, &options).await?;
+        let more = usize::try_from(list.remaining.unwrap_or(0)).unwrap_or(0);
+        self.note_list(list.items.len() + more);
+        Ok(Answer::json(StatusCode::OK, presenter.list(list).await?))
+    }
+
+    /// Tells how many objects there are, of which follows how much work the next list is.
+    fn note_list(&self, count: usize) {
         let selectors = ["labelSelector", "fieldSelector", "continue"];
         let is_of_all = selectors
             .iter()
             .all(|name| self.query.get(name).is_none_or(str::is_empty));
         if is_of_all {
-            let count =
-                list.items.len() + usize::try_from(list.remaining.unwrap_or(0)).unwrap_or(0);
             let resource = self.target.resource.group_resource();
             self.server.flow().note_list(&resource, count);
         }
-        Ok(Answer::json(StatusCode::OK, presenter.list(list).await?))
     }
 
     async fn write(self, verb: Verb) -> Result<Answer, Status> {

@@ -11,15 +11,17 @@
 
 use crate::ApiServer;
 use crate::answer::{Answer, BodyError};
+use crate::body::Upload;
 use crate::flow::Place;
 use crate::negotiate::object_view;
 use crate::options;
 use crate::present::Presenter;
 use crate::query::Query;
-use bytes::Bytes;
+use crate::socket;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use http::HeaderMap;
+use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use objects::{Revision, Status};
@@ -43,19 +45,15 @@ pub async fn answer(
     server: &ApiServer,
     target: Target,
     query: &Query,
-    headers: &HeaderMap,
+    request: Request<Upload>,
     place: Place,
 ) -> Result<Answer, Status> {
-    let view = object_view(headers)?;
-    let now = server.pipeline().shell().now();
-    let presenter = Presenter::new(&target.resource, view, query, now)?;
-    let options = options::list(query, target.name.as_deref())?;
-    let ends_at = Instant::now() + timeout(query)?;
-    let events = server
-        .within_deadline(server.pipeline().watch(&target, &options))
-        .await?;
-    let watch = Watch::new(server, target, presenter, &options, events, ends_at);
+    let watch = open(server, target, query, request.headers()).await?;
     let draining = server.draining();
+    if socket::is_asked(request.headers()) {
+        let lines = whole_lines(watch, draining);
+        return socket::answer(request, lines, place);
+    }
     let frames = futures::stream::unfold((watch, place), move |(mut watch, place)| {
         let draining = draining.clone();
         async move {
@@ -65,6 +63,40 @@ pub async fn answer(
     });
     let body = StreamBody::new(frames).boxed_unsync();
     Ok(Answer::stream("application/json", body))
+}
+
+/// The same, whole lines at a time.
+fn whole_lines(watch: Watch, draining: CancellationToken) -> BoxStream<'static, Bytes> {
+    let lines = futures::stream::unfold(watch, move |mut watch| {
+        let draining = draining.clone();
+        async move {
+            let mut line = BytesMut::from(&watch.next(&draining).await?[..]);
+            while let Some(piece) = watch.pieces.pop_front() {
+                line.extend_from_slice(&piece);
+            }
+            Some((line.freeze(), watch))
+        }
+    });
+    lines.boxed()
+}
+
+async fn open(
+    server: &ApiServer,
+    target: Target,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Watch, Status> {
+    let view = object_view(headers)?;
+    let now = server.pipeline().shell().now();
+    let presenter = Presenter::new(&target.resource, view, query, now)?;
+    let options = options::list(query, target.name.as_deref())?;
+    let ends_at = Instant::now() + timeout(query)?;
+    let events = server
+        .within_deadline(server.pipeline().watch(&target, &options))
+        .await?;
+    Ok(Watch::new(
+        server, target, presenter, &options, events, ends_at,
+    ))
 }
 
 fn timeout(query: &Query) -> Result<Duration, Status> {
@@ -173,6 +205,7 @@ impl Watch {
         self.presenter.set_now(self.server.pipeline().shell().now());
         let object = self.presenter.object_with(&event.object, self.is_first)?;
         self.is_first = false;
+        self.server.count_event();
         self.line(event.kind.as_str(), object);
         Ok(())
     }

@@ -89,6 +89,8 @@ pub enum Command {
     Explain(Explain),
     /// Tell who leads, how each master is and what to do about it
     Status(Status),
+    /// Show the cluster in a browser, through a proxy that only this machine reaches
+    Dashboard(Dashboard),
     /// The masters
     #[command(subcommand)]
     Member(Member),
@@ -131,6 +133,14 @@ pub struct OutputArg {
     /// How to print
     #[arg(short, long, default_value = "table")]
     pub output: Output,
+}
+
+/// `ctl dashboard`.
+#[derive(Args)]
+pub struct Dashboard {
+    /// The port on 127.0.0.1; default: any that is free
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub port: u16,
 }
 
 /// `ctl status`.

@@ -14,6 +14,7 @@ mod accept;
 mod command;
 mod drive;
 pub mod forward;
+pub mod input;
 mod outcome;
 mod spdy;
 mod websocket;

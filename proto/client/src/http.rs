@@ -499,6 +499,13 @@ impl Client {
         self.shared.authorization.as_deref()
     }
 
+    /// Asks this master first from now on.
+    pub(crate) fn prefer(&self, server: &str) {
+        if let Some(index) = self.servers().iter().position(|known| known == server) {
+            self.shared.current.store(index, Ordering::Relaxed);
+        }
+    }
+
     /// The masters, the one to ask first at the front.
     pub(crate) fn servers_in_order(&self) -> Vec<String> {
         let (mut servers, first) = self.order();

@@ -12,6 +12,7 @@ mod identity;
 mod join;
 pub mod pem;
 mod reflect;
+mod relay;
 mod socket;
 mod tls;
 mod watch;

@@ -76,7 +76,8 @@ async fn upgrade_at(client: &Client, server: &str, path: &str) -> Result<(Socket
     Ok((socket, protocol == Some("v5.channel.k8s.io")))
 }
 
-async fn connect(
+/// A connection to a server, by HTTP/1.1.
+pub async fn connect(
     client: &Client,
     server: &str,
     host: String,

@@ -1,6 +1,7 @@
 //! The API server over TLS on loopback, as its clients see it: the rules of the wire, the real kubectl, and a node.
 
 mod access;
+mod browser;
 mod contract;
 mod custom;
 mod fair;

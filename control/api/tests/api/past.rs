@@ -238,7 +238,12 @@ async fn metrics_are_for_administrators() {
     let told = rig.admin().get("/metrics").await;
     assert_code(&told, StatusCode::OK);
     // The cluster's numbers, and the server's own.
-    assert!(told.text().starts_with("up 1\n# HELP apiserver_"));
+    let text = told.text();
+    assert!(text.starts_with("up 1\n# HELP apiserver_"), "{text}");
+    assert!(
+        text.ends_with("\ntrireme_watch_encodings_total 0\n"),
+        "{text}"
+    );
     assert!(
         told.header("content-type")
             .starts_with("text/plain; version=0.0.4")

@@ -506,3 +506,66 @@ async fn a_refusal_reaches_a_client_that_is_still_sending() {
         assert_code(&large.await, StatusCode::PAYLOAD_TOO_LARGE);
     }
 }
+
+#[tokio::test]
+async fn a_long_list_is_whole_at_one_revision() {
+    let rig = Rig::start().await;
+    let admin = rig.admin();
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for number in 0..510 {
+        let body = format!(
+            r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"m{number:03}"}}}}"#
+        );
+        assert_code(&admin.post(maps, &body).await, StatusCode::CREATED);
+    }
+    let names = |list: &serde_json::Value| -> Vec<String> {
+        let items = list["items"].as_array().expect("items");
+        items
+            .iter()
+            .map(|item| {
+                item["metadata"]["name"]
+                    .as_str()
+                    .expect("a name")
+                    .to_owned()
+            })
+            .collect()
+    };
+    let expected: Vec<String> = (0..510).map(|number| format!("m{number:03}")).collect();
+    let streamed = admin.get(maps).await;
+    assert_eq!(
+        streamed.header("content-length"),
+        "",
+        "it is sent while it is read"
+    );
+    let compressed = admin
+        .call(Method::GET, &format!("{maps}?limit=1000"), &[], "")
+        .await;
+    assert!(!compressed.header("content-length").is_empty());
+    assert_eq!(streamed.json(), compressed.json());
+    assert_eq!(names(&streamed.json()), expected);
+    // What a client knows already may be shown, and what it has not seen yet too.
+    let revision = streamed.json()["metadata"]["resourceVersion"]
+        .as_str()
+        .expect("a revision")
+        .to_owned();
+    assert_code(
+        &admin
+            .call(Method::DELETE, &format!("{maps}/m509"), &[], "")
+            .await,
+        StatusCode::OK,
+    );
+    let newer = admin
+        .get(&format!("{maps}?resourceVersion={revision}"))
+        .await;
+    assert_eq!(names(&newer.json()).len(), 509);
+    let exact = admin
+        .get(&format!(
+            "{maps}?resourceVersion={revision}&resourceVersionMatch=Exact"
+        ))
+        .await;
+    assert_eq!(names(&exact.json()), expected);
+    let selected = admin
+        .get(&format!("{maps}?fieldSelector=metadata.name%3Dm300"))
+        .await;
+    assert_eq!(names(&selected.json()), ["m300"]);
+}

@@ -2,6 +2,7 @@
 
 mod apply;
 mod control;
+mod dashboard;
 mod delete;
 mod describe;
 mod diff;
@@ -60,6 +61,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Wait(args) => wait::run(&context, args).await?,
         Command::Explain(args) => explain::run(&context, args).await?,
         Command::Status(args) => status::run(&context, args).await?,
+        Command::Dashboard(args) => dashboard::run(&context, args).await?,
         Command::Member(command) => member::run(&context, command).await?,
         Command::Keys(command) => keys::run(&context, command).await?,
         Command::Snapshot(command) => snapshot::run(&context, command).await?,

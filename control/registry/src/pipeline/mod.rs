@@ -165,6 +165,11 @@ impl Pipeline {
         Ok(versions::shown_events(self, target, events))
     }
 
+    /// How many versions of objects were encoded for watchers: one a change, however many watch.
+    pub fn watch_encodings(&self) -> u64 {
+        self.views.encoded()
+    }
+
     /// The versions of an object, the newest first, with who made them: those before a revision, at most so many.
     pub async fn versions(
         &self,

@@ -8,6 +8,7 @@ use mvcc::KeyValue;
 use objects::{Revision, splice_revision};
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// How many versions of objects are kept.
@@ -34,6 +35,7 @@ impl View {
 #[derive(Default)]
 pub struct Views {
     recent: Mutex<Recent>,
+    encoded: AtomicU64,
 }
 
 type Version = (Bytes, Revision);
@@ -53,6 +55,7 @@ impl Views {
         if let Some(view) = recent.views.get(&version) {
             return view.clone();
         }
+        self.encoded.fetch_add(1, Ordering::Relaxed);
         let json = splice_revision(&kv.value, kv.mod_revision);
         let view = Arc::new(View {
             json,
@@ -60,6 +63,11 @@ impl Views {
         });
         recent.keep(version, view.clone());
         view
+    }
+
+    /// How many versions were made into JSON, however many watchers looked at each.
+    pub fn encoded(&self) -> u64 {
+        self.encoded.load(Ordering::Relaxed)
     }
 }
 
@@ -104,6 +112,7 @@ mod tests {
         let views = Views::default();
         let first = views.of(&version(1, 1));
         assert!(Arc::ptr_eq(&first, &views.of(&version(1, 1))));
+        assert_eq!(views.encoded(), 1);
         for revision in 2..40 {
             views.of(&version(revision, 1 << 20));
         }

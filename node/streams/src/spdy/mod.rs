@@ -57,6 +57,42 @@ where
     Ok(command)
 }
 
+/// What bytes say that come in these pieces: the events, the data of neighbouring ones joined, then why the session ended.
+pub(crate) fn told(pieces: &[&[u8]]) -> Vec<String> {
+    let mut session = Session::new();
+    let mut told: Vec<(Option<frame::StreamId>, String)> = Vec::new();
+    for piece in pieces {
+        session.input().extend_from_slice(piece);
+        loop {
+            let event = match session.next() {
+                Ok(Some(event)) => event,
+                Ok(None) => break,
+                Err(error) => {
+                    told.push((None, error.to_string()));
+                    return told.into_iter().map(|(_, text)| text).collect();
+                }
+            };
+            match event {
+                Event::Data { id, bytes } => match told.last_mut() {
+                    Some((Some(last), text)) if *last == id => text.push_str(&hex(&bytes)),
+                    _ => told.push((Some(id), format!("data of {id:?}: {}", hex(&bytes)))),
+                },
+                other => {
+                    if let Event::Opened { id, .. } = &other {
+                        session.accept(*id);
+                    }
+                    told.push((None, format!("{other:?}")));
+                }
+            }
+        }
+    }
+    told.into_iter().map(|(_, text)| text).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 struct Reader<S> {
     io: ReadHalf<S>,
     session: Session,

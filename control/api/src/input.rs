@@ -1,0 +1,44 @@
+//! What a stranger's bytes go through before anything is decided, as functions of the bytes alone: for fuzzing and for tests.
+
+use crate::body;
+use crate::path::Route;
+use crate::query::Query;
+use crate::{options, path::ResourcePath};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use objects::Status;
+use serde_json::Value;
+
+/// Reads a request's line, its options included; gives the names that it holds, if it is about a resource.
+pub fn request_line(method: &Method, uri: &Uri) -> Result<Option<Vec<String>>, Status> {
+    let query = Query::parse(uri.query().unwrap_or_default());
+    let Route::Resource(path) = Route::parse(method, uri, &query) else {
+        return Ok(None);
+    };
+    let ResourcePath {
+        namespace,
+        resource,
+        name,
+        subresource,
+        ..
+    } = path;
+    options::list(&query, name.as_deref())?;
+    options::write(&query, &HeaderMap::new(), false)?;
+    options::delete(&query, &HeaderMap::new(), None)?;
+    let names = [namespace, Some(resource), name, subresource];
+    Ok(Some(names.into_iter().flatten().collect()))
+}
+
+/// Decodes the body of a write that should hold a `kind`.
+pub fn body(content_type: &str, bytes: &[u8], kind: &str) -> Result<Value, Status> {
+    let mut headers = HeaderMap::new();
+    let content_type = HeaderValue::from_str(content_type).map_err(Status::internal)?;
+    headers.insert(CONTENT_TYPE, content_type);
+    let format = body::format(&headers)?;
+    body::decode(format, bytes, kind).map(|decoded| decoded.value)
+}
+
+/// Decodes a patch; an apply patch may be YAML.
+pub fn patch(bytes: &[u8], yaml: bool) -> Result<Value, Status> {
+    body::decode_patch(bytes, yaml).map(|decoded| decoded.value)
+}
