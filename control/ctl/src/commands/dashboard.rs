@@ -42,12 +42,14 @@ pub async fn run(context: &Context, args: Dashboard) -> Result<()> {
     let port = listener.local_addr()?.port();
     let proxy = Arc::new(Proxy {
         client: context.client.clone(),
-        hosts: [format!("127.0.0.1:{port}"), format!("localhost:{port}")],
-        prefix: format!("/{:032x}", rand::random::<u128>()),
+        gate: Gate {
+            hosts: [format!("127.0.0.1:{port}"), format!("localhost:{port}")],
+            prefix: format!("/{:032x}", rand::random::<u128>()),
+        },
     });
     // So that a cluster that cannot be reached is told here and not by an empty page.
     let _: serde_json::Value = context.client.get("/version").await?;
-    println!("http://127.0.0.1:{port}{}/dashboard/", proxy.prefix);
+    println!("http://127.0.0.1:{port}{}/dashboard/", proxy.gate.prefix);
     eprintln!(
         "Open this address in a browser on this machine. Whoever knows it acts as you, until Ctrl-C ends this."
     );
@@ -82,13 +84,18 @@ pub async fn run(context: &Context, args: Dashboard) -> Result<()> {
 
 struct Proxy {
     client: Client,
+    gate: Gate,
+}
+
+/// By what the page's own requests are known.
+struct Gate {
     hosts: [String; 2],
     prefix: String,
 }
 
 impl Proxy {
     async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
-        let Some(uri) = self.admit(request.uri(), request.headers()) else {
+        let Some(uri) = self.gate.admit(request.uri(), request.headers()) else {
             return plain(
                 StatusCode::FORBIDDEN,
                 "This is not the address that ctl dashboard printed; open that one.\n".to_owned(),
@@ -126,7 +133,9 @@ impl Proxy {
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         response.map(BodyExt::boxed)
     }
+}
 
+impl Gate {
     /// The path at the master, if this is a request of the page's.
     fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Option<Uri> {
         let text = |name| {
@@ -158,15 +167,7 @@ mod tests {
 
     #[test]
     fn only_the_page_is_let_in() {
-        let config = client::Config {
-            servers: vec!["https://10.0.0.1:6443".to_owned()],
-            ..client::Config::default()
-        };
-        let Ok(client) = Client::new(&config) else {
-            panic!("a client without identity");
-        };
-        let proxy = Proxy {
-            client,
+        let gate = Gate {
             hosts: ["127.0.0.1:9000".to_owned(), "localhost:9000".to_owned()],
             prefix: "/secret".to_owned(),
         };
@@ -176,7 +177,7 @@ mod tests {
             if let Some(origin) = origin {
                 headers.insert(ORIGIN, origin.parse().expect("a header"));
             }
-            let uri = proxy.admit(&uri.parse().expect("a path"), &headers)?;
+            let uri = gate.admit(&uri.parse().expect("a path"), &headers)?;
             Some(uri.to_string())
         };
         let ours = "127.0.0.1:9000";
