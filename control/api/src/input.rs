@@ -4,10 +4,19 @@ use crate::body;
 use crate::path::Route;
 use crate::query::Query;
 use crate::{options, path::ResourcePath};
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use objects::Status;
 use serde_json::Value;
+use std::sync::LazyLock;
+use tokio::runtime::{Builder, Runtime};
+
+/// On whose threads YAML is read.
+static TOKIO: LazyLock<Runtime> = LazyLock::new(|| {
+    let built = Builder::new_current_thread().build();
+    built.expect("a runtime without a driver needs nothing")
+});
 
 /// Reads a request's line, its options included; gives the names that it holds, if it is about a resource.
 pub fn request_line(method: &Method, uri: &Uri) -> Result<Option<Vec<String>>, Status> {
@@ -35,10 +44,14 @@ pub fn body(content_type: &str, bytes: &[u8], kind: &str) -> Result<Value, Statu
     let content_type = HeaderValue::from_str(content_type).map_err(Status::internal)?;
     headers.insert(CONTENT_TYPE, content_type);
     let format = body::format(&headers)?;
-    body::decode(format, bytes, kind).map(|decoded| decoded.value)
+    let bytes = Bytes::copy_from_slice(bytes);
+    let decoded = TOKIO.block_on(body::decode(format, &bytes, kind))?;
+    Ok(decoded.value)
 }
 
 /// Decodes a patch; an apply patch may be YAML.
 pub fn patch(bytes: &[u8], yaml: bool) -> Result<Value, Status> {
-    body::decode_patch(bytes, yaml).map(|decoded| decoded.value)
+    let bytes = Bytes::copy_from_slice(bytes);
+    let decoded = TOKIO.block_on(body::decode_patch(&bytes, yaml))?;
+    Ok(decoded.value)
 }

@@ -54,6 +54,7 @@ pub fn answer(
         code: StatusCode::SWITCHING_PROTOCOLS,
         headers,
         content: Content::Whole(Bytes::new()),
+        turn: None,
     })
 }
 
