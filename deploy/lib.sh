@@ -68,8 +68,8 @@ install_packages() {
 build_packages=(build-essential pkg-config clang libclang-dev libseccomp-dev)
 run_packages=(iproute2 nftables busybox-static)
 # The crate etcd-client, which only tests use, compiles its .proto files with protoc; server-side apply is held against the
-# published cases of structured-merge-diff.
-test_packages=(docker-registry conntrack curl etcd-server etcd-client libfaketime protobuf-compiler libprotobuf-dev golang-k8s-sigs-structured-merge-diff-dev)
+# published cases of structured-merge-diff; the dashboard is looked at in Chromium.
+test_packages=(docker-registry conntrack curl etcd-server etcd-client libfaketime protobuf-compiler libprotobuf-dev golang-k8s-sigs-structured-merge-diff-dev chromium fonts-dejavu-core)
 
 need_cargo() {
   command -v cargo >/dev/null || PATH=$PATH:$HOME/.cargo/bin
