@@ -32,7 +32,6 @@ mod tls;
 mod tokens;
 mod verbs;
 mod watch;
-mod webhook;
 mod webhooks;
 
 pub use audit::{Audit, AuditError};
@@ -43,5 +42,4 @@ pub use pace::Limits;
 pub use server::serve;
 pub use tls::{NodeClientTls, PemBundle, ServerTls, TlsError};
 pub use tokens::{JwtError, Oidc, OidcConfig, OidcError, TokenKeys};
-pub use webhook::Webhooks;
 pub use webhooks::HttpsWebhooks;

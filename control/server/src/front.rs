@@ -12,7 +12,6 @@ use crate::{boot, signing};
 use anyhow::Result;
 use api::{
     ApiConfig, ApiServer, Cluster, HttpsWebhooks, Identities, NodeClientTls, PemBundle, ServerTls,
-    Webhooks,
 };
 use client::Identity;
 use mvcc::Store;
@@ -62,9 +61,8 @@ impl Front {
             shell.clone(),
             self.identity.settings.clone(),
         );
-        let converter = Arc::new(Webhooks::new(pipeline.clone()));
         let webhooks = Arc::new(HttpsWebhooks::default());
-        let pipeline = pipeline.with_converter(converter);
+        let pipeline = pipeline.with_converter(webhooks.clone());
         let pipeline = Arc::new(pipeline.with_webhooks(webhooks.clone()));
         let runtime = Runtime {
             store,

@@ -3,6 +3,7 @@
 //!
 //! Bounds: the time that the configuration gives, the bytes of an answer, the connections that wait.
 
+mod conversion;
 mod trust;
 
 use crate::ApiServer;
@@ -162,7 +163,7 @@ async fn send(
     let json = HeaderValue::from_static("application/json");
     headers.insert(ACCEPT, json.clone());
     headers.insert(CONTENT_TYPE, json);
-    headers.insert(USER_AGENT, HeaderValue::from_static("trireme-admission"));
+    headers.insert(USER_AGENT, HeaderValue::from_static("trireme"));
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     if let Ok(host) = HeaderValue::from_str(authority) {
         headers.insert(HOST, host);

@@ -3,7 +3,7 @@
 use crate::pki::Pki;
 use api::{
     ApiConfig, ApiServer, Archive, Audit, Check, Cluster, HttpsWebhooks, Identities, NodeClientTls,
-    Oidc, PemBundle, Proof, ServerTls, SnapshotKeys, TokenKeys, Webhooks,
+    Oidc, PemBundle, Proof, ServerTls, SnapshotKeys, TokenKeys,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -79,7 +79,9 @@ impl Rig {
         let key = TokenKeys::generate().expect("a key");
         token_keys.replace(&[key]).expect("a usable key");
         let webhooks = Arc::new(HttpsWebhooks::default());
-        let pipeline = pipeline(cluster.store.clone()).with_webhooks(webhooks.clone());
+        let pipeline = pipeline(cluster.store.clone())
+            .with_converter(webhooks.clone())
+            .with_webhooks(webhooks.clone());
         let pipeline = Arc::new(pipeline);
         let server = ApiServer::new(
             pipeline.clone(),
@@ -150,14 +152,12 @@ fn pipeline(store: MemStore) -> Pipeline {
         dns_address: "10.96.0.10".to_owned(),
     };
     let registry = Arc::new(Registry::builtin());
-    let pipeline = Pipeline::new(
+    Pipeline::new(
         Arc::new(store),
         registry,
         Arc::new(TestShell::default()),
         settings,
-    );
-    let webhooks = Arc::new(Webhooks::new(pipeline.clone()));
-    pipeline.with_converter(webhooks)
+    )
 }
 
 /// Each call is a connection of its own.
