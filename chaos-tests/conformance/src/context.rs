@@ -67,11 +67,11 @@ impl From<Error> for Failure {
 
 /// Kubernetes' answer where no resource of the path is served; one that names an object has details.
 fn is_unknown_path(status: &Status) -> bool {
-    status.code == 404
-        && status
-            .message
-            .contains("could not find the requested resource")
-        || status.code == 404 && status.message.contains("404 page not found")
+    let texts = [
+        "could not find the requested resource",
+        "404 page not found",
+    ];
+    status.code == 404 && texts.iter().any(|text| status.message.contains(text))
 }
 
 /// A check's means.

@@ -92,7 +92,9 @@ fn of_pod(text: &str, pod: &Value) -> Result<u16> {
 /// A service's port, by number or name, and the pod's port behind it.
 fn of_service(text: &str, service: &Value, pod: &Value) -> Result<(u16, u16)> {
     let ports = service["spec"]["ports"].as_array().into_iter().flatten();
-    let is_meant = |port: &&Value| port["name"] == text || port["port"].to_string() == text;
+    let number: Option<u16> = text.parse().ok();
+    let is_meant =
+        |port: &&Value| port["name"] == text || number.is_some_and(|number| port["port"] == number);
     let found = ports.clone().find(is_meant);
     let port = found.with_context(|| format!("the service has no port {text:?}"))?;
     let number: u16 = serde_json::from_value(port["port"].clone())?;

@@ -369,11 +369,11 @@ mod tests {
         );
         loop {
             let batch = watch.next().await.expect("goes on").expect("is told");
-            let puts = batch.events.iter().filter_map(|event| match &**event {
+            let mut puts = batch.events.iter().filter_map(|event| match &**event {
                 Event::Put { kv, .. } if is_secret(&kv.key) => Some(kv.value.clone()),
                 _ => None,
             });
-            if let Some(value) = puts.last() {
+            if let Some(value) = puts.next_back() {
                 assert_eq!(&value[..], b"hunter2");
                 break;
             }
