@@ -114,7 +114,7 @@ impl Browser {
             message["sessionId"] = self.session.clone().into();
         }
         let Browser { tokio, socket, .. } = self;
-        let answer = tokio.block_on(tokio::time::timeout(ANSWER_DEADLINE, async {
+        let asked = async {
             socket
                 .send(Message::text(message.to_string()))
                 .await
@@ -133,7 +133,8 @@ impl Browser {
                     return answer;
                 }
             }
-        }));
+        };
+        let answer = tokio.block_on(async { tokio::time::timeout(ANSWER_DEADLINE, asked).await });
         let answer = answer.unwrap_or_else(|_| panic!("chromium does not answer {method}"));
         assert!(answer["error"].is_null(), "{method}: {answer}");
         answer["result"].clone()

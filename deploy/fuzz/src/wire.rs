@@ -2,6 +2,7 @@
 
 use api::input;
 use http::{Method, Uri};
+use objects::Status;
 use objects::{FieldSelector, LabelSelector};
 use rustls_pki_types::CertificateDer;
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ pub fn paths(bytes: &[u8]) {
             "{names:?} are no names"
         ),
         Ok(None) => (),
-        Err(status) => assert_clients_fault(status.code),
+        Err(status) => assert_clients_fault(&status),
     }
 }
 
@@ -86,9 +87,9 @@ pub fn spdy(bytes: &[u8]) {
 }
 
 /// Whoever sent it is at fault, and is told so.
-pub fn assert_clients_fault(code: u16) {
+pub fn assert_clients_fault(status: &Status) {
     assert!(
-        (400..500).contains(&code),
-        "the server takes the blame: {code}"
+        (400..500).contains(&status.code),
+        "the server takes the blame: {status:?}"
     );
 }

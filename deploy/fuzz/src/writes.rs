@@ -28,7 +28,7 @@ fn body(content_type: &str, bytes: &[u8]) {
     let (row, body) = split(bytes);
     match input::body(content_type, body, &row.kind) {
         Ok(value) => create(row, value),
-        Err(status) => assert_clients_fault(status.code),
+        Err(status) => assert_clients_fault(&status),
     }
 }
 
@@ -45,7 +45,7 @@ fn create(row: &Arc<ResourceDef>, value: Value) {
     let cluster = Cluster::new();
     let made = match cluster.create(row, value) {
         Ok(made) => made,
-        Err(status) => return assert_clients_fault(status.code),
+        Err(status) => return assert_clients_fault(&status),
     };
     let Some(name) = made["metadata"]["name"].as_str() else {
         return; // A review is answered and not stored.
@@ -94,14 +94,16 @@ pub fn patches(bytes: &[u8]) {
     let patch = rest.get(end + 1..).unwrap_or_default();
     let value = match input::patch(patch, kind == PatchKind::Apply) {
         Ok(value) => value,
-        Err(status) => return assert_clients_fault(status.code),
+        Err(status) => return assert_clients_fault(&status),
     };
     let cluster = Cluster::new();
     let row = row(object.0.as_bytes());
     cluster.create(row, object.1).expect("the object is right");
     match cluster.patch(row, "x", &Patch { kind, value }) {
         Ok(written) => assert_eq!(cluster.get(row, "x").ok(), Some(written)),
-        Err(status) => assert_clients_fault(status.code),
+        // A strategic merge patch that does not fit the type is answered 500 by kube-apiserver, so by us too.
+        Err(status) if kind == PatchKind::Strategic && status.code == 500 => {}
+        Err(status) => assert_clients_fault(&status),
     }
 }
 

@@ -49,7 +49,7 @@ fn accounts_certificates_and_secrets() {
     timed("levels are kept", || kept::levels_are_kept(&site));
     timed("requests are noted", || kept::requests_are_noted(&site));
     timed("secrets are sealed", || {
-        kept::secrets_lie_in_no_file(&site);
+        kept::secrets_outlive_their_keys(&site);
     });
 }
 
