@@ -79,18 +79,10 @@ async fn observe(context: &Context) -> Asked<()> {
     b.silent().await
 }
 
-async fn from_version(context: &Context) -> Asked<()> {
-    let maps = context.of("v1", "configmaps").await?;
-    let path = format!("{maps}/one");
-    context.create(&maps, &config_map("one", "a")).await?;
-    let first = context.merge(&path, &mutation(1)).await?;
-    context.merge(&path, &mutation(2)).await?;
-    context.delete(&path).await?;
-    let from = format!(
-        "{}&resourceVersion={}",
-        selecting(&maps, "a"),
-        version(&first)
-    );
+/// A watch from after `known` tells the second change and the deletion.
+async fn goes_on_after(context: &Context, maps: &str, known: &Value) -> Asked<()> {
+    let from = selecting(maps, "a");
+    let from = format!("{from}&resourceVersion={}", version(known));
     let mut events = context.watch(&from).await?;
     let seen = events.expect(Modified, "one").await?;
     ensure!(
@@ -99,6 +91,16 @@ async fn from_version(context: &Context) -> Asked<()> {
     );
     events.expect(Deleted, "one").await?;
     Ok(())
+}
+
+async fn from_version(context: &Context) -> Asked<()> {
+    let maps = context.of("v1", "configmaps").await?;
+    let path = format!("{maps}/one");
+    context.create(&maps, &config_map("one", "a")).await?;
+    let first = context.merge(&path, &mutation(1)).await?;
+    context.merge(&path, &mutation(2)).await?;
+    context.delete(&path).await?;
+    goes_on_after(context, &maps, &first).await
 }
 
 async fn restart(context: &Context) -> Asked<()> {
@@ -112,19 +114,7 @@ async fn restart(context: &Context) -> Asked<()> {
     drop(events);
     context.merge(&path, &mutation(2)).await?;
     context.delete(&path).await?;
-    let from = format!(
-        "{}&resourceVersion={}",
-        selecting(&maps, "a"),
-        version(&last)
-    );
-    let mut events = context.watch(&from).await?;
-    let seen = events.expect(Modified, "one").await?;
-    ensure!(
-        seen["data"]["mutation"] == "2",
-        "the second change is wanted: {seen}"
-    );
-    events.expect(Deleted, "one").await?;
-    Ok(())
+    goes_on_after(context, &maps, &last).await
 }
 
 async fn leaves_selector(context: &Context) -> Asked<()> {

@@ -160,21 +160,7 @@ impl Checker<'_> {
         }
         self.default(members, field);
         self.expressions(source, members, field, is_root);
-        for junction in ["allOf", "anyOf", "oneOf"] {
-            let each = members
-                .get(junction)
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten();
-            for (at, within) in each.enumerate() {
-                self.junction(
-                    within,
-                    members,
-                    &format!("{field}.{junction}[{at}]"),
-                    depth + 1,
-                );
-            }
-        }
+        self.junctions(members, members, field, depth);
         if let Some(within) = members.get("not").filter(|not| !not.is_null()) {
             self.junction(within, members, &format!("{field}.not"), depth + 1);
         }
@@ -384,6 +370,23 @@ impl Checker<'_> {
         }
     }
 
+    /// Schemas under `allOf`, `anyOf` and `oneOf`, each within the one around it.
+    fn junctions(
+        &mut self,
+        members: &Map<String, Value>,
+        around: &Map<String, Value>,
+        field: &str,
+        depth: usize,
+    ) {
+        for junction in ["allOf", "anyOf", "oneOf"] {
+            let each = members.get(junction).and_then(Value::as_array);
+            for (at, within) in each.into_iter().flatten().enumerate() {
+                let place = format!("{field}.{junction}[{at}]");
+                self.junction(within, around, &place, depth + 1);
+            }
+        }
+    }
+
     /// What stands within a junction limits values that the schema around it describes.
     fn junction(&mut self, source: &Value, around: &Map<String, Value>, field: &str, depth: usize) {
         if depth > DEPTH_MAX {
@@ -425,20 +428,6 @@ impl Checker<'_> {
                 }
             }
         }
-        for junction in ["allOf", "anyOf", "oneOf"] {
-            let each = members
-                .get(junction)
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten();
-            for (at, within) in each.enumerate() {
-                self.junction(
-                    within,
-                    around,
-                    &format!("{field}.{junction}[{at}]"),
-                    depth + 1,
-                );
-            }
-        }
+        self.junctions(members, around, field, depth);
     }
 }
