@@ -3,6 +3,7 @@
 use crate::cluster::{Binaries, run_with_input};
 use crate::faketime::Clock;
 use crate::injector::{Calls, Effect, Injector};
+use crate::kernel;
 use crate::nemesis::{Group, Kind};
 use crate::testbed::Disk;
 use crate::tunswitch::Network;
@@ -200,12 +201,17 @@ fn folder() -> Result<tempfile::TempDir> {
 
 fn image() -> Result<()> {
     let folder = folder()?;
-    Disk::create(folder.path(), "doctor").map(drop)
+    disk(&folder).map(drop)
+}
+
+fn disk(folder: &tempfile::TempDir) -> Result<Disk> {
+    kernel::own_mounts()?;
+    Disk::create(folder.path(), "doctor")
 }
 
 fn power_loss() -> Result<()> {
     let folder = folder()?;
-    let mut disk = Disk::create(folder.path(), "doctor")?;
+    let mut disk = disk(&folder)?;
     let canaries = disk.set_canaries()?;
     disk.cut_power()?;
     let loss = disk.power_on(&canaries)?;

@@ -9,7 +9,7 @@ use chaos::cluster::Binaries;
 use chaos::results::{Results, RunConfig};
 use chaos::run::Store;
 use chaos::testbed::{Endpoint, TlsMaterial};
-use chaos::{bench, clock, doctor, planted, run, selftest};
+use chaos::{bench, clock, doctor, kernel, planted, run, selftest};
 use clap::{CommandFactory, Parser};
 use cli::{Bench, Cli, Command, Output, Plant};
 use std::path::{Path, PathBuf};
@@ -59,6 +59,7 @@ fn main() -> ExitCode {
 
 /// Runs a command to its end or to Ctrl-C; either way what it started is cleaned up, since dropping a cluster does that.
 fn until_interrupted(command: impl Future<Output = Result<u8>>) -> Result<u8> {
+    kernel::own_mounts()?;
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

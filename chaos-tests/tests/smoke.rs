@@ -48,6 +48,7 @@ fn config(target: &Choice, seconds: u64, nemesis: &[Kind]) -> RunConfig {
 }
 
 async fn run(config: &RunConfig, target: &Choice, out: &Path) -> Results {
+    chaos::kernel::own_mounts().expect("this needs root");
     let store = Store::Started(target.clone());
     let results = run::run(config, &store, out, &Lines)
         .await

@@ -14,6 +14,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 const TTL: i64 = 3;
 
 async fn masters(members: u8) -> Testbed {
+    chaos::kernel::own_mounts().expect("this needs root");
     let choice = Choice::parse("control").expect("a target");
     let options = Options {
         members,

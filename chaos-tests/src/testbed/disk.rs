@@ -14,6 +14,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Room for a member; the image is sparse and takes what is written.
 const SIZE: u64 = 1 << 30;
@@ -23,6 +24,9 @@ pub const PREFIX: &str = "chaos-bed-";
 const COMMIT_SECONDS: u32 = 300;
 /// A file grows by so much at least.
 const BLOCK: u64 = 4096;
+/// An unmounted image is let go by its loop device within this, unless another mount namespace has a copy of the mount.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(10);
+const RELEASE_POLL: Duration = Duration::from_millis(5);
 /// What a file of the test of power loss holds.
 const CANARY: &[u8] = b"written, and perhaps synced";
 
@@ -95,13 +99,34 @@ impl Disk {
             .with_context(|| format!("cannot make {}", self.data().display()))
     }
 
-    /// Unmounts it; nothing may have it open.
+    /// Unmounts it; nothing may have it open. Returns once the file system is gone, not only its name here.
     pub fn unmount(&mut self) -> Result<()> {
         // Not `umount2` with MNT_DETACH: a file system that somebody still has open would be mounted twice afterwards.
         nix::mount::umount(&self.mounted_at)
             .with_context(|| format!("cannot unmount {}", self.mounted_at.display()))?;
         self.is_mounted = false;
+        let until = Instant::now() + RELEASE_DEADLINE;
+        while let Some(device) = self.loop_device() {
+            ensure!(
+                Instant::now() < until,
+                "{} was unmounted, but {device} still holds {}: the mount is copied in another mount namespace",
+                self.mounted_at.display(),
+                self.image.display()
+            );
+            std::thread::sleep(RELEASE_POLL);
+        }
         Ok(())
+    }
+
+    /// The loop device of the image.
+    fn loop_device(&self) -> Option<String> {
+        let devices = std::fs::read_dir("/sys/block").into_iter().flatten();
+        let holds = |device: &std::fs::DirEntry| {
+            let file = std::fs::read_to_string(device.path().join("loop/backing_file"));
+            file.is_ok_and(|file| Path::new(file.trim_end()) == self.image)
+        };
+        let device = devices.flatten().find(holds)?;
+        Some(device.file_name().to_string_lossy().into_owned())
     }
 
     /// Puts two files beside the data, one of them synced.

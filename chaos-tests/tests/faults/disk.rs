@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write;
 
 fn disk() -> (tempfile::TempDir, Disk) {
+    chaos::kernel::own_mounts().expect("this needs root");
     let folder = tempfile::tempdir().expect("a folder");
     let disk = Disk::create(folder.path(), "m1").expect("a loop image; this needs root");
     (folder, disk)
@@ -32,6 +33,29 @@ fn power_loss_takes_what_was_not_synced_and_leaves_what_was() {
     let bytes = std::fs::read(&path).expect("the file is there");
     assert_eq!(&bytes[..10_000], &[1; 10_000]);
     assert!(!bytes.contains(&3), "what was never synced came back");
+}
+
+/// A mount namespace that is made while the disk is mounted would hold a copy of it.
+#[test]
+fn power_comes_back_whatever_namespaces_are_made_meanwhile() {
+    // The thread of the other program, which the disk's namespace is not made by.
+    let (ask, asked) = std::sync::mpsc::channel::<()>();
+    let (tell, told) = std::sync::mpsc::channel();
+    let other = std::thread::spawn(move || {
+        asked.recv().expect("the disk is mounted");
+        chaos::kernel::own_mounts().expect("this needs root");
+        tell.send(()).expect("somebody waits");
+        asked.recv().expect("the disk is back");
+    });
+    let (_folder, mut disk) = disk();
+    let canaries = disk.set_canaries().expect("files");
+    ask.send(()).expect("the other is there");
+    told.recv().expect("a namespace is made");
+    disk.cut_power().expect("the kernel does it");
+    let loss = disk.power_on(&canaries).expect("the disk comes back");
+    assert!(loss.kept_synced);
+    ask.send(()).expect("the other is there");
+    other.join().expect("it ends");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 async fn three_of_etcd() -> Testbed {
+    chaos::kernel::own_mounts().expect("this needs root");
     let choice = Choice::parse("etcd").expect("a target");
     let options = Options::of(choice).expect("options");
     Testbed::start(options)

@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 
 /// What became of each kind, as the history tells it.
 async fn phases(kinds: &[Kind]) -> BTreeMap<String, Vec<FaultPhase>> {
+    chaos::kernel::own_mounts().expect("this needs root");
     let choice = Choice::parse("etcd").expect("a target");
     let mut bed = Testbed::start(Options {
         with_injector: kinds.iter().any(|kind| kind.needs_injector()),
