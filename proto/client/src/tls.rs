@@ -2,14 +2,10 @@
 
 use crate::pem::{self, unusable};
 use crate::{ConfigError, Identity};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::sign::CertifiedKey;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -64,13 +60,13 @@ fn certified(identity: &Identity) -> Result<CertifiedKey, ConfigError> {
 
 /// Trusts servers that show, in their chain, the CA whose DER has this SHA-256, and a certificate issued by it.
 pub fn trusting_hash(ca_sha256: [u8; 32]) -> Result<ClientConfig, ConfigError> {
-    let verifier = PinnedCa {
-        ca_sha256,
-        provider: Arc::new(ring::default_provider()),
-    };
+    let provider = Arc::new(ring::default_provider());
+    let verifier = trust::servers(provider.clone(), move |shown| {
+        issued_by_pinned(&ca_sha256, &provider, shown)
+    });
     let config = builder()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
+        .with_custom_certificate_verifier(verifier);
     Ok(config.with_no_client_auth())
 }
 
@@ -81,59 +77,21 @@ fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier
 }
 
 /// Finds the pinned CA in the server's chain, then verifies as usual with that CA as the only root.
-#[derive(Debug)]
-struct PinnedCa {
-    ca_sha256: [u8; 32],
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for PinnedCa {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let pinned = intermediates
-            .iter()
-            .find(|certificate| Sha256::digest(certificate)[..] == self.ca_sha256);
-        let Some(ca) = pinned else {
-            return Err(CertificateError::UnknownIssuer.into());
-        };
-        let mut roots = RootCertStore::empty();
-        roots.add(ca.clone().into_owned())?;
-        let verifier =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
-                .build()
-                .map_err(|error| rustls::Error::General(error.to_string()))?;
-        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
+fn issued_by_pinned(
+    ca_sha256: &[u8; 32],
+    provider: &Arc<CryptoProvider>,
+    shown: trust::Shown<'_>,
+) -> Result<(), rustls::Error> {
+    let mut sent = shown.intermediates.iter();
+    let pinned = sent.find(|certificate| Sha256::digest(certificate)[..] == *ca_sha256);
+    let Some(ca) = pinned else {
+        return Err(CertificateError::UnknownIssuer.into());
+    };
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.clone().into_owned())?;
+    let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let chains = chains
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    shown.verify_with(&*chains)
 }
