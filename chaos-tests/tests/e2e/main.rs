@@ -27,3 +27,4 @@ mod snapshots;
 mod streams;
 mod survivor;
 mod told;
+mod usage;

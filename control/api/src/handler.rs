@@ -10,6 +10,7 @@ use crate::auth::{Identified, Peer};
 use crate::body::{self, Upload};
 use crate::cluster::{self, Cluster};
 use crate::flow::Flow;
+use crate::metrics;
 use crate::pace::{InFlight, Limits, Paced};
 use crate::path::{DiscoveryPath, Route};
 use crate::proxy::NodeAddress;
@@ -121,6 +122,7 @@ struct Inner {
     open_api: Mutex<Option<(Arc<Registry>, Arc<OpenApi>)>>,
     draining: CancellationToken,
     events_told: AtomicU64,
+    metrics: metrics::Cache,
 }
 
 /// A server, as long as somebody else serves it.
@@ -155,6 +157,7 @@ impl ApiServer {
             open_api: Mutex::new(None),
             draining: CancellationToken::new(),
             events_told: AtomicU64::new(0),
+            metrics: metrics::Cache::default(),
             pipeline,
             cluster,
             node_tls,
@@ -440,6 +443,10 @@ impl ApiServer {
         ));
         *known = Some((registry, documents.clone()));
         documents
+    }
+
+    pub(crate) fn metrics_cache(&self) -> &metrics::Cache {
+        &self.0.metrics
     }
 
     pub(crate) fn flow(&self) -> &Flow {

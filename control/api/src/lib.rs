@@ -17,6 +17,7 @@ mod handler;
 mod history;
 pub mod input;
 mod list;
+mod metrics;
 mod negotiate;
 mod options;
 mod pace;

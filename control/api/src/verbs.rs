@@ -12,7 +12,7 @@ use crate::path::ResourcePath;
 use crate::present::Presenter;
 use crate::query::Query;
 use crate::reviews::{self, Review};
-use crate::{ApiServer, cluster, list, options, proxy, watch};
+use crate::{ApiServer, cluster, list, metrics, options, proxy, watch};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, StatusCode};
@@ -141,13 +141,20 @@ impl Call<'_> {
         let presenter = self.presenter()?;
         let version = self.query.get("resourceVersion").unwrap_or_default();
         let version = parse_resource_version(version)?;
-        let object = self.server.pipeline().get(self.target, version).await?;
+        let object = match self.target.resource.computed {
+            true => metrics::get(self.server, self.target).await?,
+            false => self.server.pipeline().get(self.target, version).await?,
+        };
         Ok(Answer::json(StatusCode::OK, presenter.object(&object)?))
     }
 
     async fn list(self) -> Result<Answer, Status> {
         let presenter = self.presenter()?;
         let options = options::list(self.query, None)?;
+        if self.target.resource.computed {
+            let list = metrics::list(self.server, self.target, &options).await?;
+            return Ok(Answer::json(StatusCode::OK, presenter.list(list).await?));
+        }
         let is_page = options.limit.is_some() || options.continue_token.is_some();
         if presenter.is_plain() && !is_page && !accepts_gzip(&self.parts.headers) {
             let (answer, count) =

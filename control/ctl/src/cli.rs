@@ -87,6 +87,9 @@ pub enum Command {
     Wait(Wait),
     /// Tell what holds an object back and what the controllers would do next
     Explain(Explain),
+    /// Show what nodes or pods use now
+    #[command(subcommand)]
+    Top(Top),
     /// Tell who leads, how each master is and what to do about it
     Status(Status),
     /// Show the cluster in a browser, through a proxy that only this machine reaches
@@ -380,6 +383,58 @@ pub struct Scale {
     /// Only if there are so many now
     #[arg(long)]
     pub current_replicas: Option<i64>,
+}
+
+/// `ctl top`.
+#[derive(Subcommand)]
+pub enum Top {
+    /// Processors and memory of nodes
+    #[command(visible_aliases = ["node", "no"])]
+    Nodes(TopNodes),
+    /// Processors and memory of pods
+    #[command(visible_aliases = ["pod", "po"])]
+    Pods(TopPods),
+}
+
+/// `ctl top nodes`.
+#[derive(Args)]
+pub struct TopNodes {
+    /// Only this one
+    pub name: Option<String>,
+    /// Only those with these labels: app=web,tier!=db
+    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "name")]
+    pub selector: Option<String>,
+    /// The largest first
+    #[arg(long)]
+    pub sort_by: Option<SortBy>,
+}
+
+/// `ctl top pods`.
+#[derive(Args)]
+pub struct TopPods {
+    /// Only this one
+    pub name: Option<String>,
+    /// Only those with these labels: app=web,tier!=db
+    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "name")]
+    pub selector: Option<String>,
+    /// In all namespaces
+    #[arg(short = 'A', long, conflicts_with = "name")]
+    pub all_namespaces: bool,
+    /// Each container on a line of its own
+    #[arg(long)]
+    pub containers: bool,
+    /// The largest first
+    #[arg(long)]
+    pub sort_by: Option<SortBy>,
+}
+
+/// `--sort-by`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SortBy {
+    /// Processors
+    Cpu,
+    /// Memory
+    Memory,
 }
 
 /// `ctl rollout`.

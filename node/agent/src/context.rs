@@ -9,8 +9,10 @@ use node_runtime::Pods;
 
 use crate::events::Recorder;
 use crate::net::host_ports::HostPorts;
+use crate::pods::known::{Known, ProbeCounts};
 use crate::pods::spec::Surroundings;
 use crate::pods::tokens::Tokens;
+use crate::stats;
 
 /// Shared by the workers and the kubelet API.
 pub struct Context {
@@ -28,6 +30,12 @@ pub struct Context {
     pub events: Recorder,
     /// Tokens of the pods' service accounts.
     pub tokens: Tokens,
+    /// The pods as their workers were told of them.
+    pub known: Known,
+    /// Answers of the pods' probes.
+    pub probe_counts: ProbeCounts,
+    /// What the pods use.
+    pub stats: stats::Store,
     /// Host ports of all pods.
     pub host_ports: HostPorts,
     /// Where containers log: `POD/CONTAINER/ATTEMPT.log` below it.
@@ -38,6 +46,8 @@ pub struct Context {
     pub around: Surroundings,
     /// Processors, in thousandths.
     pub cpu_milli: i64,
+    /// The machine's boot.
+    pub boot_id: String,
     /// The address of the service `kubernetes`.
     pub api_service: Option<std::net::Ipv4Addr>,
 }

@@ -20,6 +20,7 @@ mod pods;
 mod register;
 mod renew;
 mod run;
+mod stats;
 mod tls;
 
 use std::process::ExitCode;

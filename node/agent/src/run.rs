@@ -20,8 +20,9 @@ use crate::events::Recorder;
 use crate::machine::Machine;
 use crate::net::{feed, host_ports::HostPorts};
 use crate::node_object::About;
+use crate::pods::known::{Known, ProbeCounts};
 use crate::pods::{manager, spec::Surroundings, tokens::Tokens};
-use crate::{heartbeat, join, kubelet, register, renew, tls};
+use crate::{heartbeat, join, kubelet, register, renew, stats, tls};
 
 const RETRY_AFTER: Duration = Duration::from_secs(3);
 const DNS_PORT: u16 = 53;
@@ -152,6 +153,7 @@ async fn serve(
         context.network.clone(),
     ));
     tokio::spawn(context.host_ports.clone().sync(context.network.clone()));
+    tokio::spawn(stats::keep(context.clone(), args.data_dir.clone()));
     tokio::spawn(kubelet::serve(
         listener,
         tls::server(&credentials, serving)?,
@@ -294,6 +296,9 @@ fn context(
         pods,
         network,
         tokens: Tokens::default(),
+        known: Known::default(),
+        probe_counts: ProbeCounts::default(),
+        stats: stats::Store::default(),
         host_ports: HostPorts::default(),
         logs: data.path("logs"),
         messages: data.path("messages"),
@@ -305,6 +310,7 @@ fn context(
             memory_bytes: machine.memory_bytes,
         },
         cpu_milli: i64::from(machine.cpus) * 1000,
+        boot_id: machine.boot_id.clone(),
         api_service: Some(Ipv4Addr::from(u32::from(service_cidr.network()) + 1)),
     })
 }

@@ -172,6 +172,16 @@ impl Desired {
         &self.pod.metadata
     }
 
+    /// The object again, without who wrote which field.
+    pub fn object(&self) -> Value {
+        let pod = Pod {
+            spec: Some(self.spec.clone()),
+            ..self.pod.clone()
+        };
+        // Only maps with keys that are no texts cannot be written, and a pod has none.
+        serde_json::to_value(pod).unwrap_or_default()
+    }
+
     /// Init containers in order, then the others.
     pub fn containers(&self) -> Vec<ContainerView<'_>> {
         let pod = RestartPolicy::parse(self.spec.restart_policy.as_deref());

@@ -244,7 +244,7 @@ impl Cgroups {
         let number = |text: String| text.trim().parse().unwrap_or(0);
         let memory = read("memory", "memory.stat");
         let pids = number(read("pids", "pids.current"));
-        let (cpu_ns, usage, inactive, rss, faults) = if self.is_v2() {
+        let (cpu_ns, usage, inactive, rss, faults, major_faults) = if self.is_v2() {
             let cpu = field(&read("cpu", "cpu.stat"), "usage_usec") * 1000;
             (
                 cpu,
@@ -252,6 +252,7 @@ impl Cgroups {
                 "inactive_file",
                 "anon",
                 "pgfault",
+                "pgmajfault",
             )
         } else {
             let cpu = number(read("cpuacct", "cpuacct.usage"));
@@ -261,6 +262,7 @@ impl Cgroups {
                 "total_inactive_file",
                 "total_rss",
                 "total_pgfault",
+                "total_pgmajfault",
             )
         };
         Stats {
@@ -269,6 +271,7 @@ impl Cgroups {
             memory_working_set_bytes: usage.saturating_sub(field(&memory, inactive)),
             memory_rss_bytes: field(&memory, rss),
             page_faults: field(&memory, faults),
+            major_page_faults: field(&memory, major_faults),
             pids,
         }
     }

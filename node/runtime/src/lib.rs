@@ -26,6 +26,7 @@ pub mod image;
 pub mod logs;
 mod machine;
 mod mounts;
+mod netdev;
 mod pods;
 mod seal;
 mod seccomp;
@@ -40,11 +41,12 @@ pub use error::{Error, Result};
 pub use image::{
     Image, ImageConfig, Images, ImagesConfig, Progress, PullOptions, Reference, RegistryCredentials,
 };
+pub use netdev::interfaces;
 pub use pods::{Captured, ExecOptions, Pods, PodsConfig};
 pub use spec::{command_line, environment};
 pub use stream::{Input, Output, Process};
 pub use types::{
-    ContainerId, ContainerSpec, ContainerState, ContainerStatus, Event, Exit, Limits, LogLimits,
-    Mount, PidNamespace, PodSpec, PodStatus, PodUid, Propagation, Qos, Rlimit, Seccomp, Security,
-    Stats,
+    ContainerId, ContainerSpec, ContainerState, ContainerStatus, Event, Exit, Interface, Limits,
+    LogLimits, Measured, Mount, PidNamespace, PodSpec, PodStatus, PodUid, Propagation, Qos, Rlimit,
+    Seccomp, Security, Stats,
 };

@@ -301,6 +301,42 @@ pub enum Event {
     },
 }
 
+/// A pod and what it uses now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// The pod.
+    pub status: PodStatus,
+    /// All of it together.
+    pub usage: Stats,
+    /// Its running containers.
+    pub containers: BTreeMap<ContainerId, Stats>,
+    /// The interfaces of its network namespace, but the loopback; none where no container runs or the node's network is shared.
+    pub interfaces: Vec<Interface>,
+}
+
+/// What went through a network interface since it was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// `eth0`.
+    pub name: String,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Packets that were not received rightly.
+    pub rx_errors: u64,
+    /// Packets received and dropped.
+    pub rx_dropped: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Packets that could not be sent.
+    pub tx_errors: u64,
+    /// Packets dropped before they were sent.
+    pub tx_dropped: u64,
+}
+
 /// What a container uses now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -314,6 +350,8 @@ pub struct Stats {
     pub memory_rss_bytes: u64,
     /// Page faults.
     pub page_faults: u64,
+    /// Page faults that read a disk.
+    pub major_page_faults: u64,
     /// Processes and threads.
     pub pids: u64,
 }

@@ -136,7 +136,9 @@ fn limits_are_set_read_and_changed_in_place() {
             .await
             .expect("starts");
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let stats = node.pods.stats(POD, &id).await.expect("reads");
+        let measured = node.pods.measure().await.expect("reads");
+        let stats = measured[0].containers[&id];
+        assert!(measured[0].usage.cpu_ns >= stats.cpu_ns, "{measured:?}");
         assert!(
             stats.pids == 1 && stats.memory_bytes > 0 && stats.cpu_ns > 0,
             "{stats:?}"

@@ -133,7 +133,7 @@ fn containers_share_what_volumes_hold() {
             (exit.code, log(&node, "b")),
             (0, words(&["stdout F a", "stdout F b", "stdout F m"]))
         );
-        assert!(volumes::disk_usage(&disk).await.expect("measures") >= 4096);
+        assert!(volumes::disk_usage(&disk).await.expect("measures").bytes >= 4096);
 
         let id = node
             .pods

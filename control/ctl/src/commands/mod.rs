@@ -22,6 +22,7 @@ mod scale;
 mod schedule;
 mod snapshot;
 mod status;
+mod top;
 mod wait;
 
 use crate::cli::{Cli, Command};
@@ -60,6 +61,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Rollout(command) => rollout::run(&context, command).await?,
         Command::Wait(args) => wait::run(&context, args).await?,
         Command::Explain(args) => explain::run(&context, args).await?,
+        Command::Top(args) => top::run(&context, args).await?,
         Command::Status(args) => status::run(&context, args).await?,
         Command::Dashboard(args) => dashboard::run(&context, args).await?,
         Command::Member(command) => member::run(&context, command).await?,

@@ -123,6 +123,7 @@ fn row(definition: &Value, version: &Value) -> ResourceDef {
     let custom = Arc::new(Custom::of(definition, version));
     let kind = GroupVersionKind::new(&group, &name, &text(names, "kind"));
     ResourceDef {
+        computed: false,
         resource: text(names, "plural"),
         singular: text(names, "singular"),
         list_kind: text(names, "listKind"),

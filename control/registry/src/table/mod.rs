@@ -49,6 +49,8 @@ pub struct ResourceDef {
     pub field_selectors: Vec<String>,
     /// Set when objects are stored in another row's version.
     pub stored_as: Option<&'static StoredAs>,
+    /// Objects are made when they are asked for and never stored: what nodes measure.
+    pub computed: bool,
     /// Set for a kind that a definition made.
     pub custom: Option<Arc<Custom>>,
 }
@@ -170,8 +172,9 @@ impl Registry {
 
     /// The rows whose objects lie in the store in the row's own version: each object belongs to one of them.
     pub fn stored(&self) -> impl Iterator<Item = &Arc<ResourceDef>> {
-        self.iter()
-            .filter(|row| row.is_stored_version() && row.verbs.contains(&Verb::Get))
+        self.iter().filter(|row| {
+            row.is_stored_version() && !row.computed && row.verbs.contains(&Verb::Get)
+        })
     }
 
     /// The row that people mean by `pods`, `pod`, `po`, `deployments.apps` or `hpa.v1.autoscaling`; of several versions the

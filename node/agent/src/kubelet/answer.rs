@@ -21,6 +21,11 @@ pub fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     )
 }
 
+/// A text of a type.
+pub fn typed(content_type: &'static str, text: String) -> Response<Body> {
+    with(StatusCode::OK, content_type, whole(text.into()))
+}
+
 /// A JSON value.
 pub fn json(value: &Value) -> Response<Body> {
     with(

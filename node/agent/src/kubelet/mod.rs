@@ -4,10 +4,12 @@
 mod answer;
 mod images;
 mod logs;
+mod metrics;
 mod pods;
 mod ports;
 mod query;
 mod server;
 mod streams;
+mod summary;
 
 pub use server::{bind, serve};

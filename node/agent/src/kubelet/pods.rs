@@ -28,19 +28,9 @@ pub fn running<'a>(pod: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus
         .max_by_key(|container| container.spec.attempt)
 }
 
-/// `GET /pods`: what runs here, briefly, as a PodList.
+/// `GET /pods`: what this node was told to run, as a PodList.
 pub fn list(context: &Context) -> Value {
-    let item = |pod: PodStatus| {
-        let containers: Vec<Value> = pod
-            .containers
-            .iter()
-            .map(|container| json!({ "name": container.spec.name, "image": container.spec.image }))
-            .collect();
-        json!({
-            "metadata": { "name": pod.spec.name, "namespace": pod.spec.namespace, "uid": pod.spec.uid },
-            "spec": { "nodeName": context.node, "containers": containers },
-        })
-    };
-    let items: Vec<Value> = context.pods.list().into_iter().map(item).collect();
+    let pods = context.known.all();
+    let items: Vec<Value> = pods.iter().map(|pod| pod.object()).collect();
     json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items })
 }

@@ -18,7 +18,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::answer::{self, Body};
 use super::query::{Query, segments};
 use super::streams::{self, Kind};
-use super::{images, logs, pods, ports};
+use super::{images, logs, metrics, pods, ports, summary};
 use crate::context::Context;
 
 /// Connections at one time; further ones wait.
@@ -154,6 +154,19 @@ async fn answer(
         }
         (&Method::POST, ["images", "import"]) => images::import(context, request).await,
         (&Method::GET, ["images"]) => images::list(context),
+        (&Method::GET, ["stats", "summary"]) => {
+            let brief = query.is_set(&["only_cpu_and_memory"]);
+            answer::json(&summary::document(context, brief))
+        }
+        (&Method::GET, ["metrics", "resource"]) => {
+            answer::typed(metrics::CONTENT_TYPE, metrics::resource(context))
+        }
+        (&Method::GET, ["metrics", "cadvisor"]) => {
+            answer::typed(metrics::CONTENT_TYPE, metrics::cadvisor(context))
+        }
+        (&Method::GET, ["metrics", "probes"]) => {
+            answer::typed(metrics::CONTENT_TYPE, metrics::probes(context))
+        }
         (&Method::GET, ["pods"]) => answer::json(&pods::list(context)),
         _ => answer::text(StatusCode::NOT_FOUND, "404 page not found"),
     }

@@ -127,6 +127,7 @@ impl Manager {
                 return;
             }
         };
+        self.context.known.set(desired.clone());
         let wanted = Wanted {
             desired: desired.clone(),
             removed: false,
@@ -163,8 +164,11 @@ impl Manager {
             return;
         };
         let wanted = running.wanted.borrow().clone();
+        self.context.probe_counts.forget(uid);
         if !wanted.removed && !wanted.desired.is_deleting() {
             self.start(wanted);
+        } else {
+            self.context.known.forget(uid);
         }
     }
 

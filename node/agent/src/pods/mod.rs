@@ -5,6 +5,7 @@
 mod end;
 mod execute;
 mod hooks;
+pub mod known;
 pub mod manager;
 mod observe;
 mod probes;

@@ -14,6 +14,7 @@ use objects::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::known::Probe;
 use super::observe::{Local, observe};
 use super::{end, spec, volumes};
 use crate::clock;
@@ -220,6 +221,14 @@ impl Worker {
         else {
             return;
         };
+        let probed = Probe {
+            uid: self.subject.uid.clone(),
+            container: container.to_owned(),
+            kind,
+            namespace: self.subject.namespace.clone(),
+            pod: self.subject.name.clone(),
+        };
+        self.context.probe_counts.count(probed, result.is_ok());
         if let Err(why) = &result {
             self.context.events.warning(
                 &self.subject,

@@ -13,6 +13,7 @@ mod container;
 mod create;
 mod disk;
 mod exec;
+mod measure;
 mod remove;
 mod watch;
 
@@ -31,8 +32,9 @@ use crate::image::{Images, blocking};
 use crate::logs::{self, LogOptions};
 use crate::shim::Connection;
 use crate::types::{
-    ContainerId, ContainerState, ContainerStatus, Event, Exit, Limits, PodSpec, PodStatus, Stats,
+    ContainerId, ContainerState, ContainerStatus, Event, Exit, Limits, PodSpec, PodStatus,
 };
+use crate::volumes::DiskUsage;
 use crate::{mounts, seal};
 
 pub use exec::{Captured, ExecOptions};
@@ -198,23 +200,9 @@ impl Pods {
         }))
     }
 
-    /// What a container uses now.
-    pub async fn stats(&self, uid: &str, container: &str) -> Result<Stats> {
-        let path = self.pod(uid)?.container_cgroup(container);
-        let cgroups = self.inner.cgroups.clone();
-        blocking(move || Ok(cgroups.stats(&path))).await
-    }
-
-    /// Bytes on disk of what a container has written to its root file system.
-    pub async fn writable_layer_bytes(&self, uid: &str, container: &str) -> Result<u64> {
+    /// What a container has written to its root file system.
+    pub async fn writable_layer(&self, uid: &str, container: &str) -> Result<DiskUsage> {
         crate::volumes::disk_usage(&self.pod(uid)?.container_folder(container).join("upper")).await
-    }
-
-    /// What a pod uses now, all containers together.
-    pub async fn pod_stats(&self, uid: &str) -> Result<Stats> {
-        let path = self.pod(uid)?.cgroup_path.clone();
-        let cgroups = self.inner.cgroups.clone();
-        blocking(move || Ok(cgroups.stats(&path))).await
     }
 
     /// Changes the limits of a running container in place.

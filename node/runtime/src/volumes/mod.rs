@@ -136,8 +136,34 @@ pub async fn teardown(folder: &Path, name: &str) -> Result<()> {
     .await
 }
 
-/// Bytes on disk of all below a folder, without crossing into other file systems and without following links.
-pub async fn disk_usage(folder: &Path) -> Result<u64> {
+/// What files take of a file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Bytes of blocks.
+    pub bytes: u64,
+    /// Files, folders and whatever else has an inode.
+    pub inodes: u64,
+}
+
+impl std::ops::Add for DiskUsage {
+    type Output = DiskUsage;
+
+    fn add(self, other: DiskUsage) -> DiskUsage {
+        DiskUsage {
+            bytes: self.bytes + other.bytes,
+            inodes: self.inodes + other.inodes,
+        }
+    }
+}
+
+impl std::iter::Sum for DiskUsage {
+    fn sum<I: Iterator<Item = DiskUsage>>(usages: I) -> DiskUsage {
+        usages.fold(DiskUsage::default(), std::ops::Add::add)
+    }
+}
+
+/// What all below a folder takes, without crossing into other file systems and without following links.
+pub async fn disk_usage(folder: &Path) -> Result<DiskUsage> {
     let folder = folder.to_path_buf();
     blocking(move || {
         let metadata = fs::symlink_metadata(&folder).map_err(Error::io("examine", &folder))?;
@@ -215,22 +241,23 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn usage(path: &Path, device: u64) -> u64 {
+fn usage(path: &Path, device: u64) -> DiskUsage {
     let Ok(metadata) = path.symlink_metadata() else {
-        return 0;
+        return DiskUsage::default();
     };
     if metadata.dev() != device {
-        return 0;
+        return DiskUsage::default();
     }
-    let own = metadata.blocks() * 512;
+    let own = DiskUsage {
+        bytes: metadata.blocks() * 512,
+        inodes: 1,
+    };
     if !metadata.is_dir() {
         return own;
     }
     let Ok(entries) = fs::read_dir(path) else {
         return own;
     };
-    own + entries
-        .flatten()
-        .map(|entry| usage(&entry.path(), device))
-        .sum::<u64>()
+    let below = entries.flatten().map(|entry| usage(&entry.path(), device));
+    own + below.sum()
 }

@@ -2,6 +2,7 @@
 
 mod batch;
 mod cluster;
+mod metrics;
 mod network;
 mod pod;
 mod policy;
@@ -14,6 +15,7 @@ pub use batch::{
     POD_TEMPLATES, STATEFUL_SETS,
 };
 pub use cluster::{EVENTS, LEASES, NAMESPACES, NODES, SERVICE_ACCOUNTS};
+pub use metrics::USAGES;
 pub use network::{
     ENDPOINTS, INGRESS_CLASSES, INGRESSES, IP_ADDRESSES, NETWORK_POLICIES, SERVICE_CIDRS,
 };

@@ -5,6 +5,7 @@ mod cluster;
 mod core;
 mod events;
 mod extension;
+mod metrics;
 mod network;
 mod storage;
 mod workload;
@@ -42,6 +43,7 @@ struct Row {
     strategy: &'static dyn Strategy,
     field_selectors: &'static [&'static str],
     stored_as: Option<&'static StoredAs>,
+    computed: bool,
 }
 
 /// A subresource as it is written down; an empty kind is that of the row.
@@ -64,6 +66,7 @@ const PLAIN: Row = Row {
     strategy: &strategy::Plain,
     field_selectors: &[],
     stored_as: None,
+    computed: false,
 };
 
 /// A row of a resource without namespaces.
@@ -83,6 +86,7 @@ pub fn builtin() -> impl Iterator<Item = ResourceDef> {
         cluster::ROWS,
         storage::ROWS,
         extension::ROWS,
+        metrics::ROWS,
     ];
     subjects.into_iter().flatten().map(definition)
 }
@@ -114,6 +118,7 @@ fn definition(row: &Row) -> ResourceDef {
         custom: None,
         field_selectors: owned(row.field_selectors),
         stored_as: row.stored_as,
+        computed: row.computed,
         group,
         version,
     }
