@@ -49,7 +49,13 @@ fn sort(lines: &mut [Line], by: Option<SortBy>) {
 }
 
 async fn nodes(context: &Context, args: &TopNodes) -> Result<()> {
-    let used = read(context, "nodes", args.name.as_deref(), args.selector.as_deref()).await?;
+    let used = read(
+        context,
+        "nodes",
+        args.name.as_deref(),
+        args.selector.as_deref(),
+    )
+    .await?;
     let nodes: Value = context.client.get("/api/v1/nodes").await?;
     let allocatable: BTreeMap<&str, &Value> = items(&nodes)
         .iter()
@@ -84,7 +90,13 @@ async fn pods(context: &Context, args: &TopPods) -> Result<()> {
         true => "pods".to_owned(),
         false => format!("namespaces/{}/pods", encode_segment(&context.namespace)),
     };
-    let used = read(context, &collection, args.name.as_deref(), args.selector.as_deref()).await?;
+    let used = read(
+        context,
+        &collection,
+        args.name.as_deref(),
+        args.selector.as_deref(),
+    )
+    .await?;
     let mut lines: Vec<Line> = used
         .iter()
         .flat_map(|pod| of_pod(pod, args.containers, args.all_namespaces))
@@ -112,7 +124,10 @@ fn of_pod(pod: &Value, containers: bool, namespaces: bool) -> Vec<Line> {
     let words = |more: &[&str]| -> Vec<String> {
         let namespace = namespaces.then_some(namespace);
         let words = namespace.into_iter().chain([name(pod)]);
-        words.chain(more.iter().copied()).map(str::to_owned).collect()
+        words
+            .chain(more.iter().copied())
+            .map(str::to_owned)
+            .collect()
     };
     let line = |words: Vec<String>, usages: &[&Value]| {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -182,7 +197,10 @@ mod tests {
         ]});
         let show = |containers| -> Vec<(String, [String; 2])> {
             let lines = of_pod(&pod, containers, true);
-            lines.iter().map(|line| (line.words.join(" "), amounts(line))).collect()
+            lines
+                .iter()
+                .map(|line| (line.words.join(" "), amounts(line)))
+                .collect()
         };
         let line = |words: &str, cpu: &str, memory: &str| {
             (words.to_owned(), [cpu.to_owned(), memory.to_owned()])
@@ -190,7 +208,10 @@ mod tests {
         assert_eq!(show(false), [line("shop web", "252m", "3Mi")]);
         assert_eq!(
             show(true),
-            [line("shop web a", "2m", "2Mi"), line("shop web b", "250m", "1Mi")]
+            [
+                line("shop web a", "2m", "2Mi"),
+                line("shop web b", "250m", "1Mi")
+            ]
         );
     }
 }
