@@ -3,7 +3,7 @@
 use crate::body;
 use crate::path::Route;
 use crate::query::Query;
-use crate::{options, path::ResourcePath};
+use crate::{options, path::ResourcePath, tokens};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Uri};
@@ -47,6 +47,18 @@ pub fn body(content_type: &str, bytes: &[u8], kind: &str) -> Result<Value, Statu
     let bytes = Bytes::copy_from_slice(bytes);
     let decoded = TOKIO.block_on(body::decode(format, &bytes, kind))?;
     Ok(decoded.value)
+}
+
+/// Whom an issuer's token is of, when one of the keys of its key set signed it: name and groups.
+pub fn token(token: &str, key_set: &Value) -> Result<(String, Vec<String>), String> {
+    let known = tokens::input::signed(token, key_set);
+    known.map(|caller| (caller.user, caller.groups))
+}
+
+/// What a token's claims come to, nothing of them verified: of an issuer's, name and groups. The cluster's own are read beside them.
+pub fn claims(token: &str) -> Result<(String, Vec<String>), String> {
+    let known = tokens::input::unsigned(token);
+    known.map(|caller| (caller.user, caller.groups))
 }
 
 /// Decodes a patch; an apply patch may be YAML.

@@ -155,8 +155,26 @@ impl Asked<'_> {
     }
 }
 
-/// Every controller; adding one is a line here and a file beside this one. `ca_pem` is the cluster's CA.
-pub fn all(settings: &objects::cluster::ClusterSettings, ca_pem: &str) -> Vec<Arc<dyn Controller>> {
+/// What controllers need of their master.
+pub struct Outside<'a> {
+    /// The cluster's settings.
+    pub settings: &'a objects::cluster::ClusterSettings,
+    /// The cluster's CA as PEM.
+    pub ca_pem: &'a str,
+    /// What pods use.
+    pub metrics: Arc<dyn crate::horizontal::PodMetrics>,
+    /// The keys that sign service accounts' tokens.
+    pub signer: Arc<dyn crate::tokensecret::TokenSigner>,
+}
+
+/// Every controller; adding one is a line here and a file beside this one.
+pub fn all(outside: Outside<'_>) -> Vec<Arc<dyn Controller>> {
+    let Outside {
+        settings,
+        ca_pem,
+        metrics,
+        signer,
+    } = outside;
     vec![
         Arc::new(crate::deployment::DeploymentController),
         Arc::new(crate::replicaset::ReplicaSetController::of_sets()),
@@ -165,6 +183,7 @@ pub fn all(settings: &objects::cluster::ClusterSettings, ca_pem: &str) -> Vec<Ar
         Arc::new(crate::daemonset::DaemonSetController),
         Arc::new(crate::job::JobController),
         Arc::new(crate::cronjob::CronJobController),
+        Arc::new(crate::horizontal::HorizontalController::new(metrics)),
         Arc::new(crate::ttl::TtlController),
         Arc::new(crate::disruption::DisruptionController),
         Arc::new(crate::endpointslice::EndpointSliceController),
@@ -177,6 +196,9 @@ pub fn all(settings: &objects::cluster::ClusterSettings, ca_pem: &str) -> Vec<Ar
         Arc::new(crate::rootca::RootCaController::new(ca_pem)),
         Arc::new(crate::clusterrole::ClusterRoleController),
         Arc::new(crate::flowschema::FlowSchemaController),
+        Arc::new(crate::tokensecret::TokenSecretController::new(
+            ca_pem, signer,
+        )),
         Arc::new(crate::tokencleaner::TokenCleanerController),
         Arc::new(crate::garbage::GarbageController),
         Arc::new(crate::event::EventController),

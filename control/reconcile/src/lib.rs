@@ -22,6 +22,7 @@ pub mod event;
 pub mod flowschema;
 pub mod garbage;
 pub mod history;
+pub mod horizontal;
 pub mod job;
 pub mod names;
 pub mod namespace;
@@ -40,6 +41,7 @@ pub mod serviceaccount;
 pub mod statefulset;
 pub mod status;
 pub mod tokencleaner;
+pub mod tokensecret;
 pub mod ttl;
 pub mod view;
 

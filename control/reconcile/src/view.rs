@@ -158,6 +158,7 @@ pub mod resources {
     resource!(statefulsets, "apps");
     resource!(daemonsets, "apps");
     resource!(controllerrevisions, "apps");
+    resource!(horizontalpodautoscalers, "autoscaling");
     resource!(jobs, "batch");
     resource!(cronjobs, "batch");
     resource!(poddisruptionbudgets, "policy");

@@ -38,4 +38,5 @@ stories! {
     cronjob: due, policies;
     ttl: forgotten;
     disruption: budget;
+    horizontal: up_and_down, rules, unknown, missing, bounds;
 }

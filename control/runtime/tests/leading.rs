@@ -4,7 +4,9 @@ use futures::StreamExt;
 use mvcc::{LeaderState, MemStore, Store};
 use objects::cluster::ClusterSettings;
 use objects::{GroupVersionKind, ObjectError, ObjectKey, Reason, Term, Timestamp, Uid};
-use reconcile::controller::{Asked, Change, Controller, World};
+use reconcile::controller::{Asked, Change, Controller, Outside, World};
+use reconcile::horizontal::{PodMetrics, PodUsage};
+use reconcile::tokensecret::TokenSigner;
 use reconcile::{Action, Plan, Precondition};
 use registry::{Caller, ListOptions, Pipeline, Registry, Shell, Target, WriteOptions};
 use runtime::Runtime;
@@ -65,6 +67,25 @@ impl Controller for Fragile {
     }
 }
 
+/// Knows no metrics and has no keys.
+struct Nothing;
+
+impl PodMetrics for Nothing {
+    fn usage(&self, _: &str) -> Option<Result<Vec<PodUsage>, String>> {
+        Some(Err("none are measured".to_owned()))
+    }
+}
+
+impl TokenSigner for Nothing {
+    fn sign(&self, _: &Value) -> Result<String, String> {
+        Err("there is no key".to_owned())
+    }
+
+    fn knows(&self, _: &str) -> bool {
+        false
+    }
+}
+
 struct Master {
     store: MemStore,
     runtime: Runtime,
@@ -93,10 +114,15 @@ impl Master {
             store: Arc::new(store.clone()),
             pipeline: Arc::new(pipeline),
             shell,
-            controllers: reconcile::controller::all(&settings, "CA")
-                .into_iter()
-                .chain([Arc::new(Fragile) as Arc<dyn Controller>])
-                .collect(),
+            controllers: reconcile::controller::all(Outside {
+                settings: &settings,
+                ca_pem: "CA",
+                metrics: Arc::new(Nothing),
+                signer: Arc::new(Nothing),
+            })
+            .into_iter()
+            .chain([Arc::new(Fragile) as Arc<dyn Controller>])
+            .collect(),
         };
         let stop = CancellationToken::new();
         tokio::spawn(runtime.clone().run(stop.clone()));

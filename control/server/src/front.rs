@@ -8,15 +8,20 @@ use crate::operator::OperatorFiles;
 use crate::pki::Authority;
 use crate::settings::{self, DataDir, MasterIdentity};
 use crate::shell::MachineShell;
+use crate::usage::Usage;
 use crate::{boot, signing};
 use anyhow::Result;
 use api::{
     ApiConfig, ApiServer, Cluster, HttpsWebhooks, Identities, NodeClientTls, PemBundle, ServerTls,
+    TokenKeys,
 };
 use client::Identity;
 use mvcc::Store;
+use reconcile::controller::Outside;
+use reconcile::tokensecret::TokenSigner;
 use registry::{Pipeline, Registry, Shell};
 use runtime::Runtime;
+use serde_json::Value;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -64,14 +69,17 @@ impl Front {
         let webhooks = Arc::new(HttpsWebhooks::default());
         let pipeline = pipeline.with_converter(webhooks.clone());
         let pipeline = Arc::new(pipeline.with_webhooks(webhooks.clone()));
+        let usage = Usage::default();
         let runtime = Runtime {
             store,
             pipeline: pipeline.clone(),
             shell,
-            controllers: reconcile::controller::all(
-                &self.identity.settings,
-                &self.authority.certificate_pem,
-            ),
+            controllers: reconcile::controller::all(Outside {
+                settings: &self.identity.settings,
+                ca_pem: &self.authority.certificate_pem,
+                metrics: Arc::new(usage.clone()),
+                signer: Arc::new(AccountTokens(ring.token_keys())),
+            }),
         };
         let cluster = cluster(runtime.clone(), ring.clone());
         let pem = PemBundle {
@@ -93,21 +101,28 @@ impl Front {
         webhooks.reach_services_by(&server);
         let tls = ServerTls::new(&pem)?;
         let api_address = settings::api_service_address(&self.identity.settings)?.to_string();
+        let own_url = format!(
+            "https://{}",
+            host_port(self.args.address, self.args.api_port)
+        );
         let files = OperatorFiles {
             store: self.store.clone(),
             api_urls: self.api_urls.clone(),
             dir: self.dir.clone(),
             authority: self.authority.clone(),
-            own_url: format!(
-                "https://{}",
-                host_port(self.args.address, self.args.api_port)
-            ),
+            own_url: own_url.clone(),
         };
 
         let mut parts = JoinSet::new();
         parts.spawn(api::serve(listener, tls, server, stop.clone()));
         parts.spawn(runtime.run(stop.clone()));
         parts.spawn(ring.follow(stop.clone()));
+        parts.spawn(usage.run(
+            own_url,
+            self.authority.certificate_pem.clone(),
+            self.certificate.clone(),
+            stop.clone(),
+        ));
         let signed = pipeline.clone();
         parts.spawn(boot::run(
             self.store.clone(),
@@ -125,5 +140,18 @@ impl Front {
             stop.clone(),
         ));
         Ok(parts)
+    }
+}
+
+/// The keys of service accounts' tokens, for the controller that fills secrets with them.
+struct AccountTokens(TokenKeys);
+
+impl TokenSigner for AccountTokens {
+    fn sign(&self, claims: &Value) -> Result<String, String> {
+        self.0.sign(claims).map_err(|status| status.to_string())
+    }
+
+    fn knows(&self, token: &str) -> bool {
+        self.0.signed(token)
     }
 }

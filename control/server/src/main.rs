@@ -25,6 +25,7 @@ mod signing;
 mod snapshots;
 mod source;
 mod tokens;
+mod usage;
 mod vault;
 mod verify;
 

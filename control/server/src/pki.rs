@@ -253,6 +253,8 @@ fn valid_for(params: &mut CertificateParams, days: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
     use objects::identities::{MASTERS_GROUP, NODES_GROUP, node_user};
 
     #[test]
@@ -286,6 +288,34 @@ mod tests {
         assert_eq!(seconds, 660);
         let broken = csr.pem().expect("PEM").replace("MII", "MIJ");
         assert!(Requested::read(&broken).is_err());
+    }
+
+    #[test]
+    fn a_changed_request_is_refused_or_says_the_same() {
+        let key = KeyPair::generate().expect("a key");
+        let mut asked = CertificateParams::new(vec!["n1".to_owned()]).expect("params");
+        asked.distinguished_name.push(DnType::CommonName, "ann");
+        let csr = asked.serialize_request(&key).expect("a request");
+        let pem = |der: &[u8]| {
+            let text = STANDARD.encode(der);
+            format!(
+                "-----BEGIN CERTIFICATE REQUEST-----\n{text}\n-----END CERTIFICATE REQUEST-----\n"
+            )
+        };
+        let der: &[u8] = csr.der();
+        assert!(Requested::read(&pem(der)).is_ok());
+        let flips = (0..der.len() * 8).map(|bit| {
+            let mut changed = der.to_vec();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            changed
+        });
+        let cuts = (0..der.len()).map(|end| der[..end].to_vec());
+        for changed in flips.chain(cuts) {
+            if let Ok(read) = Requested::read(&pem(&changed)) {
+                assert_eq!(read.common_name, "ann");
+                assert_eq!(read.alternative_names(), ["n1"]);
+            }
+        }
     }
 
     #[test]

@@ -34,6 +34,9 @@ fn accounts_certificates_and_secrets() {
         site.import_image();
     });
     timed("an account's token", || people::an_account_asks(&site));
+    timed("a token in a secret", || {
+        people::a_secret_holds_a_token(&site);
+    });
     timed("a bootstrap token", || {
         people::a_bootstrap_token_opens(&site)
     });

@@ -65,6 +65,43 @@ pub fn an_account_asks(site: &Site) {
     assert_eq!((can.out.trim(), can.code), ("no", Some(1)));
 }
 
+/// A token that lies in a secret: it opens what its account may, for as long as secret and account are there.
+pub fn a_secret_holds_a_token(site: &Site) {
+    let admin = Kubectl::admin(site, "m1");
+    admin.ok(&["create", "serviceaccount", "clerk"]);
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+        "metadata": {"name": "clerk", "annotations": {"kubernetes.io/service-account.name": "clerk"}}});
+    let apply = ["apply", "-f", "-"];
+    admin.feed(&apply, &secret.to_string()).ok();
+    let held = |member: &str| {
+        let held = admin.json(&["get", "secret", "clerk"])["data"][member].clone();
+        let held = STANDARD.decode(held.as_str().unwrap_or_default());
+        let text = String::from_utf8(held.expect("base64")).expect("a text");
+        Some(text).filter(|text| !text.is_empty())
+    };
+    let token = until("the token in the secret", 10, || {
+        held("token").ok_or("the secret is empty".to_owned())
+    });
+    assert_eq!(held("namespace").as_deref(), Some("default"));
+    assert_words(&held("ca.crt").unwrap_or_default(), &["BEGIN CERTIFICATE"]);
+    let proof = json!({ "token": token });
+    let clerk = Kubectl::user(site, "clerk", "m2", &proof);
+    let known = clerk.json(&["auth", "whoami"]);
+    assert_eq!(
+        known["status"]["userInfo"]["username"],
+        "system:serviceaccount:default:clerk"
+    );
+    // It goes with the account, and opens nothing from then on.
+    admin.ok(&["delete", "serviceaccount", "clerk"]);
+    until("the secret goes", 10, || {
+        let told = admin.run(&["get", "secret", "clerk"]);
+        (told.code == Some(1))
+            .then_some(())
+            .ok_or(format!("{told:?}"))
+    });
+    clerk.run(&["auth", "whoami"]).fails(1);
+}
+
 /// A bootstrap token opens what bootstrappers may: to ask for a certificate, and to read it.
 pub fn a_bootstrap_token_opens(site: &Site) {
     let admin = Kubectl::admin(site, "m1");

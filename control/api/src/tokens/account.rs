@@ -34,14 +34,14 @@ struct Private {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-struct Named {
-    name: String,
-    uid: Uid,
+pub struct Named {
+    pub name: String,
+    pub uid: Uid,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Claims {
+pub struct Claims {
     aud: Vec<String>,
     exp: i64,
     nbf: i64,
@@ -251,7 +251,7 @@ pub async fn review(
     let keys = server.token_keys().current();
     let keys = keys.map_err(|status| status.to_string())?;
     let claims = jwt::verified_claims(token, &keys.verifying).map_err(|error| error.to_string())?;
-    let claims: Claims = serde_json::from_value(claims).map_err(|error| error.to_string())?;
+    let claims = read(claims)?;
     let now = server.pipeline().shell().now();
     if claims.exp <= unix(now) {
         return Err("the token has expired".to_owned());
@@ -298,6 +298,11 @@ pub async fn review(
     })
 }
 
+/// The claims of one of the cluster's own tokens.
+pub fn read(claims: Value) -> Result<Claims, Refused> {
+    serde_json::from_value(claims).map_err(|error| error.to_string())
+}
+
 /// Whether the account and what the token is bound to are still those.
 async fn check_alive(server: &ApiServer, private: &Private) -> Result<(), Refused> {
     let namespace = Some(&*private.namespace);
@@ -321,7 +326,7 @@ async fn check_alive(server: &ApiServer, private: &Private) -> Result<(), Refuse
 }
 
 /// Asks a quorum, since the index may be behind.
-async fn is_still(
+pub async fn is_still(
     server: &ApiServer,
     resource: &str,
     namespace: Option<&str>,

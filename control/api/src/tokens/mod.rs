@@ -1,10 +1,12 @@
-//! Bearer tokens: whose they are. Service accounts' (signed with the cluster's own keys, bound to what lives), an OpenID Connect
+//! Bearer tokens: whose they are. Service accounts' (signed with the cluster's own keys, bound to what lives or kept in a secret), an OpenID Connect
 //! issuer's, and bootstrap tokens. Rules: Kubernetes' authenticators; where two could know a token, its issuer decides.
 
 mod account;
 mod bootstrap;
+pub mod input;
 mod jwt;
 mod oidc;
+mod secret;
 
 pub use account::grant;
 pub use jwt::JwtError;
@@ -58,6 +60,18 @@ impl TokenKeys {
         let keys = Arc::new(KeySet::read(kept)?);
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(keys);
         Ok(())
+    }
+
+    /// A token with these claims.
+    pub fn sign(&self, claims: &Value) -> Result<String, Status> {
+        let signed = self.current()?.signing.sign(claims);
+        signed.map_err(Status::internal)
+    }
+
+    /// Whether one of the keys signed the token, whatever it says.
+    pub fn signed(&self, token: &str) -> bool {
+        let keys = self.current();
+        keys.is_ok_and(|keys| jwt::verified_claims(token, &keys.verifying).is_ok())
     }
 
     fn current(&self) -> Result<Arc<KeySet>, Status> {
@@ -138,6 +152,9 @@ impl ApiServer {
         let named = named.unwrap_or_default().to_owned();
         if named == own {
             return account::review(self, token, asked).await;
+        }
+        if named == secret::ISSUER {
+            return for_the_api(secret::review(self, token).await?, &own, asked);
         }
         match self.oidc() {
             Some(oidc) if oidc.issuer() == named => {

@@ -200,7 +200,7 @@ impl Oidc {
 }
 
 /// The user that verified claims describe.
-fn caller_of(config: &OidcConfig, claims: &Value, now: i64) -> Result<Caller, OidcError> {
+pub fn caller_of(config: &OidcConfig, claims: &Value, now: i64) -> Result<Caller, OidcError> {
     let refused = |why: String| Err(OidcError::Claims(why));
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     if text("iss") != Some(&*config.issuer_url) {
@@ -242,7 +242,9 @@ fn caller_of(config: &OidcConfig, claims: &Value, now: i64) -> Result<Caller, Oi
     let Some(name) = text(claim).filter(|name| !name.is_empty()) else {
         return refused(format!("{claim} is missing"));
     };
-    if claim == "email" && claims.get("email_verified") == Some(&Value::Bool(false)) {
+    // What is there and is not `true`, whatever it is, vouches for nothing.
+    let verified = claims.get("email_verified").unwrap_or(&Value::Bool(true));
+    if claim == "email" && verified != &Value::Bool(true) {
         return refused("email is not verified".to_owned());
     }
     let prefix = match config.username_prefix.as_deref() {

@@ -1,19 +1,51 @@
 //! Builds each controller's input from the simulated cluster and runs it.
 
 use super::World;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Pod;
 use objects::{GroupResource, Object, ObjectKey};
+use reconcile::horizontal::Target;
 use reconcile::view::resources;
 use reconcile::{
     Plan, Viewed, cronjob, customresource, daemonset, deployment, disruption, endpoints,
-    endpointslice, garbage, job, namespace, nodeipam, nodelifecycle, podgc, protection, quota,
-    replicaset, serviceaccount, statefulset, ttl,
+    endpointslice, garbage, horizontal, job, namespace, nodeipam, nodelifecycle, podgc, protection,
+    quota, replicaset, serviceaccount, statefulset, ttl,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl World {
+    fn scaler_input(&self, namespace: Option<&str>, name: &str) -> horizontal::Input {
+        let key = ObjectKey::new(resources::horizontalpodautoscalers(), namespace, name);
+        let scaler: Viewed<HorizontalPodAutoscaler> = self.viewed(&key);
+        let spec = scaler.view.spec.as_ref().expect("a spec");
+        let target = &spec.scale_target_ref;
+        let target = ObjectKey::new(super::resource_of(&target.kind), namespace, &target.name);
+        let target = match self.objects.get(&target) {
+            Some(object) => Ok(Target::of_workload(Arc::new(object.clone()), target)),
+            None => Err(format!("{target} not found")),
+        };
+        let pods: Vec<Arc<Pod>> = self.views(&resources::pods(), namespace);
+        // Their containers start at once.
+        let pods = pods.iter().map(|pod| {
+            let mut pod = Pod::clone(pod);
+            let status = pod.status.get_or_insert_default();
+            status.start_time = pod.metadata.creation_timestamp.clone();
+            pod
+        });
+        horizontal::Input {
+            scaler,
+            target,
+            pods: pods.map(Arc::new).collect(),
+            usage: self
+                .usage
+                .clone()
+                .map(|known| known.into_values().collect()),
+            failure: self.failures.get(name).cloned(),
+        }
+    }
+
     fn viewed<T: for<'de> Deserialize<'de>>(&self, key: &ObjectKey) -> Viewed<T> {
         let object = self
             .objects
@@ -109,6 +141,12 @@ impl World {
                         .collect(),
                 };
                 cronjob::reconcile(&input, self.now)
+            }
+            "horizontal" => {
+                let input = self.scaler_input(namespace, name);
+                let mut histories = self.histories.borrow_mut();
+                let history = histories.entry(name.to_owned()).or_default();
+                horizontal::reconcile(&input, history, self.now)
             }
             "disruption" => disruption::reconcile(&self.budget_input(namespace, name), self.now),
             "endpointslice" => {

@@ -6,9 +6,11 @@
 pub mod inputs;
 pub mod script;
 
-use objects::{GroupResource, Object, ObjectKey, Timestamp, Uid};
+use objects::{GroupResource, Object, ObjectKey, Quantity, Timestamp, Uid};
+use reconcile::horizontal::{History, PodUsage};
 use reconcile::{Action, Plan, Precondition, Propagation, view};
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -22,6 +24,10 @@ pub struct World {
     pub leases_seen: BTreeMap<String, Timestamp>,
     /// Why the last plan for the object of this name failed.
     pub failures: BTreeMap<String, String>,
+    /// What pods use, by name; else why that is not known.
+    pub usage: Result<BTreeMap<String, PodUsage>, String>,
+    /// What autoscalers did lately, by name.
+    pub histories: RefCell<BTreeMap<String, History>>,
     revision: u64,
     uids: u64,
 }
@@ -42,6 +48,7 @@ pub fn resource_of(kind: &str) -> GroupResource {
         "Endpoints" => view::resources::endpoints(),
         "Job" => view::resources::jobs(),
         "CronJob" => view::resources::cronjobs(),
+        "HorizontalPodAutoscaler" => view::resources::horizontalpodautoscalers(),
         "PodDisruptionBudget" => view::resources::poddisruptionbudgets(),
         "Pod" | "Node" | "Service" | "Namespace" | "ServiceAccount" | "ResourceQuota"
         | "PersistentVolume" => GroupResource::new("", &format!("{}s", kind.to_lowercase())),
@@ -70,6 +77,8 @@ impl World {
             term_since: now,
             leases_seen: BTreeMap::new(),
             failures: BTreeMap::new(),
+            usage: Ok(BTreeMap::new()),
+            histories: RefCell::default(),
             revision: 0,
             uids: 0,
         }
@@ -249,6 +258,25 @@ impl World {
             "lastTransitionTime": self.now });
         let status = json!({ "status": { "phase": phase, "conditions": [condition] } });
         self.merge(key, &status).expect("the pod is there");
+    }
+
+    /// Notes that a pod uses so much CPU, measured over the last half minute.
+    pub fn use_cpu(&mut self, pod: &str, cpu: &str) {
+        let cpu = Quantity::parse(cpu).expect("a quantity");
+        let usage = PodUsage {
+            name: pod.to_owned(),
+            at: Some(self.now),
+            window: Duration::from_secs(30),
+            containers: [("c".to_owned(), [("cpu".to_owned(), cpu)].into())].into(),
+        };
+        let known = match &mut self.usage {
+            Ok(known) => known,
+            unknown => {
+                *unknown = Ok(BTreeMap::new());
+                unknown.as_mut().expect("set above")
+            }
+        };
+        known.insert(pod.to_owned(), usage);
     }
 
     /// Ends a pod, its one container with it.

@@ -55,6 +55,24 @@ fn run_command(world: &mut World, words: &[&str], input: &str) -> String {
             world.failures.insert((*name).to_owned(), why.join(" "));
             String::new()
         }
+        // Every ready pod uses so much CPU, one does, or nobody knows.
+        ["usage", "unknown", why @ ..] => {
+            world.usage = Err(why.join(" "));
+            String::new()
+        }
+        ["usage", "each", cpu] => {
+            world.usage = Ok(Default::default());
+            for pod in world.active_pods() {
+                if world.is_ready(&pod) {
+                    world.use_cpu(&pod.name, cpu);
+                }
+            }
+            String::new()
+        }
+        ["usage", pod, cpu] => {
+            world.use_cpu(pod, cpu);
+            String::new()
+        }
         ["accepted", name] => {
             world.failures.remove(*name);
             String::new()
