@@ -5,6 +5,7 @@
 //! replays them.
 
 mod cluster;
+mod expressions;
 mod wire;
 mod writes;
 
@@ -29,6 +30,14 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "certificates",
         run: wire::certificates,
+    },
+    Target {
+        name: "tokens",
+        run: wire::tokens,
+    },
+    Target {
+        name: "cel",
+        run: expressions::cel,
     },
     Target {
         name: "spdy",

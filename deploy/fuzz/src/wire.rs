@@ -75,6 +75,30 @@ pub fn certificates(bytes: &[u8]) {
     }
 }
 
+/// A bearer token and, after a line's end, the key set of the issuer that it may be of.
+pub fn tokens(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let (token, key_set) = text.split_once('\n').unwrap_or((text, "{}"));
+    let key_set = serde_json::from_str(key_set).unwrap_or_default();
+    let (signed, unsigned) = (input::token(token, &key_set), input::claims(token));
+    for (user, groups) in [&signed, &unsigned].into_iter().flatten() {
+        // Nobody's issuer makes users and groups of the cluster itself.
+        let names = groups
+            .iter()
+            .filter(|group| *group != "system:authenticated");
+        let mut names = names.chain([user]);
+        assert!(
+            names.all(|name| name.starts_with("oidc:")),
+            "{user:?} {groups:?}"
+        );
+    }
+    if signed.is_ok() {
+        assert_eq!(signed, unsigned);
+    }
+}
+
 /// What a client sends after an upgrade to SPDY; the first byte says how large the pieces are in which it comes.
 pub fn spdy(bytes: &[u8]) {
     let (piece, frames) = bytes.split_first().map_or((1, bytes), |(first, rest)| {

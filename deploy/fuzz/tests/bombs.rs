@@ -1,6 +1,11 @@
 //! Small bodies that would become large, or take long: refused by a limit, with the code of the client's fault, soon.
 
 use api::input;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 const TIME_MAX: Duration = Duration::from_secs(10);
@@ -9,9 +14,9 @@ const YAML: &str = "application/yaml";
 
 /// Refused with 400, or taken: never the process's end, and never long.
 #[track_caller]
-fn is_refused(content_type: &str, body: &str) {
-    let began = Instant::now();
-    let refused = input::body(content_type, body.as_bytes(), "ConfigMap");
+fn is_refused(content_type: &str, body: impl AsRef<[u8]>) {
+    let (began, body) = (Instant::now(), body.as_ref());
+    let refused = input::body(content_type, body, "ConfigMap");
     let status = refused
         .err()
         .unwrap_or_else(|| panic!("{} bytes were taken", body.len()));
@@ -75,6 +80,57 @@ fn deep_nesting() {
             .map(|status| status.code),
         Some(400)
     );
+}
+
+#[test]
+fn what_is_compressed_is_not_unfolded() {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+    gzip.write_all(&vec![b'['; 8 << 20]).expect("it is packed");
+    let bomb = gzip.finish().expect("it is packed");
+    assert!(bomb.len() < 20_000, "{}", bomb.len());
+    for content_type in [JSON, YAML, "application/vnd.kubernetes.protobuf"] {
+        is_refused(content_type, &bomb);
+    }
+}
+
+#[test]
+fn expressions_that_grow() {
+    let nested = format!("{}1{}", "(".repeat(30_000), ")".repeat(30_000));
+    let long = format!("'{}' == ''", "a".repeat(1 << 20));
+    for text in [&nested, &"!".repeat(30_000), &"a.".repeat(15_000), &long] {
+        let began = Instant::now();
+        let refused = cel::compile(text, &cel::Environment::new());
+        assert!(refused.is_err(), "{} bytes were taken", text.len());
+        assert!(began.elapsed() < TIME_MAX, "{:?}", began.elapsed());
+    }
+    let doubled = format!(
+        "'aaaaaaaaaa'{}.size() > 0",
+        ".replace('a', 'aa')".repeat(40)
+    );
+    let walked = "lists.range(9999).all(a, lists.range(9999).all(b, a + b >= 0))";
+    for text in [&doubled, walked] {
+        let program = cel::compile(text, &cel::Environment::new()).expect("an expression");
+        let began = Instant::now();
+        let mut budget = cel::Budget::new(cel::REQUEST_UNITS_MAX);
+        let answer = program.eval(&cel::Inputs::new(), &mut budget);
+        assert_eq!(answer, Err(cel::Error::Cost), "{text}");
+        assert!(began.elapsed() < TIME_MAX, "{:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn tokens_that_are_large() {
+    let part = URL_SAFE_NO_PAD.encode(format!("{{\"a\":{}1", "[".repeat(1 << 20)));
+    for token in [
+        format!("{part}.{part}.{part}"),
+        ".".repeat(1 << 20),
+        "A".repeat(1 << 20),
+    ] {
+        let began = Instant::now();
+        assert!(input::claims(&token).is_err());
+        assert!(input::token(&token, &serde_json::json!({"keys": []})).is_err());
+        assert!(began.elapsed() < TIME_MAX, "{:?}", began.elapsed());
+    }
 }
 
 #[test]
