@@ -69,11 +69,25 @@ pub fn discovery(
     ))
 }
 
-/// A schema document. One whose address holds its hash may be kept for ever.
-pub fn open_api(
+/// A schema document. One whose address holds its hash may be kept for ever. Away from the runtime's own threads, since the first who
+/// asks waits until it is written.
+pub async fn open_api(
+    server: &ApiServer,
+    path: OpenApiPath,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Answer, Status> {
+    let (server, headers) = (server.clone(), headers.clone());
+    let hash = query.get("hash").map(str::to_owned);
+    let written = move || schemas(&server, &path, hash.as_deref(), &headers);
+    let answer = tokio::task::spawn_blocking(written).await;
+    answer.unwrap_or_else(|error| Err(Status::internal(error)))
+}
+
+fn schemas(
     server: &ApiServer,
     path: &OpenApiPath,
-    query: &Query,
+    hash: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Answer, Status> {
     let documents = server.open_api();
@@ -90,7 +104,7 @@ pub fn open_api(
         OpenApiPath::V3(name) => {
             let document = documents.document(name).ok_or_else(not_found)?;
             let mut answer = Answer::tagged(headers, JSON, &document.hash, document.bytes.clone());
-            if query.get("hash") == Some(&document.hash) {
+            if hash == Some(&document.hash) {
                 answer.set(CACHE_CONTROL, "public, immutable, max-age=31536000");
             }
             Ok(answer)

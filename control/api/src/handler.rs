@@ -302,7 +302,9 @@ impl ApiServer {
                 ))
             }
             Route::Discovery(path) => documents::discovery(self, &path, request.headers()),
-            Route::OpenApi(path) => documents::open_api(self, &path, &query, request.headers()),
+            Route::OpenApi(path) => {
+                documents::open_api(self, path, &query, request.headers()).await
+            }
             Route::MethodNotAllowed => Err(method_not_allowed()),
             _ => Err(cluster::not_found()),
         };
@@ -418,8 +420,7 @@ impl ApiServer {
         &self.0.node_tls
     }
 
-    /// The schema documents of the table as it is now. Written at the first call, which [`crate::serve`] makes before anybody waits
-    /// for them; what a change of the table leaves as it was is not written again.
+    /// The schema documents of the table as it is now. What a change of the table leaves as it was is not written again.
     pub(crate) fn open_api(&self) -> Arc<OpenApi> {
         let Inner {
             open_api,

@@ -53,8 +53,6 @@ pub async fn serve(
     let slots = Arc::new(Semaphore::new(server.config().connections_max));
     let connections = TaskTracker::new();
     let kill = CancellationToken::new();
-    let warmed = server.clone();
-    tokio::task::spawn_blocking(move || drop(warmed.open_api().index().clone()));
     connections.spawn(server.clone().follow(shutdown.clone()));
     let follower = tokio::spawn(follow(server.clone(), shutdown.clone()));
     while let Some((tcp, address, slot)) = next(&listener, &slots, &shutdown).await {

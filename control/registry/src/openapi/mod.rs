@@ -24,15 +24,27 @@ pub const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2
 /// What a type of Kubernetes, such as `io.k8s.api.core.v1.Pod`, or one of its fields is for; None where nobody says.
 pub type Describe = fn(r#type: &str, field: Option<&str>) -> Option<&'static str>;
 
-/// The documents of one state of the table; made anew when the table changes.
+/// The documents of one state of the table; made anew when the table changes. Each is written when it is asked for: they are some
+/// megabytes, of which most masters never serve any.
 #[derive(Debug)]
 pub struct OpenApi {
-    documents: BTreeMap<String, Document>,
-    /// What each document was written of.
-    rows: BTreeMap<String, Vec<Arc<ResourceDef>>>,
-    index: Bytes,
+    documents: BTreeMap<String, Arc<Lazy>>,
     version: String,
+    describe: Describe,
+    index: OnceLock<Bytes>,
     v2: OnceLock<V2>,
+}
+
+/// A document that may not be written yet.
+#[derive(Debug)]
+struct Lazy {
+    group: String,
+    version: String,
+    /// What it is written of.
+    rows: Vec<Arc<ResourceDef>>,
+    written: OnceLock<Document>,
+    /// Known once it was written, if only for the index.
+    hash: OnceLock<String>,
 }
 
 /// Version 2 in both forms.
@@ -53,7 +65,7 @@ pub struct Document {
 }
 
 impl OpenApi {
-    /// Writes the documents of every group and version of `registry`. `version` is that of the server, such as `v1.33.0`.
+    /// The documents of every group and version of `registry`. `version` is that of the server, such as `v1.33.0`.
     pub fn new(registry: &Registry, version: &str, describe: Describe) -> Self {
         OpenApi::after(None, registry, version, describe)
     }
@@ -66,50 +78,67 @@ impl OpenApi {
         describe: Describe,
     ) -> Self {
         let mut documents = BTreeMap::new();
-        let mut rows = BTreeMap::new();
         for (group, versions) in registry.groups() {
             for group_version in versions {
                 let name = document_name(&group, &group_version);
-                let of: Vec<_> = registry
-                    .of_version(&group, &group_version)
-                    .cloned()
-                    .collect();
-                let known = before.and_then(|before| before.unchanged(&name, &of));
+                let rows = registry.of_version(&group, &group_version);
+                let rows: Vec<_> = rows.cloned().collect();
+                let known = before.and_then(|before| before.unchanged(&name, &rows));
                 let document = known.unwrap_or_else(|| {
-                    document(registry, &group, &group_version, version, describe)
+                    Arc::new(Lazy {
+                        group: group.clone(),
+                        version: group_version,
+                        rows,
+                        written: OnceLock::new(),
+                        hash: OnceLock::new(),
+                    })
                 });
-                documents.insert(name.clone(), document);
-                rows.insert(name, of);
+                documents.insert(name, document);
             }
         }
-        let index = index(&documents);
         OpenApi {
-            rows,
             documents,
-            index,
             version: version.to_owned(),
+            describe,
+            index: OnceLock::new(),
             v2: OnceLock::new(),
         }
     }
 
-    fn unchanged(&self, name: &str, rows: &[Arc<ResourceDef>]) -> Option<Document> {
-        let known = self.rows.get(name)?;
-        let same = known.len() == rows.len()
+    fn unchanged(&self, name: &str, rows: &[Arc<ResourceDef>]) -> Option<Arc<Lazy>> {
+        let known = self.documents.get(name)?;
+        let same = known.rows.len() == rows.len()
             && known
+                .rows
                 .iter()
                 .zip(rows)
                 .all(|(one, other)| Arc::ptr_eq(one, other));
-        self.documents.get(name).filter(|_| same).cloned()
+        same.then(|| known.clone())
     }
 
-    /// `GET /openapi/v3`.
+    /// `GET /openapi/v3`. Names each document by its content, for which each is written once; none is kept for that.
     pub fn index(&self) -> &Bytes {
-        &self.index
+        self.index.get_or_init(|| {
+            let addresses = self.documents.iter().map(|(name, document)| {
+                let hash = document.hash.get_or_init(|| match document.written.get() {
+                    Some(written) => written.hash.clone(),
+                    None => self.write(document).hash,
+                });
+                let address = format!("/openapi/v3/{name}?hash={hash}");
+                (name.clone(), json!({"serverRelativeURL": address}))
+            });
+            Bytes::from(json!({"paths": addresses.collect::<Map<String, Value>>()}).to_string())
+        })
     }
 
     /// `GET /openapi/v3/NAME`, where NAME is `api/v1` or `apis/GROUP/VERSION`.
     pub fn document(&self, name: &str) -> Option<&Document> {
-        self.documents.get(name)
+        let document = self.documents.get(name)?;
+        Some(document.written.get_or_init(|| self.write(document)))
+    }
+
+    fn write(&self, document: &Lazy) -> Document {
+        write(document, &self.version, self.describe)
     }
 
     /// `GET /openapi/v2` as JSON.
@@ -124,9 +153,10 @@ impl OpenApi {
 
     fn v2(&self) -> &V2 {
         self.v2.get_or_init(|| {
-            let read = |document: &Document| serde_json::from_slice(&document.bytes);
-            let documents = self.documents.values().map(read);
-            let documents: Vec<Value> = documents.collect::<Result<_, _>>().expect("written above");
+            let documents = self.documents.values();
+            let documents: Vec<Value> = documents
+                .map(|it| value(it, &self.version, self.describe))
+                .collect();
             let document = v2::of_v3(documents.iter(), &self.version);
             V2 {
                 json: Document::of(document.to_string().into_bytes()),
@@ -145,29 +175,26 @@ fn document_name(group: &str, version: &str) -> String {
     }
 }
 
-fn document(
-    registry: &Registry,
-    group: &str,
-    group_version: &str,
-    version: &str,
-    describe: Describe,
-) -> Document {
+fn write(lazy: &Lazy, version: &str, describe: Describe) -> Document {
+    Document::of(value(lazy, version, describe).to_string().into_bytes())
+}
+
+fn value(lazy: &Lazy, version: &str, describe: Describe) -> Value {
     let mut components =
-        components::Components::new(Schemas::builtin(), group, group_version, describe);
+        components::Components::new(Schemas::builtin(), &lazy.group, &lazy.version, describe);
     let mut paths = Map::new();
-    for row in registry.of_version(group, group_version) {
+    for row in &lazy.rows {
         components.know(row);
     }
-    for row in registry.of_version(group, group_version) {
+    for row in &lazy.rows {
         paths::of_resource(row, &mut components, &mut paths);
     }
-    let document = json!({
+    json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": version},
         "paths": paths,
         "components": {"schemas": components.finish()},
-    });
-    Document::of(document.to_string().into_bytes())
+    })
 }
 
 impl Document {
@@ -177,14 +204,6 @@ impl Document {
             bytes: Bytes::from(bytes),
         }
     }
-}
-
-fn index(documents: &BTreeMap<String, Document>) -> Bytes {
-    let addresses = documents.iter().map(|(name, document)| {
-        let address = format!("/openapi/v3/{name}?hash={}", document.hash);
-        (name.clone(), json!({"serverRelativeURL": address}))
-    });
-    Bytes::from(json!({"paths": addresses.collect::<Map<String, Value>>()}).to_string())
 }
 
 /// FNV-1a of 128 bits: documents are ours, so that nobody seeks collisions.
