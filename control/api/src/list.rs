@@ -1,5 +1,5 @@
 //! Long lists, sent while they are read: the first page of the store's answer goes out at once, the next ones follow at the same
-//! revision. Whoever reads slowly makes the reading slow, and no list is whole in memory.
+//! revision, each read while the one before is sent. Whoever reads slowly makes the reading slow, and no list is whole in memory.
 //!
 //! Only objects as they are stored are so sent; tables and compressed answers are made of the whole list. A list that cannot go on breaks
 //! off in the middle, which clients see as a broken connection and repeat.
@@ -8,28 +8,34 @@ use crate::ApiServer;
 use crate::answer::{Answer, BodyError};
 use crate::present::{Presenter, list_head};
 use bytes::{Bytes, BytesMut};
-use futures::stream;
+use futures::future::ready;
+use futures::{StreamExt, stream};
 use http::StatusCode;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use objects::{Revision, Status};
 use registry::{ListOptions, Target, VersionMatch};
+use tokio_util::task::AbortOnDropHandle;
 
-/// Objects a page.
-const PAGE: usize = 250;
+/// Objects of the first page: few, so that its bytes come soon.
+const PAGE_FIRST: usize = 100;
+/// Objects of each page behind it.
+const PAGE: usize = 500;
 
-/// Answers a list for which the client set no limit; with it how many objects it is of.
+/// Answers a list for which the client set no limit. `told` is called with how many objects it had, when all were read.
 pub async fn answer(
     server: &ApiServer,
     target: &Target,
     options: ListOptions,
     presenter: Presenter,
-) -> Result<(Answer, usize), Status> {
+    told: impl FnOnce(usize) + Send + 'static,
+) -> Result<Answer, Status> {
     let known = options
         .resource_version
         .filter(|revision| *revision > Revision(0));
     let first = ListOptions {
-        limit: Some(PAGE),
+        limit: Some(PAGE_FIRST),
+        is_uncounted: true,
         // With a limit a revision alone would mean that very one.
         version_match: options
             .version_match
@@ -37,11 +43,10 @@ pub async fn answer(
         ..options.clone()
     };
     let mut page = server.pipeline().list(target, &first).await?;
-    let more = page.remaining.take().unwrap_or(0);
-    let count = page.items.len() + usize::try_from(more).unwrap_or(0);
+    let count = page.items.len();
     let Some(token) = page.continue_token.take() else {
-        let whole = Answer::json(StatusCode::OK, presenter.list(page).await?);
-        return Ok((whole, count));
+        told(count);
+        return Ok(Answer::json(StatusCode::OK, presenter.list(page).await?));
     };
     let mut head = BytesMut::from(list_head(&target.resource, &page).as_bytes());
     join(&mut head, &page.items);
@@ -52,28 +57,30 @@ pub async fn answer(
             resource_version: None,
             version_match: None,
             limit: Some(PAGE),
-            ..options
+            ..first
         },
-        token: Some(token),
+        count,
+        told: Box::new(told),
     };
-    let body = stream::unfold(
-        (Some(head.freeze()), Some(rest)),
-        |(ready, rest)| async move {
-            if let Some(bytes) = ready {
-                return Some((Ok(Frame::data(bytes)), (None, rest)));
+    let rest = rest.read(token);
+    let first = stream::once(ready(Ok(Frame::data(head.freeze()))));
+    let others = stream::try_unfold(Some(rest), |coming| async {
+        let Some(coming) = coming else {
+            return Ok(None);
+        };
+        let page = coming.await.map_err(BodyError::new)?;
+        let Page { bytes, token, rest } = page.map_err(|status| BodyError::new(status.message))?;
+        let coming = match token {
+            Some(token) => Some(rest.read(token)),
+            None => {
+                (rest.told)(rest.count);
+                None
             }
-            let mut rest = rest?;
-            match rest.next().await {
-                Ok(bytes) => {
-                    let left = rest.token.is_some().then_some(rest);
-                    Some((Ok(Frame::data(bytes)), (None, left)))
-                }
-                Err(status) => Some((Err(BodyError::new(status.message)), (None, None))),
-            }
-        },
-    );
-    let body = StreamBody::new(body).boxed_unsync();
-    Ok((Answer::stream("application/json", body), count))
+        };
+        Ok(Some((Frame::data(bytes), coming)))
+    });
+    let body = StreamBody::new(first.chain(others)).boxed_unsync();
+    Ok(Answer::stream("application/json", body))
 }
 
 /// What is still to be read.
@@ -81,28 +88,43 @@ struct Rest {
     server: ApiServer,
     target: Target,
     options: ListOptions,
+    /// Objects that were read.
+    count: usize,
+    told: Box<dyn FnOnce(usize) + Send>,
+}
+
+/// A page behind the first.
+struct Page {
+    bytes: Bytes,
     token: Option<String>,
+    rest: Rest,
 }
 
 impl Rest {
-    /// The next page's bytes; the last one's end the list.
-    async fn next(&mut self) -> Result<Bytes, Status> {
-        let options = ListOptions {
-            continue_token: self.token.take(),
-            ..self.options.clone()
-        };
-        let list = self.server.pipeline().list(&self.target, &options);
-        let page = self.server.within_deadline(list).await?;
-        let mut bytes = BytesMut::new();
-        if !page.items.is_empty() {
-            bytes.extend_from_slice(b",");
-            join(&mut bytes, &page.items);
-        }
-        self.token = page.continue_token;
-        if self.token.is_none() {
-            bytes.extend_from_slice(b"]}");
-        }
-        Ok(bytes.freeze())
+    /// Reads the next page beside whatever else is done; the last one's bytes end the list.
+    fn read(mut self, token: String) -> AbortOnDropHandle<Result<Page, Status>> {
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let options = ListOptions {
+                continue_token: Some(token),
+                ..self.options.clone()
+            };
+            let list = self.server.pipeline().list(&self.target, &options);
+            let page = self.server.within_deadline(list).await?;
+            self.count += page.items.len();
+            let mut bytes = BytesMut::new();
+            if !page.items.is_empty() {
+                bytes.extend_from_slice(b",");
+                join(&mut bytes, &page.items);
+            }
+            if page.continue_token.is_none() {
+                bytes.extend_from_slice(b"]}");
+            }
+            Ok(Page {
+                bytes: bytes.freeze(),
+                token: page.continue_token,
+                rest: self,
+            })
+        }))
     }
 }
 

@@ -51,6 +51,7 @@ pub fn list(query: &Query, name: Option<&str>) -> Result<ListOptions, Status> {
         version_match,
         allow_bookmarks: query.flag("allowWatchBookmarks"),
         send_initial_events: query.optional_flag("sendInitialEvents"),
+        is_uncounted: false,
     })
 }
 

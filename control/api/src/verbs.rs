@@ -157,26 +157,27 @@ impl Call<'_> {
         }
         let is_page = options.limit.is_some() || options.continue_token.is_some();
         if presenter.is_plain() && !is_page && !accepts_gzip(&self.parts.headers) {
-            let (answer, count) =
-                list::answer(self.server, self.target, options, presenter).await?;
-            self.note_list(count);
-            return Ok(answer);
+            let told = self.note_list();
+            return list::answer(self.server, self.target, options, presenter, told).await;
         }
         let list = self.server.pipeline().list(self.target, &options).await?;
         let more = usize::try_from(list.remaining.unwrap_or(0)).unwrap_or(0);
-        self.note_list(list.items.len() + more);
+        self.note_list()(list.items.len() + more);
         Ok(Answer::json(StatusCode::OK, presenter.list(list).await?))
     }
 
-    /// Tells how many objects there are, of which follows how much work the next list is.
-    fn note_list(&self, count: usize) {
+    /// What tells how many objects there are, of which follows how much work the next list is.
+    fn note_list(&self) -> impl FnOnce(usize) + Send + use<> {
         let selectors = ["labelSelector", "fieldSelector", "continue"];
         let is_of_all = selectors
             .iter()
             .all(|name| self.query.get(name).is_none_or(str::is_empty));
-        if is_of_all {
-            let resource = self.target.resource.group_resource();
-            self.server.flow().note_list(&resource, count);
+        let resource = is_of_all.then(|| self.target.resource.group_resource());
+        let server = self.server.clone();
+        move |count| {
+            if let Some(resource) = resource {
+                server.flow().note_list(&resource, count);
+            }
         }
     }
 

@@ -209,6 +209,8 @@ pub struct ListOptions {
     pub allow_bookmarks: bool,
     /// `sendInitialEvents` of a watch.
     pub send_initial_events: Option<bool>,
+    /// Nobody asks how many objects follow a page, which costs as much as reading all their keys.
+    pub is_uncounted: bool,
 }
 
 impl ListOptions {

@@ -11,7 +11,7 @@ use crate::meta::Meta;
 use crate::notes::{self, Author};
 use crate::overlay::Overlay;
 use crate::past::RECENT_CHANGES_MAX;
-use crate::read;
+use crate::read::{self, Limit};
 use crate::record::{Record, Version, history_key, version_key};
 use crate::store::{
     Compare, CompareOp, CompareTarget, Event, KeyRange, KeyRangeEnd, KeyValue, LeaseId, Op,
@@ -190,7 +190,7 @@ fn holds<T: Tables + ?Sized>(
     compare: &Compare,
 ) -> Result<bool, TablesError> {
     let with_value = matches!(compare.target, CompareTarget::Value(_));
-    let found = read::latest(overlay, &compare.range, None, !with_value)?;
+    let found = read::latest(overlay, &compare.range, Limit::NONE, !with_value)?;
     Ok(match &found.kvs[..] {
         [] => holds_for(compare, None),
         kvs => kvs.iter().all(|kv| holds_for(compare, Some(kv))),
@@ -254,7 +254,11 @@ fn run<T: Tables + ?Sized>(
                 )
             }
             Op::Range { range, limit } => {
-                let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+                let keys = limit.and_then(|limit| usize::try_from(limit).ok());
+                let limit = Limit {
+                    keys: keys.unwrap_or(usize::MAX),
+                    ..Limit::NONE
+                };
                 let mut found = read::latest(change.overlay, range, limit, false)?;
                 found.revision = change.revision();
                 OpResult::Range(found)
@@ -379,7 +383,7 @@ impl<'c, 'b, T: Tables + ?Sized> Change<'c, 'b, T> {
 
     /// Deletes the keys of a range; returns what they were.
     fn delete_range(&mut self, range: &KeyRange) -> Result<Vec<KeyValue>, TablesError> {
-        let found = read::latest(self.overlay, range, None, false)?.kvs;
+        let found = read::latest(self.overlay, range, Limit::NONE, false)?.kvs;
         for kv in &found {
             self.delete(kv.clone());
         }

@@ -3,6 +3,7 @@
 //! Most such reads are a list's next page, a moment after the first: then the newest state is read and only the keys that
 //! changed since are looked up in `Versions`. Only a read of long ago scans all versions of its range.
 
+use crate::read::Limit;
 use crate::record::{Bounds, Header, Record, Version, history_key, misplaced, version_key};
 use crate::store::{KeyRange, KeyValue, RangeResponse};
 use crate::tables::{Table, Tables, TablesError, try_scan};
@@ -19,10 +20,9 @@ pub(crate) fn at_revision<T: Tables + ?Sized>(
     tables: &T,
     range: &KeyRange,
     (revision, newest): (Revision, Revision),
-    limit: Option<usize>,
+    limit: Limit,
     recent_changes_max: u64,
 ) -> Result<RangeResponse, TablesError> {
-    let limit = limit.unwrap_or(usize::MAX);
     let is_recent = newest.0 - revision.0 <= recent_changes_max;
     let changed = if is_recent {
         changed_since(tables, range, revision, recent_changes_max)?
@@ -87,13 +87,13 @@ enum Row {
 
 /// The keys of the answer, as far as the limit goes.
 struct Found {
-    limit: usize,
+    limit: Limit,
     count: u64,
     rows: Vec<Row>,
 }
 
 impl Found {
-    fn new(limit: usize) -> Self {
+    fn new(limit: Limit) -> Self {
         Found {
             limit,
             count: 0,
@@ -102,7 +102,15 @@ impl Found {
     }
 
     fn is_full(&self) -> bool {
-        self.rows.len() >= self.limit
+        self.rows.len() >= self.limit.keys
+    }
+
+    /// Whether to look on.
+    fn flow(&self) -> ControlFlow<()> {
+        match self.count > self.rows.len() as u64 {
+            true => self.limit.after_one_more(),
+            false => ControlFlow::Continue(()),
+        }
     }
 
     /// Counts a key as it was; None for one that did not exist.
@@ -157,7 +165,7 @@ fn from_latest<T: Tables + ?Sized>(
     tables: &T,
     range: &KeyRange,
     changed: Changed,
-    limit: usize,
+    limit: Limit,
 ) -> Result<Found, TablesError> {
     let mut found = Found::new(limit);
     let mut changed = changed.into_iter().peekable();
@@ -172,14 +180,14 @@ fn from_latest<T: Tables + ?Sized>(
             }
             if let Some((_, version)) = changed.next_if(|(changed, _)| &changed[..] == key) {
                 found.add_past(version);
-                return Ok(ControlFlow::Continue(()));
+                return Ok(found.flow());
             }
             found.count += 1;
             if !found.is_full() {
                 let record = Record::read(Table::Latest, key, Bytes::copy_from_slice(record))?;
                 found.rows.push(Row::Now(record.kv));
             }
-            Ok(ControlFlow::Continue(()))
+            Ok(found.flow())
         },
     )?;
     changed.for_each(|(_, version)| found.add_past(version));
@@ -191,7 +199,7 @@ fn from_versions<T: Tables + ?Sized>(
     tables: &T,
     range: &KeyRange,
     revision: Revision,
-    limit: usize,
+    limit: Limit,
 ) -> Result<Found, TablesError> {
     let mut found = Found::new(limit);
     let mut key: Vec<u8> = vec![];
@@ -212,7 +220,7 @@ fn from_versions<T: Tables + ?Sized>(
             if version.revision <= revision {
                 last = Some(version);
             }
-            Ok(ControlFlow::Continue(()))
+            Ok(found.flow())
         },
     )?;
     found.add_past(last);

@@ -35,6 +35,31 @@ pub fn range<T: Tables + ?Sized>(
     range_with(tables, request, RECENT_CHANGES_MAX)
 }
 
+/// How much of a range is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// At most so many keys.
+    pub keys: usize,
+    /// Whether nothing is looked at beyond them but whether there is one more.
+    pub stops: bool,
+}
+
+impl Limit {
+    /// All keys.
+    pub const NONE: Limit = Limit {
+        keys: usize::MAX,
+        stops: false,
+    };
+
+    /// Whether to look on after the first key beyond the limit.
+    pub fn after_one_more(self) -> ControlFlow<()> {
+        match self.stops {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}
+
 /// As [`range`]; a read of the past scans all versions of its range when more than `recent_changes_max` changes were made
 /// since. The answer does not depend on it, only the cost.
 pub fn range_with<T: Tables + ?Sized>(
@@ -83,11 +108,15 @@ pub(crate) fn at<T: Tables + ?Sized>(
         ..
     } = request;
     let order = Order::of(selection);
-    let limit = match (count_only, order) {
+    let count = match (count_only, order) {
         (true, _) => Some(0),
         (false, Order::AsRead) => request.limit,
         // Which keys come first is known only when all are there.
         (false, _) => None,
+    };
+    let limit = Limit {
+        keys: count.unwrap_or(usize::MAX),
+        stops: request.is_uncounted && !count_only,
     };
     let without_values = *keys_only && selection.sort != SortTarget::Value;
     let mut response = match request.revision.filter(|revision| *revision != Revision(0)) {
@@ -165,7 +194,7 @@ fn select(response: &mut RangeResponse, selection: &Selection, limit: Option<usi
 pub(crate) fn latest<T: Tables + ?Sized>(
     tables: &T,
     range: &KeyRange,
-    limit: Option<usize>,
+    limit: Limit,
     keys_only: bool,
 ) -> Result<RangeResponse, TablesError> {
     let mut response = RangeResponse::default();
@@ -176,7 +205,7 @@ pub(crate) fn latest<T: Tables + ?Sized>(
                 kv.value = Bytes::new();
             }
             response.count = 1;
-            response.more = limit == Some(0);
+            response.more = limit.keys == 0;
             response.kvs.extend((!response.more).then_some(kv));
         }
         return Ok(response);
@@ -189,8 +218,9 @@ pub(crate) fn latest<T: Tables + ?Sized>(
         false,
         |key, record| {
             response.count += 1;
-            if limit.is_some_and(|limit| response.kvs.len() >= limit) {
+            if response.kvs.len() >= limit.keys {
                 response.more = true;
+                return Ok(limit.after_one_more());
             } else {
                 let kv = read_latest(key, record, keys_only, &mut copies)?;
                 response.kvs.push(kv);

@@ -153,6 +153,9 @@ pub struct RangeRequest {
     pub keys_only: bool,
     /// Only the count.
     pub count_only: bool,
+    /// Look no further than the limit: `count` then tells of no more keys than were looked at. A page of a long range costs as
+    /// much as the page, not as all that follows. A hint: a store that counts anyway may do so.
+    pub is_uncounted: bool,
     /// Which of its keys, and in which order.
     pub selection: Selection,
     /// How fresh.
@@ -168,6 +171,7 @@ impl RangeRequest {
             limit: None,
             keys_only: false,
             count_only: false,
+            is_uncounted: false,
             selection: Selection::default(),
             consistency: Consistency::Linearizable,
         }

@@ -335,6 +335,18 @@ fn check_ranges(store: &MemStore, model: &Model, range: &KeyRange, limit: Option
             );
             let scanned = range_with(&store.tables(), &request, 0).unwrap();
             assert_eq!(scanned, expected, "all versions are scanned");
+            let uncounted = read(
+                store,
+                RangeRequest {
+                    is_uncounted: true,
+                    ..request.clone()
+                },
+            )
+            .unwrap();
+            assert!(uncounted.count <= expected.count);
+            let (count, revision) = (expected.count, expected.revision);
+            let uncounted = RangeResponse { count, ..uncounted };
+            assert_eq!(uncounted, expected, "{revision}: only the count may differ");
             let counted = read(
                 store,
                 RangeRequest {

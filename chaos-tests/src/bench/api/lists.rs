@@ -45,12 +45,13 @@ pub async fn list(cluster: &Cluster, size: Size) -> Result<Vec<Row>> {
     totals.sort_by(f64::total_cmp);
     let (best, median) = (totals[0], percentile(&totals, 50.0));
     let detail = format!(
-        "{:.1} MB, fastest {best:.1}, p50 {median:.1}, p99 {:.1} ms; of the medians {:.1} times as fast",
+        "{:.1} MB, fastest {best:.1}, p50 {median:.1}, p99 {:.1} ms",
         bytes as f64 / 1e6,
-        percentile(&totals, 99.0),
-        PEER_MEDIAN_MS / median
+        percentile(&totals, 99.0)
     );
-    Ok(vec![
+    // The peer listed as many as the whole run does; of another number nothing can be said beside it.
+    let is_comparable = count == Size::WHOLE.listed;
+    let total = if is_comparable {
         Row {
             name: "list".to_owned(),
             what: format!(
@@ -59,9 +60,25 @@ pub async fn list(cluster: &Cluster, size: Size) -> Result<Vec<Row>> {
             measured: PEER_BEST_MS / best,
             unit: "x",
             goal: Goal::AtLeast(8.0),
-            detail,
+            detail: format!(
+                "{detail}; of the medians {:.1} times as fast",
+                PEER_MEDIAN_MS / median
+            ),
             peer: "kube-apiserver 1.20, 5,000 pods of 13.4 MB: fastest 177 ms, median 355 ms",
-        },
+        }
+    } else {
+        Row {
+            name: "list".to_owned(),
+            what: format!("list of {count} pods as JSON, consistent, fastest"),
+            measured: best,
+            unit: "ms",
+            goal: Goal::AtMost(PEER_BEST_MS / 8.0),
+            detail,
+            peer: "none: kube-apiserver's figures are of 5,000 pods",
+        }
+    };
+    Ok(vec![
+        total,
         Row {
             name: "list".to_owned(),
             what: "first byte of that list, p50".to_owned(),

@@ -57,6 +57,7 @@ pub async fn delete_collection(
     let mut page_options = ListOptions {
         limit: Some(PAGE),
         continue_token: None,
+        is_uncounted: true,
         ..list.clone()
     };
     let mut all = List::default();

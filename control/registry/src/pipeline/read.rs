@@ -10,7 +10,7 @@ use bytes::Bytes;
 use mvcc::{Consistency, KeyRange, KeyRangeEnd, KeyValue, RangeRequest, RangeResponse, StoreError};
 use objects::{Cause, Revision, Status, splice_revision};
 
-/// As many keys as one read of a filtered page asks for.
+/// As many keys as one read of a filtered page asks for, when the read before did not fill it.
 const CHUNK_KEYS: usize = 500;
 
 /// An object's JSON.
@@ -55,9 +55,7 @@ pub async fn list(
     let limit = options.limit.unwrap_or(usize::MAX).max(1);
     loop {
         let wanted = limit - list.items.len();
-        let read = cursor
-            .read(pipeline, options, wanted, selection.takes_all())
-            .await;
+        let read = cursor.read(pipeline, options, wanted, &selection).await;
         let response = match read {
             Err(status) if status.code == 410 && !cursor.continued => {
                 return Err(history::told_since_when(pipeline, status).await);
@@ -77,7 +75,8 @@ pub async fn list(
         if list.items.len() >= limit {
             list.continue_token = Some(cursor.position().encode());
             let rest = response.count.saturating_sub(taken as u64);
-            list.remaining = selection.takes_all().then_some(rest);
+            let is_known = selection.takes_all() && !options.is_uncounted;
+            list.remaining = is_known.then_some(rest);
             return Ok(list);
         }
     }
@@ -102,6 +101,8 @@ struct Cursor {
     at: Option<Revision>,
     after: Option<String>,
     continued: bool,
+    /// Whether a read for this page was made.
+    looked: bool,
 }
 
 impl Cursor {
@@ -125,6 +126,7 @@ impl Cursor {
                 at: exact_revision(options),
                 after: None,
                 continued: false,
+                looked: false,
             });
         };
         let position = Position::decode(token)?;
@@ -136,6 +138,7 @@ impl Cursor {
             at: position.revision,
             after: Some(position.after),
             continued: true,
+            looked: false,
         })
     }
 
@@ -144,17 +147,16 @@ impl Cursor {
         pipeline: &Pipeline,
         options: &ListOptions,
         wanted: usize,
-        takes_all: bool,
+        selection: &Selection,
     ) -> Result<RangeResponse, Status> {
         let request = RangeRequest {
             revision: self.at,
-            limit: options.limit.map(|_| {
-                if takes_all {
-                    wanted
-                } else {
-                    wanted.max(CHUNK_KEYS)
-                }
+            // What matches is often all, so that a page's first read asks for no more than the page.
+            limit: options.limit.map(|_| match self.looked {
+                true => wanted.max(CHUNK_KEYS),
+                false => wanted,
             }),
+            is_uncounted: options.is_uncounted || !selection.takes_all(),
             ..RangeRequest::new(self.range.clone())
         };
         let fresh_enough = if self.continued {
@@ -184,6 +186,7 @@ impl Cursor {
         self.after = Some(after);
         self.at = Some(revision);
         self.continued = true;
+        self.looked = true;
     }
 
     fn position(&self) -> Position {

@@ -3,8 +3,10 @@
 
 use crate::{ListOptions, ResourceDef, Target};
 use objects::{FieldSelector, LabelSelector, Status};
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -115,52 +117,80 @@ fn check_field(row: &ResourceDef, field: &str, selector: &FieldSelector) -> Resu
     )))
 }
 
-/// The part of a JSON map that lies at `paths`; all else is skipped without being built.
+/// The part of a JSON map that lies at `paths`; all else is skipped without being built, and nothing is read behind the last of them.
+/// Labels stand near an object's begin, and most of an object behind them.
 fn project(json: &[u8], paths: &[&[String]]) -> Result<Value, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    Projection { paths }.deserialize(&mut deserializer)
+    let (mut found, mut missing) = (Map::new(), paths.len());
+    let projection = Projection {
+        paths: paths.to_vec(),
+        found: &mut found,
+        missing: &mut missing,
+    };
+    match projection.deserialize(&mut deserializer) {
+        Err(error) if missing > 0 => Err(error),
+        // What broke it off is that nothing is missing any more.
+        _ => Ok(Value::Object(found)),
+    }
 }
 
-struct Projection<'a> {
-    paths: &'a [&'a [String]],
+struct Projection<'a, 'p> {
+    paths: Vec<&'p [String]>,
+    found: &'a mut Map<String, Value>,
+    /// The paths, those of other maps too, of which it is not known yet what lies there.
+    missing: &'a mut usize,
 }
 
-impl<'de> DeserializeSeed<'de> for Projection<'_> {
-    type Value = Value;
+impl<'de> DeserializeSeed<'de> for Projection<'_, '_> {
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for Projection<'_> {
-    type Value = Value;
+impl<'de> Visitor<'de> for Projection<'_, '_> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON map")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let mut map = Map::new();
-        while let Some(name) = access.next_key::<std::borrow::Cow<'de, str>>()? {
-            let below: Vec<&[String]> = self
-                .paths
-                .iter()
-                .filter(|path| path.first().is_some_and(|first| *first == name))
-                .map(|path| &path[1..])
-                .collect();
-            if below.is_empty() {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut access: A) -> Result<(), A::Error> {
+        while let Some(name) = access.next_key::<Name<'de>>()? {
+            let (here, others): (Vec<&[String]>, Vec<&[String]>) = (self.paths.iter())
+                .partition(|path| path.first().is_some_and(|first| *first == name.0));
+            if here.is_empty() {
                 access.next_value::<IgnoredAny>()?;
-            } else if below.iter().any(|path| path.is_empty()) {
-                map.insert(name.into_owned(), access.next_value()?);
+                continue;
+            }
+            self.paths = others;
+            if here.iter().any(|path| path.len() == 1) {
+                let value = access.next_value()?;
+                self.found.insert(name.0.into_owned(), value);
+                *self.missing -= here.len();
             } else {
-                let value = access.next_value_seed(Projection { paths: &below })?;
-                map.insert(name.into_owned(), value);
+                let mut found = Map::new();
+                let inner = access.next_value_seed(Projection {
+                    paths: here.iter().map(|path| &path[1..]).collect(),
+                    found: &mut found,
+                    missing: self.missing,
+                });
+                self.found.insert(name.0.into_owned(), Value::Object(found));
+                inner?;
+            }
+            if *self.missing == 0 {
+                return Err(A::Error::custom("nothing more is asked for"));
             }
         }
-        Ok(Value::Object(map))
+        *self.missing -= self.paths.len();
+        Ok(())
     }
 }
+
+/// A member's name, borrowed where it holds no escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
@@ -178,5 +208,21 @@ mod tests {
         let expected =
             json!({"metadata": {"labels": {"x": "y"}}, "spec": {"nodeName": "n"}, "status": {}});
         assert_eq!(project(json, &paths).expect("is JSON"), expected);
+        // What is asked for twice, or with what lies below it, is there once; what is absent is looked for to the end.
+        let paths = ["metadata", "metadata.labels", "metadata.labels", "absent"];
+        let paths: Vec<Vec<String>> = paths.iter().map(|path| split(path)).collect();
+        let paths: Vec<&[String]> = paths.iter().map(Vec::as_slice).collect();
+        let expected = json!({"metadata": {"name": "a", "labels": {"x": "y"}}});
+        assert_eq!(project(json, &paths).expect("is JSON"), expected);
+    }
+
+    #[test]
+    fn nothing_is_read_behind_what_is_asked() {
+        let labels = split("metadata.labels");
+        let broken = br#"{"metadata":{"labels":{"x":"y"},"annotations":{"a":"b"#;
+        let found = project(broken, &[&labels]).expect("the labels are there");
+        assert_eq!(found, json!({"metadata": {"labels": {"x": "y"}}}));
+        assert!(project(br#"{"metadata":{"annotations":{"a":"b"#, &[&labels]).is_err());
+        assert!(project(b"[]", &[&labels]).is_err());
     }
 }
