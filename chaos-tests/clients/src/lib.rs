@@ -9,6 +9,6 @@ mod packages;
 mod rig;
 
 pub use balancer::Balancer;
-pub use operated::survive;
+pub use operated::{Kind, define_gadgets, survive};
 pub use packages::{node, python};
 pub use rig::{Rig, Script};
