@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tracing::warn;
 
 const FETCH_MAX: Duration = Duration::from_secs(10);
 const DOCUMENT_BYTES_MAX: usize = 1 << 20;
@@ -144,9 +145,16 @@ impl Oidc {
             return Err(OidcError::Fetch("it failed a moment ago".to_owned()));
         }
         kept.asked = Some(Instant::now());
-        let keys = tokio::time::timeout(FETCH_MAX, self.fetch())
-            .await
-            .map_err(|_| OidcError::Fetch(format!("it took longer than {FETCH_MAX:?}")))??;
+        let fetched = tokio::time::timeout(FETCH_MAX, self.fetch()).await;
+        let late = |_| {
+            Err(OidcError::Fetch(format!(
+                "it took longer than {FETCH_MAX:?}"
+            )))
+        };
+        // Whoever sent the token is told nothing of it; who runs the cluster must know.
+        let keys = fetched.unwrap_or_else(late).inspect_err(|error| {
+            warn!(issuer = self.issuer(), %error, "no token of this issuer is accepted");
+        })?;
         kept.keys = keys.into();
         kept.fetched = Some(Instant::now());
         Ok(kept.keys.clone())

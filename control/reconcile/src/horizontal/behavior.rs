@@ -16,8 +16,8 @@ const UP_MIN: i64 = 4;
 /// What an autoscaler recommended and changed lately.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
-    /// When the metrics were last looked at, and for which generation of the autoscaler.
-    pub looked: Option<(Timestamp, i64)>,
+    /// When the metrics were last looked at.
+    pub looked: Option<Timestamp>,
     /// What the metrics asked for, before any limit.
     recommended: Vec<(Timestamp, i64)>,
     /// By how much the scale was changed.

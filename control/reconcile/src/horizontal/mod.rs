@@ -63,17 +63,14 @@ pub fn reconcile(input: &Input, history: &mut History, now: Timestamp) -> Plan {
     if scaler.is_deleting() {
         return Plan::nothing();
     }
-    let generation = scaler.object.metadata.generation;
-    if let Some((looked, of)) = history.looked
-        && of == generation
-        && looked.plus(PERIOD) > now
-    {
+    let due = history.looked.map(|looked| looked.plus(PERIOD));
+    if let Some(due) = due.filter(|due| *due > now) {
         return Plan {
-            wake_at: Some(looked.plus(PERIOD)),
+            wake_at: Some(due),
             ..Plan::nothing()
         };
     }
-    history.looked = Some((now, generation));
+    history.looked = Some(now);
     let mut report = Report::of(scaler, now);
     let scaled = match &input.target {
         Ok(target) => {
@@ -406,7 +403,7 @@ impl<'a> Report<'a> {
         }
         self.edit.set_conditions(all);
         let generation = self.scaler.object.metadata.generation;
-        self.edit.set_count("observedGeneration", generation);
+        self.edit.set_nonzero("observedGeneration", generation);
         // desiredReplicas is required, also where nothing is known yet.
         self.edit
             .set_count("desiredReplicas", self.edit.count("desiredReplicas"));

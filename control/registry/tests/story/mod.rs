@@ -383,6 +383,7 @@ fn list_options(words: &Words<'_>, continue_token: Option<String>) -> ListOption
         }),
         allow_bookmarks: words.flag("bookmarks"),
         send_initial_events: words.get("initial").map(|word| word == "true"),
+        is_uncounted: false,
     }
 }
 
