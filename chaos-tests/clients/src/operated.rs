@@ -128,9 +128,10 @@ impl Work<'_> {
     }
 
     async fn delete(&self, numbers: std::ops::Range<usize>) -> Result<()> {
+        let options = json!({});
         for number in numbers {
             let path = format!("{}/m{number}", self.objects);
-            surely(|| self.client.delete(&path, &json!({}))).await?;
+            surely(|| self.client.delete(&path, &options)).await?;
         }
         Ok(())
     }
