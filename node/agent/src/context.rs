@@ -9,6 +9,7 @@ use node_runtime::Pods;
 
 use crate::events::Recorder;
 use crate::net::host_ports::HostPorts;
+use crate::net::policies::Policies;
 use crate::pods::known::{Known, ProbeCounts};
 use crate::pods::spec::Surroundings;
 use crate::pods::tokens::Tokens;
@@ -38,6 +39,8 @@ pub struct Context {
     pub stats: stats::Store,
     /// Host ports of all pods.
     pub host_ports: HostPorts,
+    /// Network policies.
+    pub policies: Policies,
     /// Where containers log: `POD/CONTAINER/ATTEMPT.log` below it.
     pub logs: PathBuf,
     /// Where containers leave their last words.

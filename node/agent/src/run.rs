@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::data_dir::{Credentials, DataDir, Settings};
 use crate::events::Recorder;
 use crate::machine::Machine;
-use crate::net::{feed, host_ports::HostPorts};
+use crate::net::{feed, host_ports::HostPorts, policies::Policies};
 use crate::node_object::About;
 use crate::pods::known::{Known, ProbeCounts};
 use crate::pods::{manager, spec::Surroundings, tokens::Tokens};
@@ -292,6 +292,7 @@ fn context(
         node: settings.name.clone(),
         address: args.address,
         events: Recorder::start(client.clone(), settings.name.clone()),
+        policies: Policies::start(client.clone(), network.clone()),
         client,
         pods,
         network,

@@ -221,7 +221,8 @@ impl Netlink {
         .await
     }
 
-    /// Puts the link on a bridge, up, with hairpin mode.
+    /// Puts the link on a bridge, up, with hairpin mode, and apart from the other ports: what goes from one pod to another
+    /// passes the node's rules, whatever hardware address it is sent to.
     pub async fn attach_port(&self, port: u32, bridge: u32) -> Result<()> {
         let action = || format!("put link {port} on bridge {bridge}");
         let message = LinkUnspec::new_with_index(port)
@@ -229,9 +230,12 @@ impl Netlink {
             .up()
             .build();
         ask(action, self.handle.link().set(message).execute()).await?;
-        let mode = LinkBridgePort::new(port).hairpin(true).build();
+        let mode = LinkBridgePort::new(port)
+            .hairpin(true)
+            .isolated(true)
+            .build();
         ask(
-            || format!("set hairpin mode of link {port}"),
+            || format!("set hairpin mode and isolation of link {port}"),
             self.handle.link().set_port(mode).execute(),
         )
         .await

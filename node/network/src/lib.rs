@@ -6,7 +6,8 @@
 //! listed in [`sysctl`]. Only IPv4 is spoken.
 //!
 //! Everything that decides is a pure function to a desired state; the difference to the present state is then executed:
-//! [`ipam`], [`overlay::plan`], [`services::render`] with [`nft::diff`], [`dns::zone`]. [`Network`] joins them.
+//! [`ipam`], [`overlay::plan`], [`services::render`] and [`policy::render`] with [`nft::diff`], [`dns::zone`].
+//! [`Network`] joins them.
 
 pub mod config;
 pub mod conntrack;
@@ -18,6 +19,7 @@ mod network;
 pub mod nft;
 pub mod overlay;
 pub mod pod;
+pub mod policy;
 pub mod resolv;
 pub mod services;
 pub mod sysctl;

@@ -17,8 +17,14 @@ use crate::ipam::{self, Ledger};
 use crate::kernel::{self, Netlink};
 use crate::overlay::{self, Node, Uplink, VXLAN_OVERHEAD};
 use crate::pod::{self, PodNet};
+use crate::policy::{self, Isolation};
 use crate::services::{self, HostPort, NodeFacts, Service, TABLE};
 use crate::{conntrack, nft, sysctl};
+
+/// The chain by which the services' table is known to be whole: its last base chain.
+const SERVICES_CHAIN: &str = "postrouting";
+/// As [`SERVICES_CHAIN`], of the policies' table.
+const POLICIES_CHAIN: &str = "forward_ingress";
 
 /// The smallest MTU that IPv4 hosts must take.
 const MTU_MIN: u32 = 576;
@@ -47,8 +53,8 @@ pub enum Error {
     /// A kernel switch.
     #[error(transparent)]
     Sysctl(#[from] sysctl::Error),
-    /// The rules for services and host ports.
-    #[error("cannot set the rules for services: {0}")]
+    /// The rules for services, host ports and policies.
+    #[error("cannot set the rules for services and policies: {0}")]
     Nft(#[from] nft::Error),
     /// The DNS server's sockets.
     #[error("cannot serve DNS at {address}: {source}; is another server bound there?")]
@@ -72,6 +78,7 @@ pub struct Network {
     ledger: Arc<SyncMutex<Ledger>>,
     peers: Mutex<Vec<Node>>,
     rules: Mutex<Rules>,
+    policies: Mutex<Policies>,
     dns: Option<DnsHandle>,
 }
 
@@ -84,6 +91,14 @@ struct Rules {
     committed: Option<nft::Table>,
     /// The endpoints of UDP ports as committed last.
     udp: BTreeMap<SocketAddrV4, Vec<SocketAddrV4>>,
+}
+
+/// What is known of network policies, and what the kernel has of it.
+#[derive(Debug, Default)]
+struct Policies {
+    isolations: Option<Vec<Isolation>>,
+    /// The table as committed last; none while the rules of the agent's former self are in force, and after a failure.
+    committed: Option<nft::Table>,
 }
 
 impl Network {
@@ -108,12 +123,16 @@ impl Network {
             ledger: Arc::new(SyncMutex::new(ledger)),
             peers: Mutex::new(vec![]),
             rules: Mutex::new(Rules::default()),
+            policies: Mutex::new(Policies::default()),
             dns,
             config,
         };
-        if !nft::is_present(TABLE).await? {
+        if !nft::is_present(TABLE, SERVICES_CHAIN).await? {
             let rules = &mut *network.rules.lock().await;
             network.commit(rules, &[], &[]).await?;
+        }
+        if !nft::is_present(policy::TABLE, POLICIES_CHAIN).await? {
+            commit_policies(&mut *network.policies.lock().await, &[]).await?;
         }
         info!(node = %network.config.node_name, pod_cidr = %network.config.pod_cidr, mtu, "network open");
         Ok(network)
@@ -143,12 +162,26 @@ impl Network {
             .await
     }
 
+    /// The addresses of all pods that have one or will get it, by [`Network::reserve_ip`] or [`Network::attach_pod`].
+    pub async fn pod_ips(&self) -> BTreeMap<PodUid, Ipv4Addr> {
+        let copy = |ledger: &mut Ledger| {
+            let owners = ledger.pool().owners();
+            owners.map(|(uid, ip)| (uid.clone(), ip)).collect()
+        };
+        self.with_ledger(copy).await
+    }
+
+    /// Gives the pod its address ahead of its link, so that rules can be there before its first packet.
+    pub async fn reserve_ip(&self, uid: &PodUid) -> Result<Ipv4Addr> {
+        let owner = uid.clone();
+        Ok(self
+            .with_ledger(move |ledger| ledger.allocate(&owner))
+            .await?)
+    }
+
     /// Gives the pod a network namespace, a link and an address; the same again for a pod that has them.
     pub async fn attach_pod(&self, uid: &PodUid) -> Result<PodNet> {
-        let owner = uid.clone();
-        let ip = self
-            .with_ledger(move |ledger| ledger.allocate(&owner))
-            .await?;
+        let ip = self.reserve_ip(uid).await?;
         Ok(pod::attach(&self.netlink, &self.config, uid, ip, self.mtu).await?)
     }
 
@@ -201,6 +234,15 @@ impl Network {
         self.apply(&mut rules).await
     }
 
+    /// Makes the rules those for `isolations`, all of this node's pods that policies select. Until the first call those of
+    /// the agent's former self are in force.
+    pub async fn sync_policies(&self, isolations: Vec<Isolation>) -> Result<()> {
+        let mut policies = self.policies.lock().await;
+        let done = commit_policies(&mut policies, &isolations).await;
+        policies.isolations = Some(isolations);
+        done
+    }
+
     /// Puts back what other software removed behind our back: switches, bridge, routes, rules. To be called now and then.
     pub async fn repair(&self) -> Result<()> {
         sysctl::prepare_host()?;
@@ -211,7 +253,7 @@ impl Network {
         }
         drop(peers);
         let mut rules = self.rules.lock().await;
-        if rules.committed.is_some() && !nft::is_present(TABLE).await? {
+        if rules.committed.is_some() && !nft::is_present(TABLE, SERVICES_CHAIN).await? {
             warn!("the rules for services were removed by somebody else; setting them anew");
             rules.committed = None;
             let (services, host_ports) = (rules.services.clone(), rules.host_ports.clone());
@@ -222,6 +264,14 @@ impl Network {
             )
             .await?;
         }
+        drop(rules);
+        let mut policies = self.policies.lock().await;
+        if policies.committed.is_some() && !nft::is_present(policy::TABLE, POLICIES_CHAIN).await? {
+            warn!("the rules for policies were removed by somebody else; setting them anew");
+            policies.committed = None;
+            let isolations = policies.isolations.clone().unwrap_or_default();
+            commit_policies(&mut policies, &isolations).await?;
+        }
         Ok(())
     }
 
@@ -229,6 +279,7 @@ impl Network {
     pub async fn teardown(self) -> Result<()> {
         self.retain_pods(&BTreeSet::new()).await?;
         nft::commit(&nft::remove(TABLE)).await?;
+        nft::commit(&nft::remove(policy::TABLE)).await?;
         for route in self.netlink.our_routes().await? {
             self.netlink.delete_route(&route).await?;
         }
@@ -284,21 +335,9 @@ impl Network {
         host_ports: &[HostPort],
     ) -> Result<()> {
         let table = services::render(&self.facts(), services, host_ports);
-        match rules.committed.take() {
-            Some(old) => {
-                let change = nft::diff(TABLE, &old, &table);
-                if change.is_empty() {
-                    rules.committed = Some(old);
-                    return Ok(());
-                }
-                if let Err(error) = nft::commit(&change).await {
-                    warn!(%error, "a change of the rules was refused; setting all of them anew");
-                    nft::commit(&nft::replace(TABLE, &table)).await?;
-                }
-            }
-            None => nft::commit(&nft::replace(TABLE, &table)).await?,
+        if !commit_table(TABLE, &mut rules.committed, table).await? {
+            return Ok(());
         }
-        rules.committed = Some(table);
         let udp = services::udp_endpoints(services, host_ports);
         let stale = conntrack::lost(&rules.udp, &udp);
         rules.udp = udp;
@@ -338,6 +377,37 @@ impl Network {
     fn own_ranges(&self) -> Vec<ipnet::Ipv4Net> {
         vec![self.config.cluster_cidr, self.config.service_cidr]
     }
+}
+
+async fn commit_policies(policies: &mut Policies, isolations: &[Isolation]) -> Result<()> {
+    let table = policy::render(isolations);
+    commit_table(policy::TABLE, &mut policies.committed, table).await?;
+    Ok(())
+}
+
+/// Takes the kernel from `committed` to `table` by their difference, or wholly where that is not known or was refused.
+/// False if there was nothing to do.
+async fn commit_table(
+    name: &str,
+    committed: &mut Option<nft::Table>,
+    table: nft::Table,
+) -> std::result::Result<bool, nft::Error> {
+    match committed.take() {
+        Some(old) => {
+            let change = nft::diff(name, &old, &table);
+            if change.is_empty() {
+                *committed = Some(old);
+                return Ok(false);
+            }
+            if let Err(error) = nft::commit(&change).await {
+                warn!(%error, "a change of the rules was refused; setting all of them anew");
+                nft::commit(&nft::replace(name, &table)).await?;
+            }
+        }
+        None => nft::commit(&nft::replace(name, &table)).await?,
+    }
+    *committed = Some(table);
+    Ok(true)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -260,9 +260,9 @@ pub async fn commit(script: &str) -> Result<(), Error> {
     }
 }
 
-/// True if the kernel has a table of that name with our last base chain in it.
-pub async fn is_present(name: &str) -> Result<bool, Error> {
-    let arguments = ["list", "chain", "ip", name, "postrouting"];
+/// True if the kernel has a table of that name with `chain` in it.
+pub async fn is_present(name: &str, chain: &str) -> Result<bool, Error> {
+    let arguments = ["list", "chain", "ip", name, chain];
     match tokio::time::timeout(COMMIT_WITHIN, run(&arguments, "")).await {
         Ok(Ok(())) => Ok(true),
         Ok(Err(Error::Refused { .. })) => Ok(false),

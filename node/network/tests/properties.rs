@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use network::nft::{Chain, Set, Table, diff};
+use network::policy::{self, AddressRange, Allowed, Direction, Isolation, PortRange, boxes};
 use network::services::{NodeFacts, render};
 use network::{HostPort, Protocol, Service, ServicePort};
 use proptest::prelude::*;
@@ -218,6 +219,126 @@ prop_compose! {
             host_port,
             target: SocketAddrV4::new([10, 244, 1, pod].into(), 80),
         }).collect()
+    }
+}
+
+prop_compose! {
+    fn addresses()(first in 0..12_u8, len in 0..4_u8) -> AddressRange {
+        AddressRange { first: [10, 244, 2, first].into(), last: [10, 244, 2, first + len].into() }
+    }
+}
+
+fn peers() -> impl Strategy<Value = Vec<AddressRange>> {
+    prop_oneof![
+        9 => prop::collection::vec(addresses(), 0..4),
+        1 => Just(vec![AddressRange::ALL]),
+    ]
+}
+
+fn port_range() -> impl Strategy<Value = PortRange> {
+    let some = (protocol(), 80..90_u16, 0..5_u16).prop_map(|(protocol, first, len)| PortRange {
+        protocol,
+        first,
+        last: first + len,
+    });
+    prop_oneof![9 => some, 1 => protocol().prop_map(PortRange::all)]
+}
+
+prop_compose! {
+    fn allowed()(peers in peers(), ports in prop::option::weighted(0.8, prop::collection::vec(port_range(), 0..3))) -> Allowed {
+        Allowed { peers, ports }
+    }
+}
+
+prop_compose! {
+    fn isolation()(
+        name in 0..3_u8,
+        egress in any::<bool>(),
+        pods in prop::collection::btree_set(2..6_u8, 1..3),
+        allowed in prop::collection::vec(allowed(), 0..4),
+    ) -> Isolation {
+        Isolation {
+            name: format!("g{name}"),
+            direction: if egress { Direction::Egress } else { Direction::Ingress },
+            pods: pods.into_iter().map(|pod| [10, 244, 1, pod].into()).collect(),
+            allowed,
+        }
+    }
+}
+
+/// As the agent makes them: no name twice, and no pod in two isolations of one direction.
+fn isolations() -> impl Strategy<Value = Vec<Isolation>> {
+    prop::collection::vec(isolation(), 0..4).prop_map(|list| {
+        let mut kept: Vec<Isolation> = vec![];
+        for isolation in list {
+            let meets = |other: &Isolation| {
+                other.direction == isolation.direction
+                    && (other.name == isolation.name || !other.pods.is_disjoint(&isolation.pods))
+            };
+            if !kept.iter().any(meets) {
+                kept.push(isolation);
+            }
+        }
+        kept
+    })
+}
+
+fn holds(range: &AddressRange, address: Ipv4Addr) -> bool {
+    range.first <= address && address <= range.last
+}
+
+fn takes(range: &PortRange, protocol: Protocol, port: u16) -> bool {
+    range.protocol == protocol && range.first <= port && port <= range.last
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn boxes_hold_what_is_allowed_once_and_nothing_else(allowed in prop::collection::vec(allowed(), 0..5)) {
+        let boxes = boxes(&allowed);
+        for host in 0..18_u8 {
+            let address = Ipv4Addr::new(10, 244, 2, host);
+            let in_all = boxes.all.iter().filter(|range| holds(range, address)).count();
+            for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+                for port in [0, 79, 80, 81, 84, 85, 89, 93, 94, u16::MAX] {
+                    let found = in_all + boxes.ports.iter().filter(|(addresses, ports)| {
+                        holds(addresses, address) && takes(ports, protocol, port)
+                    }).count();
+                    let wanted = allowed.iter().any(|allowed| {
+                        allowed.peers.iter().any(|range| holds(range, address))
+                            && allowed.ports.as_ref().is_none_or(|ports| {
+                                ports.iter().any(|range| takes(range, protocol, port))
+                            })
+                    });
+                    prop_assert_eq!(found, usize::from(wanted), "{} {} {}", address, protocol, port);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_is_its_addresses_less_the_exceptions(except in prop::collection::vec((0..64_u8, 26..=32_u8), 0..4)) {
+        let net = |host: u8, len| ipnet::Ipv4Net::new([10, 0, 0, host].into(), len).expect("a length").trunc();
+        let except: Vec<ipnet::Ipv4Net> = except.into_iter().map(|(host, len)| net(host, len)).collect();
+        let block = net(0, 26);
+        let ranges = AddressRange::block(block, &except);
+        for host in 0..=255 {
+            let address = Ipv4Addr::new(10, 0, 0, host);
+            let wanted = block.contains(&address) && !except.iter().any(|net| net.contains(&address));
+            prop_assert_eq!(ranges.iter().any(|range| holds(range, address)), wanted, "{}", address);
+        }
+    }
+
+    #[test]
+    fn differences_of_policies_add_up_to_the_whole(steps in prop::collection::vec(isolations(), 1..6)) {
+        let mut interpreter = Interpreter { table: Table::default() };
+        let mut present = Table::default();
+        for isolations in steps {
+            let wanted = policy::render(&isolations);
+            interpreter.commit(&diff("t", &present, &wanted));
+            prop_assert_eq!(&interpreter.table, &wanted);
+            present = wanted;
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use hickory_proto::rr::{Name, RecordType};
 use network::dns::answer::{Action, answer, encode_udp, payload_max};
 use network::dns::{DnsEndpoint, DnsPort, DnsRecord, DnsTarget, Zone};
 use network::nft::{self, Table};
+use network::policy::{self, AddressRange, Allowed, Direction, Isolation, PortRange};
 use network::services::{NodeFacts, TABLE, render};
 use network::{HostPort, Protocol, Service, ServicePort};
 
@@ -139,6 +140,80 @@ fn services_become_one_table_and_a_change_only_its_difference() {
             Some(old) if *old == table => "nothing".into(),
             None => nft::replace(TABLE, &table),
             Some(old) => nft::diff(TABLE, old, &table),
+        };
+        present = Some(table);
+        script
+    });
+}
+
+/// `in web pods=10.244.1.5 allow=10.0.0.0/8,10.244.2.7:tcp/80,tcp/90-99 allow=...`
+fn isolation(words: &[&str]) -> Isolation {
+    let mut isolation = Isolation {
+        name: words[1].into(),
+        direction: match words[0] {
+            "in" => Direction::Ingress,
+            _ => Direction::Egress,
+        },
+        pods: Default::default(),
+        allowed: vec![],
+    };
+    for word in &words[2..] {
+        match word.split_once('=').expect("key=value") {
+            ("pods", pods) => {
+                let pods = pods.split(',').map(|pod| pod.parse().expect("an address"));
+                isolation.pods = pods.collect();
+            }
+            (_, allowed) => {
+                let (peers, ports) = match allowed.split_once(':') {
+                    Some((peers, ports)) => (peers, Some(ports)),
+                    None => (allowed, None),
+                };
+                isolation.allowed.push(Allowed {
+                    peers: peers.split(',').flat_map(block).collect(),
+                    ports: ports.map(|ports| ports.split(',').map(port_range).collect()),
+                });
+            }
+        }
+    }
+    isolation
+}
+
+/// `10.0.0.0/8!10.1.0.0/16!10.2.0.0/16`
+fn block(text: &str) -> Vec<AddressRange> {
+    let mut nets = text.split('!').map(|net| {
+        net.parse()
+            .or_else(|_| format!("{net}/32").parse())
+            .expect("a network")
+    });
+    let block = nets.next().expect("a block");
+    AddressRange::block(block, &nets.collect::<Vec<_>>())
+}
+
+fn port_range(text: &str) -> PortRange {
+    let (transport, ports) = text.split_once('/').expect("protocol/ports");
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    PortRange {
+        protocol: protocol(transport),
+        first: first.parse().expect("a port"),
+        last: last.parse().expect("a port"),
+    }
+}
+
+#[test]
+fn policies_become_one_table_and_a_change_only_its_difference() {
+    let mut present: Option<Table> = None;
+    check("policies.txt", |input| {
+        let isolations: Vec<Isolation> = input
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .filter(|words| matches!(words[0], "in" | "out"))
+            .map(|words| isolation(&words))
+            .collect();
+        let table = policy::render(&isolations);
+        let script = match &present {
+            Some(old) if *old == table => "nothing".into(),
+            None => nft::replace(policy::TABLE, &table),
+            Some(old) => nft::diff(policy::TABLE, old, &table),
         };
         present = Some(table);
         script

@@ -2,76 +2,19 @@
 //!
 //! Changes that come together are given together. What the network refuses is given again after a pause.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Change, Client, Reflected, reflect};
+use client::Client;
 use network::Network;
 use serde_json::Value;
-use tokio::sync::mpsc;
 
-use super::services::{self, Key, ServiceFacts, SliceFacts};
+use super::followed::{Followed, TOGETHER};
+use super::services::{self, ServiceFacts, SliceFacts};
 
-/// Changes that wait; a reflector waits when there are more.
-const QUEUED_MAX: usize = 64;
-/// Changes within this time are given together.
-const TOGETHER: Duration = Duration::from_millis(15);
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 const REPAIR_EVERY: Duration = Duration::from_secs(60);
-
-/// A collection that is followed, reduced by `reduce` to what is needed.
-struct Followed<T> {
-    receiver: mpsc::Receiver<Reflected>,
-    reduce: fn(&Value) -> Option<T>,
-    items: BTreeMap<Key, T>,
-    complete: bool,
-}
-
-impl<T: PartialEq> Followed<T> {
-    fn start(client: &Client, path: &str, reduce: fn(&Value) -> Option<T>) -> Self {
-        let (sender, receiver) = mpsc::channel(QUEUED_MAX);
-        tokio::spawn(reflect(client.clone(), path.to_owned(), sender));
-        Self {
-            receiver,
-            reduce,
-            items: BTreeMap::new(),
-            complete: false,
-        }
-    }
-
-    /// Waits for a change, and takes those that came with it.
-    async fn changed(&mut self) {
-        match self.receiver.recv().await {
-            Some(reflected) => self.take(reflected),
-            // A reflector ends only with its receiver.
-            None => std::future::pending().await,
-        }
-        while let Ok(reflected) = self.receiver.try_recv() {
-            self.take(reflected);
-        }
-    }
-
-    fn take(&mut self, reflected: Reflected) {
-        match reflected {
-            Reflected::All(objects) => {
-                self.complete = true;
-                self.items = objects
-                    .iter()
-                    .filter_map(|object| Some((services::key(object), (self.reduce)(object)?)))
-                    .collect();
-            }
-            Reflected::Change(Change::Set(object)) => match (self.reduce)(&object) {
-                Some(item) => drop(self.items.insert(services::key(&object), item)),
-                None => drop(self.items.remove(&services::key(&object))),
-            },
-            Reflected::Change(Change::Removed(object)) => {
-                drop(self.items.remove(&services::key(&object)))
-            }
-        }
-    }
-}
 
 /// Tells this node's pod network as soon as a controller has assigned it.
 pub async fn own_pod_cidr(client: &Client, node: &str) -> String {
@@ -99,7 +42,9 @@ pub async fn follow_nodes(client: Client, network: Arc<Network>) {
     let mut nodes = Followed::start(&client, "/api/v1/nodes", peer);
     let own = network.config().node_name.clone();
     loop {
-        nodes.changed().await;
+        if !nodes.changed().await {
+            continue;
+        }
         let peers: Vec<network::Node> = nodes
             .items
             .values()
@@ -137,10 +82,11 @@ pub async fn follow_services(client: Client, network: Arc<Network>) {
         services::slice,
     );
     let mut repair = tokio::time::interval(REPAIR_EVERY);
+    let mut due = false;
     loop {
         tokio::select! {
-            () = known.changed() => {}
-            () = slices.changed() => {}
+            changed = known.changed() => due |= changed,
+            changed = slices.changed() => due |= changed,
             _ = repair.tick() => {
                 if let Err(error) = network.repair().await {
                     tracing::warn!(%error, "cannot repair the network");
@@ -148,16 +94,13 @@ pub async fn follow_services(client: Client, network: Arc<Network>) {
                 continue;
             }
         }
-        if !known.complete || !slices.complete {
+        if !due || !known.complete || !slices.complete {
             continue;
         }
+        due = false;
         tokio::time::sleep(TOGETHER).await;
-        while let Ok(reflected) = known.receiver.try_recv() {
-            known.take(reflected);
-        }
-        while let Ok(reflected) = slices.receiver.try_recv() {
-            slices.take(reflected);
-        }
+        known.take_waiting();
+        slices.take_waiting();
         network.update_dns(&services::names(&known.items, &slices.items));
         let rules = services::rules(&known.items, &slices.items);
         while let Err(error) = network.sync_services(rules.clone()).await {

@@ -19,6 +19,7 @@ pub async fn remove(context: &Context, uid: &str, with_network: bool) -> Result<
         .await
         .map_err(|error| error.to_string())?;
     if with_network && let Ok(uid) = network::PodUid::parse(uid) {
+        context.policies.forget(uid.as_str()).await;
         context
             .network
             .detach_pod(&uid)

@@ -83,12 +83,7 @@ impl Worker {
             (None, Some(self.context.address))
         } else {
             let uid = network::PodUid::parse(self.desired.uid.clone())?;
-            let net = self
-                .context
-                .network
-                .attach_pod(&uid)
-                .await
-                .map_err(|error| error.to_string())?;
+            let net = self.attach(&uid).await?;
             (Some(net.netns_path), Some(net.ip))
         };
         let sandbox = spec::sandbox(
@@ -100,6 +95,21 @@ impl Worker {
         self.context
             .pods
             .create(sandbox)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    /// Gives the pod its network. Its rules are there before its first packet.
+    async fn attach(&self, uid: &network::PodUid) -> Result<network::PodNet, String> {
+        let network = &self.context.network;
+        let ip = network
+            .reserve_ip(uid)
+            .await
+            .map_err(|error| error.to_string())?;
+        let pod = json!({ "metadata": self.desired.metadata(), "spec": self.desired.spec() });
+        self.context.policies.admit(&pod, ip).await?;
+        network
+            .attach_pod(uid)
             .await
             .map_err(|error| error.to_string())
     }
