@@ -155,11 +155,18 @@ fn a_pod_asks_its_node_by_udp_and_tcp_under_either_address() {
         Transport::Udp,
     );
     assert_eq!(outside, (ResponseCode::NoError, vec!["192.0.2.80".into()]));
-    // This upstream has no TCP, so nobody can be asked.
+    // This upstream has no TCP, so nobody can be asked; but what it said is remembered.
+    let remembered = ask(
+        &pod.netns_path,
+        CLUSTER_DNS,
+        "WWW.example.org.",
+        Transport::Tcp,
+    );
+    assert_eq!(remembered, outside);
     let nobody = ask(
         &pod.netns_path,
         CLUSTER_DNS,
-        "www.example.org.",
+        "other.example.org.",
         Transport::Tcp,
     );
     assert_eq!(nobody, (ResponseCode::ServFail, vec![]));

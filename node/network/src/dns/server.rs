@@ -2,13 +2,13 @@
 //!
 //! Bounds: [`FORWARDS_MAX`] questions upstream at a time (one more is dropped, and the client asks again),
 //! [`CONNECTIONS_MAX`] TCP connections (one more waits), [`IDLE_MAX`] for a silent connection, [`UPSTREAM_WITHIN`] for one
-//! upstream. Answers from memory need neither task nor wait.
+//! upstream. Answers from memory, the cluster's own and upstream's, need neither task nor wait.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::answer::{Action, answer, encode, encode_udp, payload_max, refusal};
+use super::cache::Cache;
 use super::zone::Zone;
 
 /// Questions upstream at a time.
@@ -48,6 +49,8 @@ pub struct DnsHandle {
 struct Shared {
     zone: RwLock<Arc<Zone>>,
     upstreams: RwLock<Arc<[SocketAddr]>>,
+    /// What upstream said.
+    cache: Mutex<Cache>,
     /// The upstream that answered last.
     preferred: AtomicUsize,
     rotation: AtomicUsize,
@@ -78,6 +81,7 @@ impl DnsHandle {
         let shared = Arc::new(Shared {
             zone: RwLock::new(Arc::new(zone)),
             upstreams: RwLock::new(usable(upstreams, address)),
+            cache: Mutex::default(),
             preferred: AtomicUsize::new(0),
             rotation: AtomicUsize::new(0),
             forwards: Semaphore::new(FORWARDS_MAX),
@@ -116,6 +120,13 @@ impl DnsHandle {
             .upstreams
             .write()
             .unwrap_or_else(PoisonError::into_inner) = usable(upstreams, self.address);
+        // Others may say otherwise.
+        let mut cache = self
+            .shared
+            .cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *cache = Cache::default();
     }
 
     /// Where the server answers.
@@ -148,7 +159,26 @@ impl Shared {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        answer(&zone, bytes, self.rotation.fetch_add(1, Ordering::Relaxed))
+        let action = answer(&zone, bytes, self.rotation.fetch_add(1, Ordering::Relaxed));
+        match action {
+            Action::Forward(request) => match self.remembered(&request) {
+                Some(reply) => Action::Reply(reply),
+                None => Action::Forward(request),
+            },
+            action => action,
+        }
+    }
+
+    fn remembered(&self, question: &Message) -> Option<Message> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.get(question, Instant::now())
+    }
+
+    fn remember(&self, question: &Message, reply: &[u8]) {
+        if let Ok(reply) = Message::from_vec(reply) {
+            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            cache.put(question, reply, Instant::now());
+        }
     }
 
     fn upstreams(&self) -> Arc<[SocketAddr]> {
@@ -164,7 +194,10 @@ impl Shared {
             Action::Ignore => None,
             Action::Reply(reply) => Some(encode(&reply)),
             Action::Forward(request) => Some(match self.ask(raw, transport).await {
-                Some(reply) => reply,
+                Some(reply) => {
+                    self.remember(&request, &reply);
+                    reply
+                }
                 None => encode(&refusal(&request, ResponseCode::ServFail)),
             }),
             Action::Chase {
@@ -185,8 +218,17 @@ impl Shared {
         let mut question = Message::query();
         question.metadata.recursion_desired = true;
         question.add_query(Query::query(target, kind));
-        let answer = self.ask(&encode(&question), transport).await;
-        match answer.and_then(|bytes| Message::from_vec(&bytes).ok()) {
+        let answer = match self.remembered(&question) {
+            Some(answer) => Some(answer),
+            None => {
+                let answer = self.ask(&encode(&question), transport).await;
+                if let Some(answer) = &answer {
+                    self.remember(&question, answer);
+                }
+                answer.and_then(|bytes| Message::from_vec(&bytes).ok())
+            }
+        };
+        match answer {
             Some(answer) => {
                 reply.metadata.truncation = answer.metadata.truncation;
                 reply.add_answers(answer.answers);
