@@ -53,7 +53,8 @@ fn policies_say_who_talks_to_whom() {
             "no-way-out",
             json!({"podSelector": {"matchLabels": {"app": "caged"}}, "policyTypes": ["Egress"]}),
         ));
-        let script = "wget -T 2 -qO- http://web >/tmp/answer; echo $? >/tmp/code; sleep 100000";
+        let script =
+            "timeout 2 wget -qO- http://web >/tmp/answer; echo $? >/tmp/code; sleep 100000";
         site.apply(&on("n1", pod("caged", script)).to_string());
         wait_pods(&site, "caged", 1);
         let code = until("the caged pod's try", 20, || {
@@ -87,15 +88,15 @@ fn policy(name: &str, spec: Value) -> String {
 #[track_caller]
 fn expect(site: &Site, clients: &[&str; 3], wanted: [bool; 3]) {
     until("who reaches the service", 20, || {
-        let reached = clients.map(|client| {
-            let wget = ["wget", "-T", "1", "-qO-", "http://web"];
-            let told = site.ctl(&[&["exec", client, "--"][..], &wget].concat());
-            told.out.trim() == "web"
+        let told = clients.map(|client| {
+            let wget = ["timeout", "2", "wget", "-qO-", "http://web"];
+            site.ctl(&[&["exec", client, "--"][..], &wget].concat())
         });
+        let reached = told.each_ref().map(|told| told.out.trim() == "web");
         if reached == wanted {
             Ok(())
         } else {
-            Err(format!("{clients:?}: {reached:?}, not {wanted:?}"))
+            Err(format!("{reached:?}, not {wanted:?}: {told:?}"))
         }
     });
 }

@@ -243,6 +243,12 @@ impl Network {
         done
     }
 
+    /// Puts back the kernel's switches that other software sets when it starts, and without which pods beside each other are
+    /// not reached through services. Cheap; to be called every second or so.
+    pub fn keep_switches(&self) -> Result<()> {
+        Ok(sysctl::prepare_host()?)
+    }
+
     /// Puts back what other software removed behind our back: switches, bridge, routes, rules. To be called now and then.
     pub async fn repair(&self) -> Result<()> {
         sysctl::prepare_host()?;
@@ -364,7 +370,6 @@ impl Network {
             ))
         };
         NodeFacts {
-            node_address: self.config.node_address,
             pod_cidr: self.config.pod_cidr,
             cluster_cidr: self.config.cluster_cidr,
             service_cidr: self.config.service_cidr,

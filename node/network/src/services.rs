@@ -69,6 +69,31 @@ pub struct ServicePort {
     pub node_port: Option<u16>,
     /// Those endpoints that shall get traffic.
     pub endpoints: Vec<SocketAddrV4>,
+    /// Those endpoints on this node that shall get traffic where the service's policy is `Local`.
+    pub local_endpoints: Vec<SocketAddrV4>,
+}
+
+impl ServicePort {
+    /// The endpoints for clients in the cluster or outside of it.
+    fn endpoints_of(&self, local: bool) -> &[SocketAddrV4] {
+        if local {
+            &self.local_endpoints
+        } else {
+            &self.endpoints
+        }
+    }
+
+    /// All that may get traffic, without doubles and in one order, so that the same endpoints make the same rules.
+    fn all_endpoints(&self) -> Vec<SocketAddrV4> {
+        sorted(&[&self.endpoints[..], &self.local_endpoints].concat())
+    }
+}
+
+fn sorted(endpoints: &[SocketAddrV4]) -> Vec<SocketAddrV4> {
+    let mut endpoints = endpoints.to_vec();
+    endpoints.sort();
+    endpoints.dedup();
+    endpoints
 }
 
 /// A container's port on this node's addresses.
@@ -87,8 +112,6 @@ pub struct HostPort {
 /// What the table needs to know of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeFacts {
-    /// The node's address; an endpoint there is local.
-    pub node_address: Ipv4Addr,
     /// The addresses of this node's pods.
     pub pod_cidr: Ipv4Net,
     /// The addresses of all pods.
@@ -124,7 +147,7 @@ pub fn udp_endpoints(
             endpoints.extend(
                 at_addresses
                     .chain(at_node)
-                    .map(|at| (at, port.endpoints.clone())),
+                    .map(|at| (at, port.all_endpoints())),
             );
         }
     }

@@ -3,7 +3,7 @@
 //! | switch | why |
 //! |---|---|
 //! | `net.ipv4.ip_forward = 1` | the node routes for its pods |
-//! | `net.bridge.bridge-nf-call-iptables = 0`, where it exists | else bridged frames meet NAT twice and a pod cannot reach itself through a service |
+//! | `net.bridge.bridge-nf-call-iptables = 0`, where it exists | else bridged frames meet NAT before they are routed, and a service's endpoint beside its client is not reached |
 //! | `rp_filter = 2` on our links | a reply may come by another link than the kernel would choose |
 //! | `send_redirects = 0` on our bridge | pods talk through the gateway on purpose |
 //! | in a pod: `ip_unprivileged_port_start = 0`, `ping_group_range` | as containerd does it: a non-root container may listen on 80 and ping |

@@ -128,6 +128,7 @@ fn what_goes_out_is_judged_by_the_endpoint_behind_a_service() {
             port: web.port(),
             node_port: None,
             endpoints: vec![SocketAddrV4::new(c.ip, 80)],
+            local_endpoints: vec![],
         }],
         affinity_s: None,
         internal_local: false,

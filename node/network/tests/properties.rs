@@ -160,7 +160,6 @@ fn elements(text: &str) -> Vec<(String, String)> {
 
 fn facts() -> NodeFacts {
     NodeFacts {
-        node_address: Ipv4Addr::new(192, 168, 0, 1),
         pod_cidr: "10.244.1.0/24".parse().expect("a network"),
         cluster_cidr: "10.244.0.0/16".parse().expect("a network"),
         service_cidr: "10.96.0.0/16".parse().expect("a network"),
@@ -188,7 +187,7 @@ prop_compose! {
     fn service_at(n: u8)(
         protocol in protocol(),
         node_port in prop::option::of(30_000..30_004_u16),
-        endpoints in endpoints(),
+        (endpoints, local_endpoints) in (endpoints(), endpoints()),
         external in prop::option::of(1..4_u8),
         affinity_s in prop::option::of(Just(600)),
         (internal_local, external_local) in any::<(bool, bool)>(),
@@ -197,7 +196,7 @@ prop_compose! {
             key: format!("a/{n}"),
             cluster_ip: Ipv4Addr::new(10, 96, 0, n),
             external_ips: external.map(|ip| Ipv4Addr::new(203, 0, 113, ip)).into_iter().collect(),
-            ports: vec![ServicePort { protocol, port: 80, node_port, endpoints }],
+            ports: vec![ServicePort { protocol, port: 80, node_port, endpoints, local_endpoints }],
             affinity_s,
             internal_local,
             external_local,

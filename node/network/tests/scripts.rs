@@ -42,7 +42,6 @@ fn check(path: &str, mut run: impl FnMut(&str) -> String) {
 
 fn facts() -> NodeFacts {
     NodeFacts {
-        node_address: Ipv4Addr::new(192, 168, 0, 1),
         pod_cidr: "10.244.1.0/24".parse().expect("a network"),
         cluster_cidr: "10.244.0.0/16".parse().expect("a network"),
         service_cidr: "10.96.0.0/16".parse().expect("a network"),
@@ -82,10 +81,14 @@ fn service(words: &[&str]) -> Service {
                     (value == "internal", value == "external")
             }
             "endpoints" => {
-                service.ports[0].endpoints = value
+                let port = &mut service.ports[0];
+                port.endpoints = value
                     .split(',')
                     .map(|at| at.parse().expect("ip:port"))
-                    .collect()
+                    .collect();
+                port.local_endpoints = port.endpoints.clone();
+                let pods = facts().pod_cidr;
+                port.local_endpoints.retain(|at| pods.contains(at.ip()));
             }
             _ => panic!("unknown word {word}"),
         }
@@ -109,6 +112,7 @@ fn port(text: &str) -> ServicePort {
         port,
         node_port: None,
         endpoints: vec![],
+        local_endpoints: vec![],
     }
 }
 

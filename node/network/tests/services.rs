@@ -27,6 +27,7 @@ fn service(endpoints: &[&PodNet]) -> Service {
                 .iter()
                 .map(|pod| SocketAddrV4::new(pod.ip, 8080))
                 .collect(),
+            local_endpoints: vec![],
         }],
         affinity_s: None,
         internal_local: false,
@@ -121,9 +122,9 @@ fn a_service_of_the_hosts_own_network_is_reached_from_everywhere() {
     }
 }
 
-/// Somebody else may switch bridge netfilter on again between two repairs.
+/// Other software switches bridge netfilter on when it starts.
 #[test]
-fn services_work_though_bridged_frames_meet_the_rules_too() {
+fn services_work_again_once_bridge_netfilter_is_off_again() {
     let world = World::open(Underlay::Bridged, |_| ());
     let (a, b) = (pod(&world.nodes[0], "a"), pod(&world.nodes[0], "b"));
     sync(&world, &[service(&[&a, &b])]);
@@ -131,6 +132,7 @@ fn services_work_though_bridged_frames_meet_the_rules_too() {
     support::inside(&world.nodes[0].namespace, || {
         std::fs::write(switch, "1").expect("the kernel has br_netfilter")
     });
+    world.nodes[0].run(|network| async move { network.keep_switches() });
     for client in [&a, &b] {
         assert_eq!(
             answers(&client.netns_path, SocketAddrV4::new(WEB, 80), 60),
@@ -164,7 +166,9 @@ fn node_ports_answer_on_every_node_and_keep_the_client_if_local() {
 
     let mut local = service(&[&a]);
     local.external_local = true;
-    sync(&world, &[local]);
+    sync(&world, &[local.clone()]);
+    local.ports[0].local_endpoints = vec![SocketAddrV4::new(a.ip, 8080)];
+    world.nodes[0].run(|network| network.sync_services(vec![local]));
     let at = |n: usize| SocketAddrV4::new(world.nodes[n].config.node_address, 30080);
     assert_eq!(
         call(&world.router, at(0)).expect("a is here"),

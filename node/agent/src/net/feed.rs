@@ -11,24 +11,26 @@ use network::Network;
 use serde_json::Value;
 
 use super::followed::{Followed, TOGETHER};
-use super::services::{self, ServiceFacts, SliceFacts};
+use super::services::{self, Place, ServiceFacts, SliceFacts};
 
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 const REPAIR_EVERY: Duration = Duration::from_secs(60);
+const KEEP_SWITCHES_EVERY: Duration = Duration::from_secs(1);
+
+/// The collection that holds this node alone.
+fn own_path(node: &str) -> String {
+    let selector = client::encode_segment(&format!("metadata.name={node}"));
+    format!("/api/v1/nodes?fieldSelector={selector}")
+}
 
 /// Tells this node's pod network as soon as a controller has assigned it.
 pub async fn own_pod_cidr(client: &Client, node: &str) -> String {
-    let selector = client::encode_segment(&format!("metadata.name={node}"));
-    let mut own = Followed::start(
-        client,
-        &format!("/api/v1/nodes?fieldSelector={selector}"),
-        |node| {
-            node["spec"]["podCIDR"]
-                .as_str()
-                .filter(|cidr| !cidr.is_empty())
-                .map(str::to_owned)
-        },
-    );
+    let mut own = Followed::start(client, &own_path(node), |node| {
+        node["spec"]["podCIDR"]
+            .as_str()
+            .filter(|cidr| !cidr.is_empty())
+            .map(str::to_owned)
+    });
     loop {
         own.changed().await;
         if let Some(cidr) = own.items.values().next() {
@@ -81,12 +83,25 @@ pub async fn follow_services(client: Client, network: Arc<Network>) {
         "/apis/discovery.k8s.io/v1/endpointslices",
         services::slice,
     );
+    let node = network.config().node_name.clone();
+    let mut own: Followed<String> = Followed::start(&client, &own_path(&node), |node| {
+        let zone = node["metadata"]["labels"]["topology.kubernetes.io/zone"].as_str();
+        zone.map(str::to_owned)
+    });
     let mut repair = tokio::time::interval(REPAIR_EVERY);
+    let mut switches = tokio::time::interval(KEEP_SWITCHES_EVERY);
     let mut due = false;
     loop {
         tokio::select! {
             changed = known.changed() => due |= changed,
             changed = slices.changed() => due |= changed,
+            changed = own.changed() => due |= changed,
+            _ = switches.tick() => {
+                if let Err(error) = network.keep_switches() {
+                    tracing::warn!(%error, "cannot keep the kernel's switches");
+                }
+                continue;
+            }
             _ = repair.tick() => {
                 if let Err(error) = network.repair().await {
                     tracing::warn!(%error, "cannot repair the network");
@@ -102,7 +117,11 @@ pub async fn follow_services(client: Client, network: Arc<Network>) {
         known.take_waiting();
         slices.take_waiting();
         network.update_dns(&services::names(&known.items, &slices.items));
-        let rules = services::rules(&known.items, &slices.items);
+        let place = Place {
+            node: node.clone(),
+            zone: own.items.values().next().cloned(),
+        };
+        let rules = services::rules(&known.items, &slices.items, &place);
         while let Err(error) = network.sync_services(rules.clone()).await {
             tracing::warn!(%error, "cannot set the rules for services; trying again");
             tokio::time::sleep(RETRY_AFTER).await;

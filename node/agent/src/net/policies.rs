@@ -149,6 +149,7 @@ impl State {
             Request::Admit { pod, ip, done } => {
                 tracing::debug!(uid = %pod.uid, %ip, "rules for a new pod");
                 self.local.insert(pod.uid.clone(), pod);
+                self.waiting.retain(|waiting| !waiting.is_closed());
                 self.waiting.push(done);
                 true
             }

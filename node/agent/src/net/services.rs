@@ -1,7 +1,8 @@
 //! Services and endpoint slices, reduced to what rules and names need. Pure.
 //!
-//! Rules: an endpoint takes traffic when it is ready; when none is, those that still serve while they end do. Without
-//! known readiness an endpoint counts as ready.
+//! Rules: an endpoint takes traffic when it is ready; when none is, those that still serve while they end do; this holds
+//! anew among the endpoints of this node where a policy is `Local`. Without known readiness an endpoint counts as ready.
+//! Hints narrow to this node or zone where every ready endpoint has them and one of them is for here, as kube-proxy does.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -50,6 +51,18 @@ struct EndpointFacts {
     ready: bool,
     serving: bool,
     hostname: Option<String>,
+    node: Option<String>,
+    for_nodes: Vec<String>,
+    for_zones: Vec<String>,
+}
+
+/// Where this node is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Its name.
+    pub node: String,
+    /// Its zone, by its label.
+    pub zone: Option<String>,
 }
 
 /// `namespace/name` of an object.
@@ -148,6 +161,10 @@ pub fn slice(object: &Value) -> Option<SliceFacts> {
 fn endpoint(endpoint: &Value) -> EndpointFacts {
     let conditions = &endpoint["conditions"];
     let ready = conditions["ready"].as_bool().unwrap_or(true);
+    let hints = |kind: &str| {
+        let places = endpoint["hints"][kind].as_array().into_iter().flatten();
+        places.map(|place| text(&place["name"])).collect()
+    };
     EndpointFacts {
         ips: endpoint["addresses"]
             .as_array()
@@ -158,6 +175,9 @@ fn endpoint(endpoint: &Value) -> EndpointFacts {
         ready,
         serving: conditions["serving"].as_bool().unwrap_or(ready),
         hostname: endpoint["hostname"].as_str().map(str::to_owned),
+        node: endpoint["nodeName"].as_str().map(str::to_owned),
+        for_nodes: hints("forNodes"),
+        for_zones: hints("forZones"),
     }
 }
 
@@ -165,6 +185,7 @@ fn endpoint(endpoint: &Value) -> EndpointFacts {
 pub fn rules(
     services: &BTreeMap<Key, ServiceFacts>,
     slices: &BTreeMap<Key, SliceFacts>,
+    place: &Place,
 ) -> Vec<Service> {
     let by_service = by_service(slices);
     let rule = |(key, facts): (&Key, &ServiceFacts)| {
@@ -179,12 +200,7 @@ pub fn rules(
             ports: facts
                 .ports
                 .iter()
-                .map(|port| ServicePort {
-                    protocol: port.protocol,
-                    port: port.port,
-                    node_port: port.node_port,
-                    endpoints: backends(port, slices),
-                })
+                .map(|port| service_port(port, slices, place))
                 .collect(),
             affinity_s: facts.affinity_s,
             internal_local: facts.internal_local,
@@ -202,34 +218,81 @@ fn by_service(slices: &BTreeMap<Key, SliceFacts>) -> BTreeMap<&str, Vec<&SliceFa
     map
 }
 
-fn backends(port: &PortFacts, slices: &[&SliceFacts]) -> Vec<SocketAddrV4> {
-    let collect = |takes: fn(&EndpointFacts) -> bool| {
-        let mut found = vec![];
-        for slice in slices {
-            let Some((_, _, target)) = slice
-                .ports
-                .iter()
-                .find(|(name, protocol, _)| *name == port.name && *protocol == port.protocol)
-            else {
-                continue;
-            };
-            let ips = slice
-                .endpoints
-                .iter()
-                .filter(|endpoint| takes(endpoint))
-                .flat_map(|endpoint| &endpoint.ips);
-            found.extend(ips.map(|ip| SocketAddrV4::new(*ip, *target)));
-        }
-        found.sort();
-        found.dedup();
-        found
+fn service_port(port: &PortFacts, slices: &[&SliceFacts], place: &Place) -> ServicePort {
+    let all = backends(port, slices);
+    let ready = usable(&all);
+    let here = all
+        .iter()
+        .filter(|backend| backend.endpoint.node.as_deref() == Some(&place.node));
+    let here: Vec<Backend<'_>> = here.copied().collect();
+    ServicePort {
+        protocol: port.protocol,
+        port: port.port,
+        node_port: port.node_port,
+        endpoints: addresses(&nearest(ready, place)),
+        local_endpoints: addresses(&usable(&here)),
+    }
+}
+
+/// An endpoint and the port at which it listens.
+#[derive(Clone, Copy)]
+struct Backend<'a> {
+    endpoint: &'a EndpointFacts,
+    port: u16,
+}
+
+fn backends<'a>(port: &PortFacts, slices: &[&'a SliceFacts]) -> Vec<Backend<'a>> {
+    let of_slice = |slice: &&'a SliceFacts| {
+        let target = slice
+            .ports
+            .iter()
+            .find(|(name, protocol, _)| *name == port.name && *protocol == port.protocol)?;
+        let (port, endpoints) = (target.2, slice.endpoints.iter());
+        Some(endpoints.map(move |endpoint| Backend { endpoint, port }))
     };
-    let ready = collect(|endpoint| endpoint.ready);
+    slices.iter().filter_map(of_slice).flatten().collect()
+}
+
+/// Those that are ready; without any those that still serve.
+fn usable<'a>(all: &[Backend<'a>]) -> Vec<Backend<'a>> {
+    let takes = |test: fn(&EndpointFacts) -> bool| -> Vec<Backend<'a>> {
+        all.iter()
+            .filter(|backend| test(backend.endpoint))
+            .copied()
+            .collect()
+    };
+    let ready = takes(|endpoint| endpoint.ready);
     if ready.is_empty() {
-        collect(|endpoint| endpoint.serving)
+        takes(|endpoint| endpoint.serving)
     } else {
         ready
     }
+}
+
+/// Those that the hints keep for this node, else for its zone, else all.
+fn nearest<'a>(all: Vec<Backend<'a>>, place: &Place) -> Vec<Backend<'a>> {
+    let narrowed = |hints: fn(&EndpointFacts) -> &Vec<String>, here: &String| {
+        let is_hinted = |backend: &Backend<'_>| !hints(backend.endpoint).is_empty();
+        let is_for_here = |backend: &&Backend<'_>| hints(backend.endpoint).contains(here);
+        let found: Vec<Backend<'a>> = all.iter().filter(is_for_here).copied().collect();
+        (all.iter().all(is_hinted) && !found.is_empty()).then_some(found)
+    };
+    let by_node = narrowed(|endpoint| &endpoint.for_nodes, &place.node);
+    let by_zone = || narrowed(|endpoint| &endpoint.for_zones, place.zone.as_ref()?);
+    by_node.or_else(by_zone).unwrap_or(all)
+}
+
+fn addresses(backends: &[Backend<'_>]) -> Vec<SocketAddrV4> {
+    let mut found: Vec<SocketAddrV4> = backends
+        .iter()
+        .flat_map(|backend| {
+            let ips = backend.endpoint.ips.iter();
+            ips.map(|ip| SocketAddrV4::new(*ip, backend.port))
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// The names of all services.
@@ -347,7 +410,7 @@ mod tests {
             json!({ "clusterIP": "10.96.0.7", "ports": ports, "sessionAffinity": "ClientIP" }),
         );
         let endpoints = |ready| {
-            rules(&services, &slices(ready))[0].ports[0]
+            rules(&services, &slices(ready), &place())[0].ports[0]
                 .endpoints
                 .iter()
                 .map(ToString::to_string)
@@ -355,7 +418,7 @@ mod tests {
         };
         assert_eq!(endpoints([true, false]), ["10.244.1.2:8080"]);
         assert_eq!(endpoints([false, false]), ["10.244.1.3:8080"]);
-        let rule = &rules(&services, &slices([true, true]))[0];
+        let rule = &rules(&services, &slices([true, true]), &place())[0];
         assert_eq!(
             (rule.affinity_s, rule.ports[0].node_port, rule.ports[0].port),
             (Some(10_800), Some(30_080), 80)
@@ -366,7 +429,7 @@ mod tests {
     fn headless_and_external_services_have_only_names() {
         let headless =
             services(json!({ "clusterIP": "None", "ports": [{ "name": "http", "port": 80 }] }));
-        assert!(rules(&headless, &slices([true, true])).is_empty());
+        assert!(rules(&headless, &slices([true, true]), &place()).is_empty());
         let DnsTarget::Headless { endpoints } = &names(&headless, &slices([true, false]))[0].target
         else {
             panic!("is headless")
@@ -378,5 +441,66 @@ mod tests {
             names(&external, &BTreeMap::new())[0].target,
             DnsTarget::ExternalName("example.org".into())
         );
+    }
+
+    fn place() -> Place {
+        Place {
+            node: "n1".to_owned(),
+            zone: Some("east".to_owned()),
+        }
+    }
+
+    /// Endpoints as `(last part of the address, node, ready, serving, zones, nodes)`; which get traffic of all and of the
+    /// node's own.
+    fn chosen(endpoints: Value) -> (Vec<u8>, Vec<u8>) {
+        let object = json!({
+            "metadata": { "name": "web-1", "namespace": "shop", "labels": { "kubernetes.io/service-name": "web" } },
+            "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
+            "endpoints": endpoints,
+        });
+        let slices = [(key(&object), slice(&object).expect("a slice"))].into();
+        let services = services(
+            json!({ "clusterIP": "10.96.0.7", "ports": [{ "name": "http", "port": 80 }] }),
+        );
+        let port = &rules(&services, &slices, &place())[0].ports[0];
+        let last = |list: &Vec<SocketAddrV4>| list.iter().map(|at| at.ip().octets()[3]).collect();
+        (last(&port.endpoints), last(&port.local_endpoints))
+    }
+
+    fn endpoint_at(host: u8, node: &str, ready: bool, hints: Value) -> Value {
+        json!({
+            "addresses": [format!("10.244.1.{host}")], "nodeName": node, "hints": hints,
+            "conditions": { "ready": ready, "serving": true, "terminating": !ready },
+        })
+    }
+
+    #[test]
+    fn ending_endpoints_serve_for_their_node_while_it_has_no_ready_one() {
+        let at = |host, node, ready| endpoint_at(host, node, ready, Value::Null);
+        let one_here = json!([at(1, "n1", true), at(2, "n1", false), at(3, "n2", true)]);
+        assert_eq!(chosen(one_here), (vec![1, 3], vec![1]));
+        let ending_here = json!([at(2, "n1", false), at(3, "n2", true)]);
+        assert_eq!(chosen(ending_here), (vec![3], vec![2]));
+        let ending = json!([at(2, "n1", false), at(3, "n2", false)]);
+        assert_eq!(chosen(ending), (vec![2, 3], vec![2]));
+        assert_eq!(chosen(json!([at(3, "n2", true)])), (vec![3], vec![]));
+    }
+
+    #[test]
+    fn hints_keep_traffic_near_where_all_have_them_and_one_is_for_here() {
+        let zone = |host, zone: &str| {
+            endpoint_at(host, "n2", true, json!({ "forZones": [{ "name": zone }] }))
+        };
+        let near = json!([zone(1, "east"), zone(2, "west")]);
+        assert_eq!(chosen(near), (vec![1], vec![]));
+        assert_eq!(chosen(json!([zone(2, "west")])).0, [2]);
+        let unhinted = endpoint_at(3, "n2", true, Value::Null);
+        assert_eq!(chosen(json!([zone(1, "east"), unhinted])).0, [1, 3]);
+        let node = |host, node: &str| {
+            let hints = json!({ "forNodes": [{ "name": node }], "forZones": [{ "name": "east" }] });
+            endpoint_at(host, node, true, hints)
+        };
+        assert_eq!(chosen(json!([node(1, "n1"), node(2, "n2")])).0, [1]);
+        assert_eq!(chosen(json!([node(2, "n2"), node(3, "n3")])).0, [2, 3]);
     }
 }

@@ -10,7 +10,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::{HostPort, NodeFacts, Protocol, Service, ServicePort};
+use super::{HostPort, NodeFacts, Protocol, Service, ServicePort, sorted};
 use crate::nft::Table;
 
 /// Marks packets that came in from outside; kube-proxy's bit, so that other software leaves it alone.
@@ -177,9 +177,9 @@ fn add_port(table: &mut Table, facts: &NodeFacts, service: &Service, port: &Serv
         ..
     } = port;
     let name = format!("{}/{protocol}/{number}", service.cluster_ip);
-    let endpoints = sorted(&port.endpoints);
-    let internal = narrowed(facts, &endpoints, service.internal_local);
-    let external = narrowed(facts, &endpoints, service.external_local);
+    let endpoints = port.all_endpoints();
+    let internal = sorted(port.endpoints_of(service.internal_local));
+    let external = sorted(port.endpoints_of(service.external_local));
     for endpoint in endpoints
         .iter()
         .filter(|endpoint| facts.pod_cidr.contains(endpoint.ip()))
@@ -306,22 +306,4 @@ fn add_sticky_endpoint(
 
 fn dnat(protocol: Protocol, to: SocketAddrV4) -> String {
     format!("meta l4proto {protocol} dnat to {to}")
-}
-
-/// Without doubles and in one order, so that the same endpoints make the same rules.
-fn sorted(endpoints: &[SocketAddrV4]) -> Vec<SocketAddrV4> {
-    let mut endpoints = endpoints.to_vec();
-    endpoints.sort();
-    endpoints.dedup();
-    endpoints
-}
-
-fn narrowed(facts: &NodeFacts, endpoints: &[SocketAddrV4], local: bool) -> Vec<SocketAddrV4> {
-    let is_local =
-        |at: &&SocketAddrV4| facts.pod_cidr.contains(at.ip()) || *at.ip() == facts.node_address;
-    endpoints
-        .iter()
-        .filter(|at| !local || is_local(at))
-        .copied()
-        .collect()
 }
