@@ -44,8 +44,9 @@ fn policies_say_who_talks_to_whom() {
             }),
         ));
         expect(&site, &clients, [true, true, false]);
-        site.ctl(&["label", "pod", "stranger", "app=friend", "--overwrite"])
-            .ok();
+        let mut befriended = on("n2", pod("stranger", SLEEP));
+        befriended["metadata"]["labels"]["app"] = json!("friend");
+        site.apply(&befriended.to_string());
         expect(&site, &clients, [true, true, true]);
     });
     timed("a new pod is closed from its first packet", || {
@@ -71,7 +72,8 @@ fn policies_say_who_talks_to_whom() {
     let web = &wait_pods(&site, "web", 1)[0];
     assert_eq!(web["status"]["containerStatuses"][0]["restartCount"], 0);
     timed("the last policy goes", || {
-        site.ctl(&["delete", "networkpolicy", "--all"]).ok();
+        site.ctl(&["delete", "networkpolicy", "deny", "friends", "no-way-out"])
+            .ok();
         expect(&site, &["caged", "stranger", "friend"], [true, true, true]);
     });
 }
