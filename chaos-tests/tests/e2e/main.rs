@@ -21,7 +21,6 @@ mod kubectl;
 mod manifests;
 mod master;
 mod past;
-mod policies;
 mod registry;
 mod site;
 mod snapshots;
