@@ -21,6 +21,7 @@ mod kubectl;
 mod manifests;
 mod master;
 mod past;
+mod policies;
 mod registry;
 mod site;
 mod snapshots;
