@@ -126,13 +126,16 @@ impl Story {
         Ok(())
     }
 
-    /// An object of the collection; the text NAMESPACE in it becomes the namespace.
+    /// An object of the collection; the text NAMESPACE in it becomes the namespace, OWN-GROUP what follows the first dot of its name.
     fn named(&self, collection: &str, name: &str, label: &str) -> Value {
         let mut parts = collection
             .split('/')
             .skip_while(|part| *part != "namespaces");
         let namespace = parts.nth(1).unwrap_or_default();
-        let text = self.object.to_string().replace("NAMESPACE", namespace);
+        let group = name.split_once('.').map_or("", |(_, group)| group);
+        let text = self.object.to_string();
+        let text = text.replace("NAMESPACE", namespace);
+        let text = text.replace("OWN-GROUP", group);
         let mut object: Value = serde_json::from_str(&text).unwrap_or_default();
         object["apiVersion"] = json!(self.group_version);
         object["kind"] = json!(self.kind);

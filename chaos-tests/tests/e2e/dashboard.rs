@@ -49,6 +49,9 @@ fn the_dashboard_shows_and_does() {
     timed("without an identity one must sign in", || {
         sign_in(&site, &mut browser)
     });
+    timed("who may read one namespace alone sees that one", || {
+        one_namespace(&site, &mut browser)
+    });
 }
 
 /// `ctl dashboard`, and the address that it printed.
@@ -334,4 +337,34 @@ fn sign_in(site: &Site, browser: &mut Browser) {
         browser.look("location.href.includes('no-token')"),
         Ok(json!(false))
     );
+}
+
+fn one_namespace(site: &Site, browser: &mut Browser) {
+    site.apply(
+        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: viewer, namespace: default}\n---\n\
+         apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {name: viewer, namespace: default}\n\
+         roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}\n\
+         subjects: [{kind: ServiceAccount, name: viewer, namespace: default}]\n",
+    );
+    let kubectl = kubectls::all().pop().expect("one is there").program;
+    let mut command = site.on("m1", &kubectl);
+    command.arg("--kubeconfig").arg(site.kubeconfig()).args([
+        "--server",
+        &site.url("m1"),
+        "create",
+        "token",
+        "viewer",
+    ]);
+    let token = command.output().expect("kubectl runs");
+    let token = String::from_utf8(token.stdout).expect("a token");
+    browser.open(&format!("{}/dashboard/#/pods", site.url("m1")));
+    browser.click("#token");
+    browser.types(token.trim());
+    browser.press("Enter");
+    browser.reads(&["system:serviceaccount:default:viewer", "web-"]);
+    browser.wait(
+        "the namespace to be chosen by its name",
+        "document.querySelector('input#namespace')?.value === 'default'",
+    );
+    browser.picture(&pictures().join("one-namespace.png"));
 }

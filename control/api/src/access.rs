@@ -60,6 +60,7 @@ async fn follow_once(server: &ApiServer) -> Result<(), StoreError> {
             if event.key().starts_with(REGISTRY_ROOT.as_bytes()) {
                 pipeline.access().apply(event);
                 server.flow().apply(event);
+                server.aggregator().see(event);
             }
         }
         seen.send_replace(batch.revision);

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, Method, Uri};
 use objects::{Status, Timestamp};
-use registry::Caller;
+use registry::{Caller, Remarks};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -131,6 +131,8 @@ struct Noted {
     /// What every event of the request says.
     common: Value,
     object: Option<Value>,
+    /// What admission says of it, as it goes on.
+    remarks: Remarks,
 }
 
 impl Note {
@@ -140,6 +142,11 @@ impl Note {
         if noted.level >= Level::Request {
             noted.object = Some(object.clone());
         }
+    }
+
+    /// Keeps what admission will say of the request.
+    pub fn remarks(&self, remarks: &Remarks) {
+        self.lock().remarks = remarks.clone();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Noted> {
@@ -218,6 +225,7 @@ impl Audit {
         if let Some(object) = &noted.object {
             more["requestObject"] = object.clone();
         }
+        let mut annotations = noted.remarks.annotations();
         let mut stage = Stage::ResponseComplete;
         match answer {
             Ok(answer) => {
@@ -238,10 +246,15 @@ impl Audit {
             }
             Err(status) => {
                 more["responseStatus"] = json!(status);
-                if status.code == 403 {
-                    more["annotations"] = json!({"authorization.k8s.io/decision": "forbid"});
+                // Admission is asked of nothing that is forbidden: what it noted it refused itself.
+                if status.code == 403 && annotations.is_empty() {
+                    let decision = "authorization.k8s.io/decision".to_owned();
+                    annotations.insert(decision, "forbid".to_owned());
                 }
             }
+        }
+        if !annotations.is_empty() {
+            more["annotations"] = json!(annotations);
         }
         self.tell(&noted, stage, more);
     }

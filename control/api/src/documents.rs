@@ -28,6 +28,7 @@ pub fn discovery(
     headers: &HeaderMap,
 ) -> Result<Answer, Status> {
     let registry = &server.pipeline().registry();
+    let services = &server.aggregator().services();
     let view = discovery_view(headers)?;
     let aggregated = match view {
         DiscoveryView::Plain => None,
@@ -42,7 +43,7 @@ pub fn discovery(
         ),
         (DiscoveryPath::Groups, Some(version)) => (
             view.content_type(),
-            discovery::aggregated_groups(registry, version),
+            discovery::aggregated_groups(registry, services, version),
         ),
         (DiscoveryPath::Core, None) => {
             let host = headers.get(HOST).and_then(|host| host.to_str().ok());
@@ -51,10 +52,10 @@ pub fn discovery(
                 discovery::core_versions(registry, host.unwrap_or_default()),
             )
         }
-        (DiscoveryPath::Groups, None) => (plain, discovery::group_list(registry)),
+        (DiscoveryPath::Groups, None) => (plain, discovery::group_list(registry, services)),
         (DiscoveryPath::Group(group), _) => (
             plain,
-            discovery::group(registry, group).ok_or_else(not_found)?,
+            discovery::group(registry, services, group).ok_or_else(not_found)?,
         ),
         (DiscoveryPath::Version { group, version }, _) => {
             let list = discovery::resource_list(registry, group, version);
@@ -178,7 +179,8 @@ fn health_report(endpoint: &str, checks: &[Check], healthy: bool) -> String {
 
 fn root(server: &ApiServer) -> Value {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
-    for (group, versions) in server.pipeline().registry().groups() {
+    let services = server.aggregator().services();
+    for (group, versions) in services.groups(&server.pipeline().registry()) {
         if group.is_empty() {
             continue;
         }

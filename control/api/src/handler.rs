@@ -4,6 +4,7 @@
 //! request takes a seat of [`crate::flow`] until its answer is written; those that are no streams have a deadline.
 
 use crate::access::{self, Progress};
+use crate::aggregate::Aggregator;
 use crate::answer::Answer;
 use crate::audit::{Asked, Audit, Note};
 use crate::auth::{Identified, Peer};
@@ -17,14 +18,14 @@ use crate::proxy::NodeAddress;
 use crate::query::Query;
 use crate::tls::NodeClientTls;
 use crate::tokens::{self, Oidc, TokenKeys};
-use crate::{browser, documents, history, status, verbs};
+use crate::{aggregate, browser, documents, history, status, verbs};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderName, Method, Request, Response};
 use hyper::body::Incoming;
 use objects::{Reason, Status};
 use registry::flow::Class;
-use registry::openapi::{Describe, OpenApi};
+use registry::openapi::{Describe, Foreign, OpenApi};
 use registry::rbac::Request as PathRequest;
 use registry::{Caller, Pipeline, Registry, Target};
 use std::convert::Infallible;
@@ -119,7 +120,8 @@ struct Inner {
     node_tls: NodeClientTls,
     config: ApiConfig,
     flow: Flow,
-    open_api: Mutex<Option<(Arc<Registry>, Arc<OpenApi>)>>,
+    aggregator: Aggregator,
+    open_api: Mutex<Option<(Arc<Registry>, Arc<Foreign>, Arc<OpenApi>)>>,
     draining: CancellationToken,
     events_told: AtomicU64,
     metrics: metrics::Cache,
@@ -153,6 +155,7 @@ impl ApiServer {
         ApiServer(Arc::new(Inner {
             identities,
             progress: Progress::default(),
+            aggregator: Aggregator::default(),
             flow: Flow::new(&config),
             open_api: Mutex::new(None),
             draining: CancellationToken::new(),
@@ -234,7 +237,11 @@ impl ApiServer {
     ) -> Result<Answer, Status> {
         let peer = asked.peer;
         let query = Query::parse(request.uri().query().unwrap_or_default());
-        let route = Route::parse(request.method(), request.uri(), &query);
+        let mut route = Route::parse(request.method(), request.uri(), &query);
+        let remote = self.aggregator().behind(request.uri().path());
+        if remote.is_some() && route == Route::NotFound {
+            route = aggregate::route_below(request.method(), request.uri(), &query);
+        }
         match &route {
             Route::Health(path) => return Ok(documents::health(self, path, &query)),
             Route::Version => return Ok(documents::version(self)),
@@ -283,6 +290,9 @@ impl ApiServer {
             request.extensions_mut().insert(note.clone());
         }
         let class = self.classify(class, &caller, asked, &route);
+        if let Some(service) = remote {
+            return aggregate::answer(self, &service, &caller, class, &route, request).await;
+        }
         if let Route::Resource(path) = &route {
             return verbs::answer(self, &caller, class, path, &query, request).await;
         }
@@ -386,6 +396,10 @@ impl ApiServer {
         &*self.0.cluster
     }
 
+    pub(crate) fn aggregator(&self) -> &Aggregator {
+        &self.0.aggregator
+    }
+
     pub(crate) fn token_keys(&self) -> &TokenKeys {
         &self.0.identities.token_keys
     }
@@ -407,6 +421,7 @@ impl ApiServer {
         let flow = self.flow().clone();
         tokio::select! {
             () = flow.keep() => {}
+            () = aggregate::follow(self.clone(), stop.clone()) => {}
             () = access::follow(self, stop) => {}
         }
     }
@@ -429,20 +444,23 @@ impl ApiServer {
             ..
         } = &*self.0;
         let registry = pipeline.registry();
+        let foreign = self.aggregator().schemas();
         let mut known = open_api.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, documents)) = &*known
+        if let Some((of, with, documents)) = &*known
             && Arc::ptr_eq(of, &registry)
+            && Arc::ptr_eq(with, &foreign)
         {
             return documents.clone();
         }
-        let before = known.as_ref().map(|(_, documents)| &**documents);
+        let before = known.as_ref().map(|(_, _, documents)| &**documents);
         let documents = Arc::new(OpenApi::after(
             before,
             &registry,
             &config.version.git_version,
             config.describe,
+            &foreign,
         ));
-        *known = Some((registry, documents.clone()));
+        *known = Some((registry, foreign, documents.clone()));
         documents
     }
 

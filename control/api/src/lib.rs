@@ -5,6 +5,7 @@
 //! client libraries were recorded to ask of a Kubernetes API server.
 
 mod access;
+mod aggregate;
 mod answer;
 mod audit;
 mod auth;

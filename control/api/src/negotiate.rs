@@ -68,6 +68,13 @@ pub fn object_view(headers: &HeaderMap) -> Result<View, Status> {
     choose(headers, View::Object, object_view_of)
 }
 
+/// The view of what is no object in the store and has neither columns nor metadata to show; 406 for who accepts only such.
+pub fn plain_view(headers: &HeaderMap) -> Result<View, Status> {
+    choose(headers, View::Object, |range| {
+        object_view_of(range).filter(|view| *view == View::Object)
+    })
+}
+
 /// Chooses the view of discovery.
 pub fn discovery_view(headers: &HeaderMap) -> Result<DiscoveryView, Status> {
     choose(headers, DiscoveryView::Plain, discovery_view_of)

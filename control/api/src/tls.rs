@@ -95,6 +95,20 @@ impl NodeClientTls {
     }
 }
 
+/// What a client proves itself by.
+pub(crate) struct ClientIdentity {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+}
+
+impl ClientIdentity {
+    /// Reads the texts.
+    pub fn read(bundle: &PemBundle) -> Result<Self, TlsError> {
+        let (chain, key, _) = parse(bundle)?;
+        Ok(ClientIdentity { chain, key })
+    }
+}
+
 fn server_config(bundle: &PemBundle) -> Result<ServerConfig, TlsError> {
     let (chain, key, roots) = parse(bundle)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -160,8 +174,8 @@ pub async fn connect_unverified<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(Anybody(Arc::clone(&provider)));
+    let verifier = Arc::new(Anybody::default());
+    let provider = Arc::clone(&verifier.0);
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -176,7 +190,13 @@ where
 
 /// Takes any certificate whose holder has its key.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+pub(crate) struct Anybody(Arc<CryptoProvider>);
+
+impl Default for Anybody {
+    fn default() -> Self {
+        Anybody(Arc::new(rustls::crypto::ring::default_provider()))
+    }
+}
 
 impl ServerCertVerifier for Anybody {
     fn verify_server_cert(

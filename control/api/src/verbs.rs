@@ -7,7 +7,7 @@ use crate::answer::Answer;
 use crate::audit::Note;
 use crate::body::{self, Format, Held, Upload};
 use crate::handler::method_not_allowed;
-use crate::negotiate::{accepts_gzip, object_view};
+use crate::negotiate::{View, accepts_gzip, object_view, plain_view};
 use crate::path::ResourcePath;
 use crate::present::Presenter;
 use crate::query::Query;
@@ -20,7 +20,8 @@ use objects::Status;
 use registry::flow::Class;
 use registry::rbac::Request as Asked;
 use registry::{
-    Caller, Deleted, Patch, PatchKind, Registry, Target, Verb, Written, parse_resource_version,
+    Caller, Deleted, Patch, PatchKind, Registry, Remarks, Target, Verb, Written,
+    parse_resource_version,
 };
 use serde_json::Value;
 
@@ -40,7 +41,12 @@ pub async fn answer(
     if proxy::is_proxied(path) {
         let place = server.flow().stream(class)?;
         if let Some(options) = proxy::connect_options(path, query) {
-            let asked = server.pipeline().admit_connection(caller, &target, options);
+            let remarks = Remarks::default();
+            if let Some(note) = request.extensions().get::<Note>() {
+                note.remarks(&remarks);
+            }
+            let pipeline = server.pipeline();
+            let asked = pipeline.admit_connection(caller, &target, options, remarks);
             server.within_deadline(asked).await?;
         }
         return proxy::answer(server, path, query, request, place).await;
@@ -182,8 +188,13 @@ impl Call<'_> {
     }
 
     async fn write(self, verb: Verb) -> Result<Answer, Status> {
-        let presenter = self.presenter()?;
+        let is_review = verb == Verb::Create && Review::of(self.target).is_some();
+        let presenter = match is_review {
+            true => self.presenter_of(plain_view(&self.parts.headers)?)?,
+            false => self.presenter()?,
+        };
         let mut options = options::write(self.query, &self.parts.headers, false)?;
+        self.note_remarks(&options.remarks);
         let format = body::format(&self.parts.headers)?;
         let decoded = body::decode(format, &self.body, body_kind(self.target)).await?;
         self.note(&decoded.value);
@@ -223,6 +234,7 @@ impl Call<'_> {
         };
         let is_apply = kind == PatchKind::Apply;
         let mut options = options::write(self.query, &self.parts.headers, is_apply)?;
+        self.note_remarks(&options.remarks);
         if is_apply {
             let create = Asked::on(Verb::Create, self.target);
             options.create_refused = self.server.allow(self.caller, &create).await.err();
@@ -248,6 +260,7 @@ impl Call<'_> {
             self.note(body);
         }
         let options = options::delete(self.query, &self.parts.headers, body)?;
+        self.note_remarks(&options.remarks);
         let pipeline = self.server.pipeline();
         let answer = match pipeline.delete(self.caller, self.target, &options).await? {
             Deleted::Object(object) => Answer::json(StatusCode::OK, presenter.object(&object)?),
@@ -264,6 +277,7 @@ impl Call<'_> {
             self.note(body);
         }
         let options = options::delete(self.query, &self.parts.headers, body)?;
+        self.note_remarks(&options.remarks);
         let pipeline = self.server.pipeline();
         let deleted = pipeline
             .delete_collection(self.caller, self.target, &list, &options)
@@ -279,8 +293,18 @@ impl Call<'_> {
         }
     }
 
+    /// Keeps what admission will say for the audit log.
+    fn note_remarks(&self, remarks: &Remarks) {
+        if let Some(note) = self.parts.extensions.get::<Note>() {
+            note.remarks(remarks);
+        }
+    }
+
     fn presenter(&self) -> Result<Presenter, Status> {
-        let view = object_view(&self.parts.headers)?;
+        self.presenter_of(object_view(&self.parts.headers)?)
+    }
+
+    fn presenter_of(&self, view: View) -> Result<Presenter, Status> {
         let now = self.server.pipeline().shell().now();
         Presenter::new(&self.target.resource, view, self.query, now)
     }

@@ -50,10 +50,7 @@ pub fn read(files: &Files) -> Result<Vec<Document>> {
 /// The documents of a text. A `List` stands for its items.
 pub fn parse(origin: &str, text: &str) -> Result<Vec<Document>> {
     let values: Vec<Value> = if text.trim_start().starts_with('{') {
-        serde_json::Deserializer::from_str(text)
-            .into_iter()
-            .collect::<Result<_, _>>()
-            .with_context(|| format!("{origin} is malformed JSON"))?
+        json_documents(text).with_context(|| format!("{origin} is malformed JSON"))?
     } else {
         serde_saphyr::from_multiple(text).map_err(|error| {
             // Line and column say where; a picture of the place would break the one line.
@@ -93,6 +90,26 @@ pub fn parse(origin: &str, text: &str) -> Result<Vec<Document>> {
         }
     }
     Ok(documents)
+}
+
+/// Objects in JSON, one after the other; lines of `---` may part them, as in YAML.
+fn json_documents(text: &str) -> Result<Vec<Value>, serde_json::Error> {
+    let mut values = Vec::new();
+    let mut rest = text;
+    loop {
+        let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
+        match stream.next() {
+            None => return Ok(values),
+            Some(Ok(value)) => values.push(value),
+            Some(Err(error)) => return Err(error),
+        }
+        let behind = rest
+            .get(stream.byte_offset()..)
+            .unwrap_or_default()
+            .trim_start();
+        let parted = behind.strip_prefix("---");
+        rest = parted.map_or(behind, |behind| behind.trim_start_matches('-'));
+    }
 }
 
 fn expand(path: &Path, recursive: bool) -> Result<Vec<PathBuf>> {
@@ -144,6 +161,9 @@ mod tests {
                 .len(),
             2
         );
+        let parted = "{\"kind\":\"A\"}\n---\n{\"kind\":\"B\"}\n---\n";
+        assert_eq!(parse("f", parted).expect("parses").len(), 2);
+        assert!(parse("f", "{\"kind\":\"A\"}\n---\n{").is_err());
     }
 
     #[test]

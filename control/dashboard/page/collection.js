@@ -2,6 +2,8 @@
 // forgotten (410) the list is asked again. Nothing is polled.
 
 import { ApiError, get, lines } from "./api.js";
+import { isNamespaced, within } from "./kinds.js";
+import { settings } from "./settings.js";
 
 const PAGE = 500;
 const RETRY_MS_MIN = 500;
@@ -18,16 +20,23 @@ export function onChange(listener) {
   changed = listener;
 }
 
-// The collection at a path. It is kept up to date while it is used: whoever draws the page uses all that it shows.
+// The collection at a path. It is kept up to date while it is used: whoever draws the page uses all that it shows. Where a kind may not
+// be listed over all namespaces, it is that of the namespace that is looked at.
 export function use(path) {
-  let collection = open.get(path);
-  if (!collection) {
-    collection = new Collection(path);
-    open.set(path, collection);
-    collection.run();
+  const everywhere = collection(path);
+  const refused = everywhere.error?.code === 403 && isNamespaced(path);
+  return refused && settings.namespace ? collection(within(path, settings.namespace)) : everywhere;
+}
+
+function collection(path) {
+  let known = open.get(path);
+  if (!known) {
+    known = new Collection(path);
+    open.set(path, known);
+    known.run();
   }
-  collection.usedAt = Date.now();
-  return collection;
+  known.usedAt = Date.now();
+  return known;
 }
 
 // The cluster's status, which is one object.

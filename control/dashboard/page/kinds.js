@@ -13,6 +13,17 @@ export const NODES = "/api/v1/nodes";
 export const NAMESPACES = "/api/v1/namespaces";
 export const EVENTS = "/api/v1/events";
 
+// Whether the objects of a collection lie in namespaces.
+export function isNamespaced(path) {
+  return path !== NODES && path !== NAMESPACES;
+}
+
+// The part of a collection that lies in one namespace.
+export function within(path, namespace) {
+  const at = path.lastIndexOf("/");
+  return `${path.slice(0, at)}/namespaces/${encodeURIComponent(namespace)}${path.slice(at)}`;
+}
+
 export function collectionPath(kind) {
   return `${kind.api}/${kind.plural}`;
 }

@@ -67,7 +67,7 @@ function side(current) {
 }
 
 function top() {
-  const namespaces = use(NAMESPACES).items.map((it) => it.metadata.name).sort();
+  const all = use(NAMESPACES);
   const choose = (event) => {
     setNamespace(event.target.value);
     redraw();
@@ -88,12 +88,7 @@ function top() {
       "label",
       null,
       h("span", { class: "hidden" }, "Namespace"),
-      h(
-        "select",
-        { id: "namespace", value: settings.namespace, on: { change: choose } },
-        h("option", { value: "", key: "" }, "All namespaces"),
-        (settings.namespace && !namespaces.includes(settings.namespace) ? [settings.namespace, ...namespaces] : namespaces).map((name) => h("option", { value: name, key: name }, name)),
-      ),
+      all.error?.code === 403 ? named(choose) : chosen(all, choose),
     ),
     h(
       "label",
@@ -107,6 +102,22 @@ function top() {
   );
 }
 
+function chosen(all, choose) {
+  const names = all.items.map((it) => it.metadata.name).sort();
+  const shown = settings.namespace && !names.includes(settings.namespace) ? [settings.namespace, ...names] : names;
+  return h(
+    "select",
+    { id: "namespace", value: settings.namespace, key: "chosen", on: { change: choose } },
+    h("option", { value: "", key: "" }, "All namespaces"),
+    shown.map((name) => h("option", { value: name, key: name }, name)),
+  );
+}
+
+// Who may not list the namespaces knows the name of his own.
+function named(choose) {
+  return h("input", { id: "namespace", key: "named", placeholder: "Namespace", autocomplete: "off", value: settings.namespace, on: { change: choose } });
+}
+
 // What could not be read, once for each reason.
 function banner() {
   const messages = new Map(troubles().filter((source) => source.loaded || source.error.code === 0).map((source) => [source.error.message, source.error]));
@@ -116,6 +127,9 @@ function banner() {
 async function start() {
   try {
     user = await whoAmI();
+    // A service account's rights are mostly those of its own namespace.
+    const [, own] = user?.match(/^system:serviceaccount:([^:]+):/) ?? [];
+    if (own && !settings.namespace) setNamespace(own);
     signedIn = true;
   } catch (error) {
     if (error.code === 0) return retryStart(error);

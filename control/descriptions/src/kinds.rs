@@ -15,6 +15,7 @@ pub fn visit(generator: &mut SchemaGenerator) {
     }
     kinds! {
         admissionregistration::v1 { MutatingWebhookConfiguration ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration }
+        admissionregistration::v1beta1 { MutatingAdmissionPolicy MutatingAdmissionPolicyBinding }
         apiextensions::v1 { CustomResourceDefinition }
         apiregistration::v1 { APIService }
         apps::v1 { ControllerRevision DaemonSet Deployment ReplicaSet StatefulSet }

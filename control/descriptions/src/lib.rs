@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 static TEXTS: LazyLock<HashMap<String, Texts>> = LazyLock::new(read);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Texts {
     whole: String,
     fields: HashMap<String, String>,
@@ -33,10 +33,19 @@ fn read() -> HashMap<String, Texts> {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     kinds::visit(&mut generator);
     let definitions = generator.take_definitions(false);
-    definitions
+    let mut all: HashMap<String, Texts> = definitions
         .into_iter()
         .map(|(name, schema)| (name, texts(&schema)))
-        .collect()
+        .collect();
+    // What the dependency knows in beta alone says the same once it is stable.
+    let grown = all.iter().filter_map(|(name, texts)| {
+        let (package, name) = name.split_once(".v1beta1.")?;
+        let name = format!("{package}.v1.{name}");
+        (!all.contains_key(&name)).then(|| (name, texts.clone()))
+    });
+    let grown: Vec<(String, Texts)> = grown.collect();
+    all.extend(grown);
+    all
 }
 
 fn texts(schema: &Value) -> Texts {

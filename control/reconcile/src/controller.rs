@@ -161,6 +161,8 @@ pub struct Outside<'a> {
     pub settings: &'a objects::cluster::ClusterSettings,
     /// The cluster's CA as PEM.
     pub ca_pem: &'a str,
+    /// The groups and versions that are built in.
+    pub served: &'a [crate::apiservice::BuiltIn],
     /// What pods use.
     pub metrics: Arc<dyn crate::horizontal::PodMetrics>,
     /// The keys that sign service accounts' tokens.
@@ -172,6 +174,7 @@ pub fn all(outside: Outside<'_>) -> Vec<Arc<dyn Controller>> {
     let Outside {
         settings,
         ca_pem,
+        served,
         metrics,
         signer,
     } = outside;
@@ -188,10 +191,13 @@ pub fn all(outside: Outside<'_>) -> Vec<Arc<dyn Controller>> {
         Arc::new(crate::disruption::DisruptionController),
         Arc::new(crate::endpointslice::EndpointSliceController),
         Arc::new(crate::endpoints::EndpointsController),
+        Arc::new(crate::endpointslicemirroring::MirroringController),
+        Arc::new(crate::ipaddress::IpAddressController),
         Arc::new(crate::quota::QuotaController),
         Arc::new(crate::protection::ProtectionController),
         Arc::new(crate::namespace::NamespaceController),
         Arc::new(crate::customresource::CustomResourceController),
+        Arc::new(crate::apiservice::ApiServiceController::new(served)),
         Arc::new(crate::serviceaccount::ServiceAccountController),
         Arc::new(crate::rootca::RootCaController::new(ca_pem)),
         Arc::new(crate::clusterrole::ClusterRoleController),

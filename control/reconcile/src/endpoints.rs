@@ -90,7 +90,8 @@ fn same(before: &Object, object: &Object) -> bool {
     before.metadata == object.metadata && subsets(before) == subsets(object)
 }
 
-fn is_ours(endpoints: &Object) -> bool {
+/// Whether this controller made it.
+pub fn is_ours(endpoints: &Object) -> bool {
     endpoints
         .metadata
         .labels

@@ -7,6 +7,7 @@
 //!
 //! Typed structs of k8s-openapi are read views; what is written is built as [`objects::Object`] or as a merge patch.
 
+pub mod apiservice;
 pub mod children;
 pub mod clusterrole;
 pub mod conditions;
@@ -18,11 +19,13 @@ pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod endpointslicemirroring;
 pub mod event;
 pub mod flowschema;
 pub mod garbage;
 pub mod history;
 pub mod horizontal;
+pub mod ipaddress;
 pub mod job;
 pub mod names;
 pub mod namespace;

@@ -1,6 +1,8 @@
-//! What the server serves, as documents, out of the table. Never lists anything by hand.
+//! What the server serves, as documents, out of the table and of what the servers behind API services tell. Never lists anything
+//! by hand.
 //! Formats: apidiscovery.k8s.io v2 and v2beta1 (aggregated) and meta/v1 `APIResourceList` (plain).
 
+use crate::aggregation::{ApiServices, Told};
 use crate::{Registry, ResourceDef, SubresourceDef, Verb};
 use objects::GroupVersionKind;
 use serde_json::{Value, json};
@@ -25,12 +27,18 @@ impl AggregatedVersion {
 
 /// `GET /api` with everything of the core group.
 pub fn aggregated_core(registry: &Registry, version: AggregatedVersion) -> Value {
-    aggregated(registry, version, |group| group.is_empty())
+    aggregated(registry, &ApiServices::default(), version, |group| {
+        group.is_empty()
+    })
 }
 
 /// `GET /apis` with everything of the other groups.
-pub fn aggregated_groups(registry: &Registry, version: AggregatedVersion) -> Value {
-    aggregated(registry, version, |group| !group.is_empty())
+pub fn aggregated_groups(
+    registry: &Registry,
+    services: &ApiServices,
+    version: AggregatedVersion,
+) -> Value {
+    aggregated(registry, services, version, |group| !group.is_empty())
 }
 
 /// `GET /api`, plain: `address` is where the client reached the server, `host:port`.
@@ -44,9 +52,9 @@ pub fn core_versions(registry: &Registry, address: &str) -> Value {
 }
 
 /// `GET /apis`, plain.
-pub fn group_list(registry: &Registry) -> Value {
-    let groups: Vec<Value> = registry
-        .groups()
+pub fn group_list(registry: &Registry, services: &ApiServices) -> Value {
+    let groups: Vec<Value> = services
+        .groups(registry)
         .iter()
         .filter(|(group, _)| !group.is_empty())
         .map(|(group, versions)| group_entry(group, versions))
@@ -55,8 +63,9 @@ pub fn group_list(registry: &Registry) -> Value {
 }
 
 /// `GET /apis/G`, plain; None when nothing of the group is served.
-pub fn group(registry: &Registry, group: &str) -> Option<Value> {
-    let versions = registry.groups().remove(group)?;
+pub fn group(registry: &Registry, services: &ApiServices, group: &str) -> Option<Value> {
+    let groups = services.groups(registry).into_iter();
+    let (_, versions) = groups.into_iter().find(|(name, _)| name == group)?;
     let mut entry = json!({"kind": "APIGroup", "apiVersion": "v1"});
     let members = group_entry(group, &versions);
     let entry_map = entry.as_object_mut().expect("made as a map above");
@@ -77,12 +86,17 @@ pub fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<
     }))
 }
 
-fn aggregated(registry: &Registry, version: AggregatedVersion, wanted: fn(&str) -> bool) -> Value {
-    let items: Vec<Value> = registry
-        .groups()
+fn aggregated(
+    registry: &Registry,
+    services: &ApiServices,
+    version: AggregatedVersion,
+    wanted: fn(&str) -> bool,
+) -> Value {
+    let items: Vec<Value> = services
+        .groups(registry)
         .iter()
         .filter(|(group, _)| wanted(group))
-        .map(|(group, versions)| aggregated_group(registry, group, versions))
+        .map(|(group, versions)| aggregated_group(registry, services, group, versions))
         .collect();
     json!({
         "kind": "APIGroupDiscoveryList",
@@ -92,15 +106,30 @@ fn aggregated(registry: &Registry, version: AggregatedVersion, wanted: fn(&str) 
     })
 }
 
-fn aggregated_group(registry: &Registry, group: &str, versions: &[String]) -> Value {
+fn aggregated_group(
+    registry: &Registry,
+    services: &ApiServices,
+    group: &str,
+    versions: &[String],
+) -> Value {
     let versions: Vec<Value> = versions
         .iter()
         .map(|version| {
-            let resources: Vec<Value> = registry
-                .of_version(group, version)
-                .map(|row| aggregated_resource(row))
-                .collect();
-            json!({"version": version, "resources": resources, "freshness": "Current"})
+            let (resources, is_current) = match services.remote(group, version) {
+                None => {
+                    let rows = registry.of_version(group, version);
+                    (rows.map(|row| aggregated_resource(row)).collect(), true)
+                }
+                Some(service) => match services.told(group, version) {
+                    None => (Vec::new(), false),
+                    Some(told) => {
+                        let resources = told_resources(told, group, version);
+                        (resources, told.is_current && service.is_available)
+                    }
+                },
+            };
+            let freshness = if is_current { "Current" } else { "Stale" };
+            json!({"version": version, "resources": resources, "freshness": freshness})
         })
         .collect();
     let metadata = if group.is_empty() {
@@ -109,6 +138,51 @@ fn aggregated_group(registry: &Registry, group: &str, versions: &[String]) -> Va
         json!({"name": group})
     };
     json!({"metadata": metadata, "versions": versions})
+}
+
+/// The resources of another server, which tells a subresource as a resource of the name `RESOURCE/SUBRESOURCE`.
+fn told_resources(told: &Told, group: &str, version: &str) -> Vec<Value> {
+    fn name(entry: &Value) -> &str {
+        entry["name"].as_str().unwrap_or_default()
+    }
+    let kind = |entry: &Value| {
+        let own = |member: &str, default: &str| {
+            let text = entry[member].as_str().filter(|text| !text.is_empty());
+            text.unwrap_or(default).to_owned()
+        };
+        json!({"group": own("group", group), "version": own("version", version), "kind": own("kind", "")})
+    };
+    let mains = told
+        .resources
+        .iter()
+        .filter(|entry| !name(entry).contains('/'));
+    let resources = mains.map(|main| {
+        let mut entry = json!({
+            "resource": name(main),
+            "responseKind": kind(main),
+            "scope": if main["namespaced"] == true { "Namespaced" } else { "Cluster" },
+            "singularResource": main["singularName"].as_str().unwrap_or_default(),
+            "verbs": main["verbs"],
+        });
+        for member in ["shortNames", "categories"] {
+            if main[member]
+                .as_array()
+                .is_some_and(|words| !words.is_empty())
+            {
+                entry[member] = main[member].clone();
+            }
+        }
+        let below = told.resources.iter().filter_map(|other| {
+            let part = name(other).strip_prefix(name(main))?.strip_prefix('/')?;
+            Some(json!({"subresource": part, "responseKind": kind(other), "verbs": other["verbs"]}))
+        });
+        let below: Vec<Value> = below.collect();
+        if !below.is_empty() {
+            entry["subresources"] = Value::Array(below);
+        }
+        entry
+    });
+    resources.collect()
 }
 
 fn aggregated_resource(row: &ResourceDef) -> Value {

@@ -3,6 +3,7 @@
 //! Pure: never asks a clock, a file or the network; time and ids come through [`Shell`], data through `mvcc::Store`. The rules
 //! are Kubernetes' API conventions and its API server's behaviour; each module names its own source.
 
+pub mod aggregation;
 pub mod apply;
 pub mod custom;
 mod decode;

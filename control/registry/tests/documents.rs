@@ -5,6 +5,7 @@ mod common;
 use common::cluster;
 use expect_test::expect_file;
 use futures::executor::block_on;
+use registry::aggregation::ApiServices;
 use registry::discovery::{self, AggregatedVersion};
 use registry::{Caller, Registry, Target, Verb};
 use serde_json::{Value, json};
@@ -21,14 +22,23 @@ fn discovery_follows_from_the_table() {
         &discovery::aggregated_core(&registry, AggregatedVersion::V2),
     ));
     expect_file!["../testdata/discovery/aggregated_groups.json"].assert_eq(&told(
-        &discovery::aggregated_groups(&registry, AggregatedVersion::V2Beta1),
+        &discovery::aggregated_groups(
+            &registry,
+            &ApiServices::default(),
+            AggregatedVersion::V2Beta1,
+        ),
     ));
-    expect_file!["../testdata/discovery/groups.json"]
-        .assert_eq(&told(&discovery::group_list(&registry)));
+    expect_file!["../testdata/discovery/groups.json"].assert_eq(&told(&discovery::group_list(
+        &registry,
+        &ApiServices::default(),
+    )));
     let apps = discovery::resource_list(&registry, "apps", "v1").expect("is served");
     expect_file!["../testdata/discovery/apps_v1.json"].assert_eq(&told(&apps));
     assert_eq!(discovery::resource_list(&registry, "batch", "v9"), None);
-    assert_eq!(discovery::group(&registry, "nothing.example"), None);
+    assert_eq!(
+        discovery::group(&registry, &ApiServices::default(), "nothing.example"),
+        None
+    );
 }
 
 #[test]

@@ -22,6 +22,7 @@ stories!(
     custom,
     definitions,
     policies,
+    mutating,
     objects,
     lists,
     pods,

@@ -117,6 +117,7 @@ impl Master {
             controllers: reconcile::controller::all(Outside {
                 settings: &settings,
                 ca_pem: "CA",
+                served: &[],
                 metrics: Arc::new(Nothing),
                 signer: Arc::new(Nothing),
             })

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 /// The namespace of what serves the cluster itself.
 const SYSTEM_NAMESPACE: &str = "kube-system";
+const NETWORKING: &str = "networking.k8s.io";
 /// The masters behind the service are looked at this often.
 const REFRESH: Duration = Duration::from_secs(10);
 
@@ -25,6 +26,7 @@ pub async fn run(
     pipeline: Arc<Pipeline>,
     registry: Arc<Registry>,
     api_address: String,
+    service_cidr: String,
     stop: CancellationToken,
 ) {
     let boot = Boot {
@@ -32,6 +34,7 @@ pub async fn run(
         pipeline,
         registry,
         api_address,
+        service_cidr,
     };
     let mut leader = store.leader();
     let mut state = LeaderState::default();
@@ -52,6 +55,7 @@ struct Boot {
     pipeline: Arc<Pipeline>,
     registry: Arc<Registry>,
     api_address: String,
+    service_cidr: String,
 }
 
 impl Boot {
@@ -89,6 +93,7 @@ impl Boot {
             self.create("scheduling.k8s.io", "PriorityClass", None, class)
                 .await?;
         }
+        self.service_network().await?;
         self.create("", "Service", Some("default"), self.service())
             .await?;
         let slice = self.endpoint_slice();
@@ -117,6 +122,38 @@ impl Boot {
             *has_roles = true;
         }
         self.pipeline.ensure_default_flows().await?;
+        Ok(())
+    }
+
+    /// The network of services' addresses, as an object that says so and is ready.
+    async fn service_network(&self) -> Result<(), Status> {
+        let network = json!({
+            "kind": "ServiceCIDR", "apiVersion": "networking.k8s.io/v1",
+            "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [self.service_cidr]},
+        });
+        if !self
+            .create(NETWORKING, "ServiceCIDR", None, network)
+            .await?
+        {
+            return Ok(());
+        }
+        let ready = json!({
+            "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready",
+            "lastTransitionTime": self.pipeline.shell().now(),
+        });
+        let patch = Patch {
+            kind: PatchKind::Merge,
+            value: json!({"status": {"conditions": [ready]}}),
+        };
+        let target = Target {
+            name: Some("kubernetes".to_owned()),
+            subresource: Some("status".to_owned()),
+            ..self.target(NETWORKING, "ServiceCIDR", None)?
+        };
+        let options = WriteOptions::default();
+        self.pipeline
+            .patch(&Caller::master(), &target, &patch, &options)
+            .await?;
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::pki::Authority;
 use crate::settings::{self, DataDir, MasterIdentity};
 use crate::shell::MachineShell;
 use crate::usage::Usage;
-use crate::{boot, signing};
+use crate::{boot, front_proxy, signing};
 use anyhow::Result;
 use api::{
     ApiConfig, ApiServer, Cluster, HttpsWebhooks, Identities, NodeClientTls, PemBundle, ServerTls,
@@ -17,6 +17,7 @@ use api::{
 };
 use client::Identity;
 use mvcc::Store;
+use reconcile::apiservice::BuiltIn;
 use reconcile::controller::Outside;
 use reconcile::tokensecret::TokenSigner;
 use registry::{Pipeline, Registry, Shell};
@@ -77,6 +78,7 @@ impl Front {
             controllers: reconcile::controller::all(Outside {
                 settings: &self.identity.settings,
                 ca_pem: &self.authority.certificate_pem,
+                served: &built_in(&registry),
                 metrics: Arc::new(usage.clone()),
                 signer: Arc::new(AccountTokens(ring.token_keys())),
             }),
@@ -114,6 +116,13 @@ impl Front {
         };
 
         let mut parts = JoinSet::new();
+        parts.spawn(front_proxy::run(
+            pipeline.clone(),
+            server.clone(),
+            self.authority.certificate_pem.clone(),
+            self.identity.cluster_id.clone(),
+            stop.clone(),
+        ));
         parts.spawn(api::serve(listener, tls, server, stop.clone()));
         parts.spawn(runtime.run(stop.clone()));
         parts.spawn(ring.follow(stop.clone()));
@@ -130,6 +139,7 @@ impl Front {
             pipeline,
             registry,
             api_address,
+            self.identity.settings.service_cidr.clone(),
             stop.clone(),
         ));
         parts.spawn(files.keep(stop.clone()));
@@ -154,4 +164,14 @@ impl TokenSigner for AccountTokens {
     fn knows(&self, token: &str) -> bool {
         self.0.signed(token)
     }
+}
+
+/// The groups and versions that are served without any definition.
+fn built_in(registry: &Registry) -> Vec<BuiltIn> {
+    let served = registry::aggregation::local(registry).into_iter();
+    let built_in = served.map(|((group, version), priorities)| BuiltIn {
+        name: format!("{version}.{group}"),
+        priorities,
+    });
+    built_in.collect()
 }

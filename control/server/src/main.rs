@@ -9,6 +9,7 @@ mod cluster;
 mod create;
 mod former;
 mod front;
+mod front_proxy;
 mod keyring;
 mod oidc;
 mod on_etcd;

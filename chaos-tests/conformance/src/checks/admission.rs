@@ -34,7 +34,7 @@ pub const CHECKS: &[Check] = &[
     check!("[sig-api-machinery] own: API priority and fairness has its mandatory objects", mandatory),
     story!("[sig-api-machinery] own: APIService API operations",
         Story::of("apiregistration.k8s.io/v1", "apiservices", "APIService", json!({"metadata": {"name": "v1.NAME.example.com"},
-            "spec": {"groupPriorityMinimum": 100, "versionPriority": 100, "version": "v1", "group": "no-group.example.com",
+            "spec": {"groupPriorityMinimum": 100, "versionPriority": 100, "version": "v1", "group": "OWN-GROUP",
             "insecureSkipTLSVerify": true, "service": {"namespace": "default", "name": "no-such-service"}}})).cluster_wide().one_by_one()),
 ];
 

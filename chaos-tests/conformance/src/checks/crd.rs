@@ -56,6 +56,10 @@ pub const CHECKS: &[Check] = &[
         syntax_error
     ),
     check!(
+        "[sig-api-machinery] CustomResourceValidationRules [Privileged:ClusterAdmin] MUST fail create of a custom resource definition that contains an x-kubernetes-validations rule that exceeds the estimated cost limit",
+        costly_rule
+    ),
+    check!(
         "[sig-api-machinery] CustomResourceValidationRules [Privileged:ClusterAdmin] MUST fail update of a custom resource that does not satisfy a x-kubernetes-validations transition rule",
         transition_rule
     ),
@@ -421,6 +425,31 @@ async fn refuses_definition(context: &Context, rule: &str) -> Asked<()> {
     let status = refused("a definition with a rule that does not compile", asked, 422)?;
     ensure!(
         status.message.contains("x-kubernetes-validations"),
+        "{}",
+        status.message
+    );
+    Ok(())
+}
+
+async fn costly_rule(context: &Context) -> Asked<()> {
+    context
+        .need("apiextensions.k8s.io/v1", "customresourcedefinitions")
+        .await?;
+    let group = format!("{}.example.com", context.unique("conformance"));
+    context.clean_up(format!("{DEFINITIONS}/foos.{group}"));
+    let list = |of: Value| json!({"type": "array", "items": of});
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object",
+        "x-kubernetes-validations": [{"rule": "self.x.all(a, a.all(b, b.all(c, c == 'x')))"}],
+        "properties": {"x": list(list(list(json!({"type": "string"}))))}}}});
+    let asked = context
+        .client()
+        .post::<Value>(DEFINITIONS, &definition(&group, &schema, json!({})))
+        .await;
+    let status = refused("a definition with a rule without bounds", asked, 422)?;
+    ensure!(
+        status
+            .message
+            .contains("estimated rule cost exceeds budget"),
         "{}",
         status.message
     );

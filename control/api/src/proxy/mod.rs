@@ -7,10 +7,12 @@ mod dial;
 mod pass;
 mod place;
 mod pod;
-mod tunnel;
+pub(crate) mod tunnel;
 
-pub use backend::Io;
+pub use backend::{Backend, Io};
 pub use dial::NodeAddress;
+pub use place::NoBackend;
+pub(crate) use pod::bounded;
 
 use crate::ApiServer;
 use crate::answer::Answer;
@@ -77,6 +79,16 @@ pub async fn dial_service(
     backend.reach.dial(server.node_tls()).await
 }
 
+/// One of the ready endpoints of a service's port.
+pub async fn service_backend(
+    server: &ApiServer,
+    namespace: &str,
+    name: &str,
+    port: u16,
+) -> Result<Backend, NoBackend> {
+    place::service_backend(server, namespace, &format!("{name}:{port}")).await
+}
+
 /// Passes a request on; `place` is held until its stream ends.
 pub async fn answer(
     server: &ApiServer,
@@ -121,7 +133,7 @@ fn refusal(code: http::StatusCode, body: &Bytes) -> Status {
 }
 
 /// Headers that belong to one connection and are never passed on (RFC 9110, 7.6.1).
-fn remove_hop_headers(headers: &mut HeaderMap) {
+pub(crate) fn remove_hop_headers(headers: &mut HeaderMap) {
     for name in [
         "connection",
         "proxy-connection",

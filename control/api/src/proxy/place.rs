@@ -107,29 +107,101 @@ pub async fn pod(server: &ApiServer, namespace: &str, text: &str) -> Result<Back
     })
 }
 
+/// Why a service leads nowhere.
+#[derive(Debug)]
+pub struct NoBackend {
+    /// One word, as kube-aggregator's conditions have it.
+    pub reason: &'static str,
+    /// For people.
+    pub told: String,
+    /// What the service's proxy answers.
+    pub status: Status,
+}
+
 /// A service: one of its ready endpoints, taken at random.
 pub async fn service(server: &ApiServer, namespace: &str, text: &str) -> Result<Backend, Status> {
-    let named = Named::of("service", text)?;
+    let found = service_backend(server, namespace, text).await;
+    found.map_err(|none| none.status)
+}
+
+/// The same, with the reason where there is none.
+pub async fn service_backend(
+    server: &ApiServer,
+    namespace: &str,
+    text: &str,
+) -> Result<Backend, NoBackend> {
+    let other = |status: Status| NoBackend {
+        reason: "ServiceAccessError",
+        told: status.message.clone(),
+        status,
+    };
+    let named = Named::of("service", text).map_err(other)?;
+    let name = named.name;
     let json = server
-        .read("", "v1", "services", Some(namespace), named.name)
-        .await?;
-    let service: ServiceView = serde_json::from_slice(&json).map_err(Status::internal)?;
-    let port = service.port_name(&named)?;
-    let slices = slices(server, namespace, named.name).await?;
+        .read("", "v1", "services", Some(namespace), name)
+        .await;
+    let json = json.map_err(|status| match status.is(Reason::NotFound) {
+        true => NoBackend {
+            reason: "ServiceNotFound",
+            told: format!("service/{name} in {namespace:?} is not present"),
+            status,
+        },
+        false => other(status),
+    })?;
+    let service: ServiceView = serde_json::from_slice(&json)
+        .map_err(Status::internal)
+        .map_err(other)?;
+    let port = service.port_name(&named).map_err(|status| NoBackend {
+        reason: "ServicePortError",
+        told: format!(
+            "service/{name} in {namespace:?} is not listening on port {}",
+            named.port
+        ),
+        status,
+    })?;
+    let slices = slices(server, namespace, name).await.map_err(other)?;
     let mut found = candidates(&slices, &port);
     if found.is_empty() {
-        return Err(unavailable(format!(
-            "no endpoints available for service {text:?}"
-        )));
+        let (reason, told) = match slices.is_empty() {
+            true => (
+                "EndpointsNotFound",
+                format!("cannot find endpointslices for service/{name} in {namespace:?}"),
+            ),
+            false => (
+                "MissingEndpoints",
+                format!(
+                    "endpoints for service/{name} in {namespace:?} have no addresses with port name {port:?}"
+                ),
+            ),
+        };
+        let status = unavailable(format!("no endpoints available for service {text:?}"));
+        return Err(NoBackend {
+            reason,
+            told,
+            status,
+        });
     }
     let (endpoint, port) = found.swap_remove(rand::random_range(..found.len()));
+    let reach = reach(server, namespace, endpoint, port).await;
+    Ok(Backend {
+        https: named.https,
+        reach: reach.map_err(other)?,
+    })
+}
+
+async fn reach(
+    server: &ApiServer,
+    namespace: &str,
+    endpoint: &Endpoint,
+    port: u16,
+) -> Result<Reach, Status> {
     let address: IpAddr = endpoint
         .addresses
         .first()
         .and_then(|address| address.parse().ok())
         .filter(is_allowed)
         .ok_or_else(|| Status::bad_request("address not allowed"))?;
-    let reach = match endpoint.pod() {
+    Ok(match endpoint.pod() {
         Some((node, name)) => Reach::Pod(PodBackend {
             node: server.node_address(node).await?,
             namespace: namespace.to_owned(),
@@ -141,10 +213,6 @@ pub async fn service(server: &ApiServer, namespace: &str, text: &str) -> Result<
             host: address.to_string(),
             port,
         },
-    };
-    Ok(Backend {
-        https: named.https,
-        reach,
     })
 }
 

@@ -129,7 +129,7 @@ fn kubelet_options(query: &Query) -> Query {
 }
 
 /// A node's body as an answer: it ends at shutdown, and breaks off after too long a silence where one is given.
-pub(super) fn bounded(
+pub(crate) fn bounded(
     body: Incoming,
     idle_max: Option<Duration>,
     server: &ApiServer,

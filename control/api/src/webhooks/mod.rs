@@ -4,7 +4,7 @@
 //! Bounds: the time that the configuration gives, the bytes of an answer, the connections that wait.
 
 mod conversion;
-mod trust;
+pub(crate) mod trust;
 
 use crate::ApiServer;
 use crate::handler::WeakServer;
@@ -92,7 +92,7 @@ impl HttpsWebhooks {
         };
         let name = host.trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
-        let config = trust::config(&client.ca_bundle)?;
+        let config = trust::config(&client.ca_bundle, None)?;
         let stream = TlsConnector::from(config).connect(name, io).await;
         let stream = stream.map_err(|error| format!("tls: {error}"))?;
         let (sender, connection) = handshake(TokioIo::new(stream))

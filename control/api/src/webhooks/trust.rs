@@ -1,6 +1,7 @@
-//! Whom to trust at a webhook: the certificates of its configuration, else those that the machine trusts. A certificate of the
+//! Whom to trust at a webhook, or at a server of another group: the certificates of its configuration, else those that the machine trusts. A certificate of the
 //! bundle that the webhook shows itself is trusted too, as Go's clients do: many make one that is its own authority.
 
+use crate::tls::{Anybody, ClientIdentity};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -12,8 +13,11 @@ use rustls::{
 use std::sync::Arc;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// The TLS of a webhook with this bundle in PEM; an empty one stands for what the machine trusts.
-pub fn config(bundle: &[u8]) -> Result<Arc<ClientConfig>, String> {
+/// The TLS towards whoever this bundle in PEM vouches for; an empty one stands for what the machine trusts.
+pub fn config(
+    bundle: &[u8],
+    identity: Option<&ClientIdentity>,
+) -> Result<Arc<ClientConfig>, String> {
     let certificates: Vec<CertificateDer<'static>> = match bundle {
         [] => rustls_native_certs::load_native_certs().certs,
         bundle => CertificateDer::pem_slice_iter(bundle)
@@ -28,7 +32,7 @@ pub fn config(bundle: &[u8]) -> Result<Arc<ClientConfig>, String> {
         );
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
     let verifier = Trust {
         chains: chains.build().map_err(|error| error.to_string())?,
         shown: match bundle {
@@ -36,12 +40,30 @@ pub fn config(bundle: &[u8]) -> Result<Arc<ClientConfig>, String> {
             _ => certificates,
         },
     };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    with_verifier(Arc::new(verifier), identity)
+}
+
+/// The TLS towards whoever answers.
+pub fn anybody(identity: Option<&ClientIdentity>) -> Result<Arc<ClientConfig>, String> {
+    with_verifier(Arc::new(Anybody::default()), identity)
+}
+
+fn with_verifier(
+    verifier: Arc<dyn ServerCertVerifier>,
+    identity: Option<&ClientIdentity>,
+) -> Result<Arc<ClientConfig>, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(ClientIdentity { chain, key }) => builder
+            .with_client_auth_cert(chain.clone(), key.clone_key())
+            .map_err(|error| error.to_string())?,
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

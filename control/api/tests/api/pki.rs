@@ -30,7 +30,15 @@ impl Pki {
 
     /// A certificate for a user in groups, valid for loopback.
     pub fn issue(&self, user: &str, groups: &[&str]) -> PemBundle {
-        let sans = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        self.issue_for(user, groups, &["127.0.0.1", "localhost"])
+    }
+
+    /// A certificate that is valid for these names.
+    pub fn issue_for(&self, user: &str, groups: &[&str], names: &[&str]) -> PemBundle {
+        let sans = names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>();
         let mut params = CertificateParams::new(sans).expect("names");
         params.distinguished_name.push(DnType::CommonName, user);
         for group in groups {

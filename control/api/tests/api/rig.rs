@@ -50,6 +50,7 @@ pub struct Rig {
     pub admin: PemBundle,
     pub address: SocketAddr,
     pub pipeline: Arc<Pipeline>,
+    pub server: ApiServer,
     pub token_keys: TokenKeys,
     pub cluster: Arc<FakeCluster>,
     pub tls: ServerTls,
@@ -99,12 +100,14 @@ impl Rig {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(api::serve(listener, tls.clone(), server, shutdown.clone()));
+        let serving = api::serve(listener, tls.clone(), server.clone(), shutdown.clone());
+        let served = tokio::spawn(serving);
         let rig = Rig {
             pki,
             admin,
             address,
             pipeline,
+            server,
             token_keys,
             cluster,
             tls,

@@ -1,7 +1,7 @@
 //! CustomResourceDefinitions: defaults, status, validation. Rules: Kubernetes' apiextensions/v1.
 
 use super::jsonpath::JsonPath;
-use super::structural;
+use super::{cost, structural};
 use crate::Faults;
 use crate::strategy::edit::{
     self, Members, default_text, maps_in, read_list, read_map, read_maps, read_text, read_texts,
@@ -108,6 +108,17 @@ impl Strategy for Definitions {
         if is_protected && !object.metadata.annotations.contains_key(APPROVED) {
             let told = "protected groups must have approval annotation \"api-approved.kubernetes.io\", see https://github.com/kubernetes/enhancements/pull/1111";
             faults.required("metadata.annotations[api-approved.kubernetes.io]", told);
+        }
+        // What is not even well-formed has no cost.
+        if !faults.is_empty() {
+            return;
+        }
+        for (at, version) in read_maps(part(&object.body, "spec"), "versions") {
+            let schema = version.get("schema");
+            if let Some(schema) = schema.and_then(|schema| schema.get("openAPIV3Schema")) {
+                let field = format!("spec.versions[{at}].schema.openAPIV3Schema");
+                cost::check(schema, &field, faults);
+            }
         }
     }
 

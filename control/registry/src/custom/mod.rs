@@ -11,6 +11,7 @@
 
 mod check;
 mod columns;
+mod cost;
 mod definition;
 mod format;
 mod jsonpath;

@@ -18,6 +18,7 @@ pub struct Rules {
 
 #[derive(Clone, Debug)]
 struct Rule {
+    at: usize,
     program: Program,
     message: String,
     message_expression: Option<Program>,
@@ -40,6 +41,15 @@ pub struct Wrong {
 }
 
 impl Rules {
+    /// All expressions: which rule's, in which member.
+    pub fn programs(&self) -> impl Iterator<Item = (usize, &'static str, &Program)> {
+        self.rules.iter().flat_map(|rule| {
+            let told = rule.message_expression.as_ref();
+            let told = told.map(|program| (rule.at, "messageExpression", program));
+            std::iter::once((rule.at, "rule", &rule.program)).chain(told)
+        })
+    }
+
     /// The rules that compile.
     pub fn read(source: Option<&Value>, shape: &Shape) -> Rules {
         compile(source, shape).0
@@ -95,6 +105,7 @@ pub fn compile(source: Option<&Value>, shape: &Shape) -> (Rules, Vec<Wrong>) {
             continue;
         };
         rules.push(Rule {
+            at,
             is_transition: program.mentions("oldSelf"),
             program,
             message: text("message"),

@@ -47,6 +47,19 @@ struct Lazy {
     hash: OnceLock<String>,
 }
 
+impl Lazy {
+    /// What another server tells.
+    fn foreign(document: &Document) -> Self {
+        Lazy {
+            group: String::new(),
+            version: String::new(),
+            rows: Vec::new(),
+            hash: OnceLock::from(document.hash.clone()),
+            written: OnceLock::from(document.clone()),
+        }
+    }
+}
+
 /// Version 2 in both forms.
 #[derive(Debug)]
 struct V2 {
@@ -64,23 +77,34 @@ pub struct Document {
     pub hash: String,
 }
 
+/// Documents of other servers, by name: `apis/GROUP/VERSION`.
+pub type Foreign = BTreeMap<String, Document>;
+
 impl OpenApi {
     /// The documents of every group and version of `registry`. `version` is that of the server, such as `v1.33.0`.
     pub fn new(registry: &Registry, version: &str, describe: Describe) -> Self {
-        OpenApi::after(None, registry, version, describe)
+        OpenApi::after(None, registry, version, describe, &Foreign::new())
     }
 
-    /// As [`OpenApi::new`], with the documents of `before` whose rows are the same.
+    /// As [`OpenApi::new`], with the documents of `before` whose rows are the same. What other servers tell of a group and version
+    /// stands for what the table holds of it.
     pub fn after(
         before: Option<&OpenApi>,
         registry: &Registry,
         version: &str,
         describe: Describe,
+        foreign: &Foreign,
     ) -> Self {
-        let mut documents = BTreeMap::new();
+        let foreign_documents = foreign
+            .iter()
+            .map(|(name, document)| (name.clone(), Arc::new(Lazy::foreign(document))));
+        let mut documents: BTreeMap<String, Arc<Lazy>> = foreign_documents.collect();
         for (group, versions) in registry.groups() {
             for group_version in versions {
                 let name = document_name(&group, &group_version);
+                if foreign.contains_key(&name) {
+                    continue;
+                }
                 let rows = registry.of_version(&group, &group_version);
                 let rows: Vec<_> = rows.cloned().collect();
                 let known = before.and_then(|before| before.unchanged(&name, &rows));
@@ -167,7 +191,7 @@ impl OpenApi {
 }
 
 /// `api/v1` or `apis/apps/v1`: a group and version in paths.
-fn document_name(group: &str, version: &str) -> String {
+pub fn document_name(group: &str, version: &str) -> String {
     if group.is_empty() {
         format!("api/{version}")
     } else {
@@ -180,6 +204,10 @@ fn write(lazy: &Lazy, version: &str, describe: Describe) -> Document {
 }
 
 fn value(lazy: &Lazy, version: &str, describe: Describe) -> Value {
+    // What another server tells follows from no rows.
+    if let (true, Some(told)) = (lazy.rows.is_empty(), lazy.written.get()) {
+        return serde_json::from_slice(&told.bytes).unwrap_or_default();
+    }
     let mut components =
         components::Components::new(Schemas::builtin(), &lazy.group, &lazy.version, describe);
     let mut paths = Map::new();
@@ -198,6 +226,15 @@ fn value(lazy: &Lazy, version: &str, describe: Describe) -> Value {
 }
 
 impl Document {
+    /// What another server answered; None for what is no JSON map.
+    pub fn foreign(bytes: Bytes) -> Option<Self> {
+        let read = serde_json::from_slice::<Map<String, Value>>(&bytes);
+        read.ok().map(|_| Document {
+            hash: hash(&bytes),
+            bytes,
+        })
+    }
+
     fn of(bytes: Vec<u8>) -> Self {
         Document {
             hash: hash(&bytes),

@@ -34,20 +34,22 @@ use serde_json::Value;
 /// Namespaces that are never deleted.
 const IMMORTAL_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
-/// Lets the rules that change objects change this one: the built-in ones in Kubernetes' order, then webhooks. What a webhook
-/// changed is looked at once more by those before it. Tells whether one did.
+/// Lets the rules that change objects change this one: the built-in ones in Kubernetes' order, then policies, then webhooks. What
+/// these changed is looked at once more by those before them. Tells whether one did.
 pub async fn mutate(
     pipeline: &Pipeline,
     asked: &Attributes<'_>,
     object: &mut Object,
 ) -> Result<bool, Status> {
     mutate_built_in(pipeline, asked, object).await?;
+    let policies = policy::mutate(pipeline, asked, object, None).await?;
     let round = webhook::mutate(pipeline, asked, object).await?;
-    if !round.changed {
+    if !policies.changed && !round.changed {
         return Ok(false);
     }
     asked.target.resource.strategy.default_fields(object);
     mutate_built_in(pipeline, asked, object).await?;
+    policy::mutate(pipeline, asked, object, Some(&policies)).await?;
     webhook::mutate_again(pipeline, asked, object, round).await?;
     Ok(true)
 }
@@ -110,14 +112,7 @@ async fn ask_policies(
         old: asked.old,
         dry_run: asked.is_dry_run(),
     };
-    let said = policy::ask_policies(pipeline, &write).await?;
-    for warning in said.warnings {
-        asked.remarks().warn(warning);
-    }
-    for (key, value) in said.annotations {
-        asked.remarks().annotate(key, value);
-    }
-    Ok(())
+    policy::ask_policies(pipeline, &write, asked.remarks()).await
 }
 
 /// Whether the object's namespace takes new objects, and what the commit must demand of it. A refusal always rests on a

@@ -4,10 +4,11 @@
 use super::shape::{busy, context, not_served, refuse_invalid};
 use super::store::{self, tries};
 use super::{Pipeline, admit, binding, body, commit, eviction, fault_list, fields, versions};
+use crate::schema::{Schemas, Shape, Type};
 use crate::{Caller, Faults, Target, Verb, WriteOptions, Written, metadata};
 use mvcc::Consistency;
 use objects::{Object, ObjectKey, Reason, Status};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How often a taken generated name is made anew.
 const NAME_TRIES_MAX: usize = 8;
@@ -156,6 +157,7 @@ async fn create_named(
     admit::mutate(pipeline, &attributes, &mut draft.object).await?;
     let context = context(pipeline, caller, &draft.object);
     strategy.prepare_create(&mut draft.object, &context);
+    begin_status(target, &mut draft.object);
     admit::caller_may(caller, Verb::Create, target, &draft.object)?;
     admit::may_grant(pipeline, caller, target, &draft.object, None)?;
     let namespace = draft.object.metadata.namespace.clone();
@@ -212,6 +214,45 @@ async fn create_named(
         check_free(pipeline, &key).await?;
     }
     Err(busy(&key))
+}
+
+/// A status that is no pointer in Go is written with a new object, and its counts with it, before anybody has said anything.
+fn begin_status(target: &Target, object: &mut Object) {
+    let row = &target.resource;
+    if row.custom.is_some() || row.strategy.keeps_status_on_create() {
+        return;
+    }
+    let schemas = Schemas::builtin();
+    let kind = schemas.kind(&object.types);
+    let status = kind.and_then(|kind| kind.fields.iter().find(|field| field.name == "status"));
+    let Some(field) = status.filter(|field| !field.pointer) else {
+        return;
+    };
+    if let Shape::Struct(id) = field.shape {
+        let status = object.body.entry("status").or_insert_with(|| json!({}));
+        write_zeros(schemas.get(id), status);
+    }
+}
+
+/// Adds what Go writes of a struct with nothing in it; lists and maps are left out.
+fn write_zeros(of: &Type, value: &mut Value) {
+    let Some(members) = value.as_object_mut() else {
+        return;
+    };
+    for field in of.fields.iter().filter(|field| !field.pointer) {
+        let zero = match field.shape {
+            Shape::Int32 | Shape::Int64 if field.keep => json!(0),
+            Shape::Text if field.keep => json!(""),
+            Shape::Bool if field.keep => json!(false),
+            Shape::Struct(id) => {
+                let below = members.entry(field.name).or_insert_with(|| json!({}));
+                write_zeros(Schemas::builtin().get(id), below);
+                continue;
+            }
+            _ => continue,
+        };
+        members.entry(field.name).or_insert(zero);
+    }
 }
 
 /// 409 when the key exists.

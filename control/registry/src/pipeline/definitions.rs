@@ -47,11 +47,8 @@ async fn run_policies(pipeline: &Pipeline) -> Result<(), Status> {
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(policies);
     };
     set(policies);
-    let prefix = objects::resource_prefix(&GroupResource::new(
-        policy::GROUP,
-        "validatingadmissionpolic",
-    ));
-    // The prefix of both collections: what is read is all of both, since a binding speaks of a policy.
+    // That of all their collections: what is read is all of them, since a binding speaks of a policy.
+    let prefix = objects::resource_prefix(&GroupResource::new(policy::GROUP, ""));
     let range = KeyRange::prefix(prefix.trim_end_matches('/').to_owned());
     let start = revision.next();
     let mut batches = pipeline

@@ -123,7 +123,7 @@ fn with_tracker<T>(
 }
 
 /// The type of a row's objects.
-fn type_of(row: &ResourceDef) -> Type<'_> {
+pub fn type_of(row: &ResourceDef) -> Type<'_> {
     match &row.custom {
         Some(custom) => custom.r#type(),
         None => apply::builtin::type_of(&row.kind()),

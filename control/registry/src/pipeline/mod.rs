@@ -249,20 +249,24 @@ impl Pipeline {
     }
 
     /// Asks admission about something that is opened to the target's object through a subresource, with options of the
-    /// subresource's kind; answers with warnings.
+    /// subresource's kind; `remarks` takes what it says beside.
     pub async fn admit_connection(
         &self,
         caller: &Caller,
         target: &Target,
         options: serde_json::Map<String, Value>,
-    ) -> Result<Vec<String>, Status> {
+        remarks: Remarks,
+    ) -> Result<(), Status> {
         let kind = target.resource.subresource(target.subresource_name());
         let shown = objects::Object {
             types: kind.map(|part| part.kind.clone()).unwrap_or_default(),
             body: options,
             ..objects::Object::default()
         };
-        let options = WriteOptions::default();
+        let options = WriteOptions {
+            remarks,
+            ..WriteOptions::default()
+        };
         let attributes = admit::Attributes {
             caller,
             target,
@@ -270,8 +274,7 @@ impl Pipeline {
             old: None,
             options: admit::Options::Write(&options),
         };
-        admit::connect(self, &attributes, &shown).await?;
-        Ok(options.remarks.warnings())
+        admit::connect(self, &attributes, &shown).await
     }
 
     /// Deletes an object, or begins to.

@@ -25,48 +25,45 @@ pub struct Inputs<'a> {
 /// What a policy says.
 #[derive(Debug, Default, PartialEq)]
 pub struct Verdict {
-    /// What is wrong: a message and the reason of a status.
-    pub failures: Vec<(String, String)>,
+    /// What is wrong.
+    pub failures: Vec<Failure>,
     /// What could not be judged.
     pub errors: Vec<String>,
     /// For the audit log.
     pub annotations: Vec<(String, String)>,
 }
 
+/// A validation that does not hold.
+#[derive(Debug, Default, PartialEq)]
+pub struct Failure {
+    /// Its place among the policy's.
+    pub index: usize,
+    /// For people.
+    pub message: String,
+    /// The reason of a status; empty for the default.
+    pub reason: String,
+}
+
 /// Judges a request; nothing when the policy's conditions do not hold.
 pub fn judge(policy: &Policy, inputs: &Inputs<'_>, budget: &mut Budget) -> Verdict {
     let mut verdict = Verdict::default();
-    let variables = cel::Inputs::new()
-        .json("object", inputs.object)
-        .json("oldObject", inputs.old)
-        .json("request", inputs.request)
-        .json("namespaceObject", inputs.namespace)
-        .json("params", inputs.params)
-        .composed(&policy.variables)
-        .authorizer(inputs.authorizer, inputs.access);
-    let mut conditions = Budget::new(cel::MATCH_CONDITIONS_UNITS_MAX);
-    match applies(
-        policy,
-        &mut Evaluation::new(variables.clone(), &mut conditions),
-    ) {
-        Ok(true) => {}
-        Ok(false) => return verdict,
+    let variables = match begin(policy, inputs) {
+        Ok(Some(variables)) => variables,
+        Ok(None) => return verdict,
         Err(why) => {
             verdict.errors.push(why);
             return verdict;
         }
-    }
-    if let Some(why) = &policy.broken {
-        verdict.errors.push(why.clone());
-        return verdict;
-    }
+    };
     let mut evaluation = Evaluation::new(variables, budget);
-    for validation in &policy.validations {
+    for (index, validation) in policy.validations.iter().enumerate() {
         match holds(&validation.expression, &mut evaluation) {
             Ok(true) => {}
-            Ok(false) => verdict
-                .failures
-                .push((told(validation, &mut evaluation), validation.reason.clone())),
+            Ok(false) => verdict.failures.push(Failure {
+                index,
+                message: told(validation, &mut evaluation),
+                reason: validation.reason.clone(),
+            }),
             Err(why) => {
                 let text = &validation.text;
                 verdict
@@ -88,6 +85,37 @@ pub fn judge(policy: &Policy, inputs: &Inputs<'_>, budget: &mut Budget) -> Verdi
         }
     }
     verdict
+}
+
+/// What a policy's expressions may name; None when its conditions do not hold, an error when that cannot be said or a variable
+/// is broken.
+pub(super) fn begin<'a>(
+    policy: &'a Policy,
+    inputs: &Inputs<'a>,
+) -> Result<Option<cel::Inputs<'a>>, String> {
+    let variables = variables(policy, inputs);
+    let mut conditions = Budget::new(cel::MATCH_CONDITIONS_UNITS_MAX);
+    if !applies(
+        policy,
+        &mut Evaluation::new(variables.clone(), &mut conditions),
+    )? {
+        return Ok(None);
+    }
+    match &policy.broken {
+        Some(why) => Err(why.clone()),
+        None => Ok(Some(variables)),
+    }
+}
+
+pub(super) fn variables<'a>(policy: &'a Policy, inputs: &Inputs<'a>) -> cel::Inputs<'a> {
+    cel::Inputs::new()
+        .json("object", inputs.object)
+        .json("oldObject", inputs.old)
+        .json("request", inputs.request)
+        .json("namespaceObject", inputs.namespace)
+        .json("params", inputs.params)
+        .composed(&policy.variables)
+        .authorizer(inputs.authorizer, inputs.access)
 }
 
 /// All conditions must hold; one that fails to be judged matters only where none says no.

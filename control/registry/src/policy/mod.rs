@@ -1,11 +1,13 @@
-//! Validating admission policies: which of them speak about a request, and what their expressions say of it. Rules and words:
-//! Kubernetes' admissionregistration/v1 and its reference of validating admission policies. Never reads the store: parameters and
+//! Admission policies: which of them speak about a request, and what their expressions say of it, or make of its object. Rules and
+//! words: Kubernetes' admissionregistration/v1 and its references of validating and mutating admission policies. Never reads the store: parameters and
 //! namespaces are handed in.
 
+mod change;
 mod judge;
 mod matching;
 
-pub use judge::{Inputs, Verdict, judge};
+pub use change::{Mutation, change};
+pub use judge::{Failure, Inputs, Verdict, judge};
 pub use matching::{Asked, matches_resources};
 
 use cel::{Environment, Program, Shape};
@@ -18,8 +20,12 @@ pub const GROUP: &str = "admissionregistration.k8s.io";
 /// All policies of a cluster with their bindings.
 #[derive(Default)]
 pub struct Policies {
-    bound: Vec<(Arc<Policy>, Binding)>,
+    bound: Bound,
+    /// Those that change objects.
+    mutating: Bound,
 }
+
+type Bound = Vec<(Arc<Policy>, Binding)>;
 
 /// A policy, its expressions compiled.
 pub struct Policy {
@@ -36,6 +42,9 @@ pub struct Policy {
     /// Why a variable cannot be compiled.
     broken: Option<String>,
     validations: Vec<Validation>,
+    mutations: Vec<Mutation>,
+    /// Whether it is asked again after others changed the object.
+    pub is_reinvoked: bool,
     annotations: Vec<(String, Compiled)>,
 }
 
@@ -62,8 +71,16 @@ pub struct Binding {
 }
 
 impl Policies {
-    /// Compiles policies and binds them.
-    pub fn new(policies: &[Value], bindings: &[Value]) -> Self {
+    /// Compiles policies and binds them; those that change objects apart.
+    pub fn new(validating: [&[Value]; 2], mutating: [&[Value]; 2]) -> Self {
+        Policies {
+            bound: Policies::bind(validating),
+            mutating: Policies::bind(mutating),
+        }
+    }
+
+    /// By the names of policies, then of bindings.
+    fn bind([policies, bindings]: [&[Value]; 2]) -> Bound {
         let policies: Vec<Arc<Policy>> = policies
             .iter()
             .map(|policy| Arc::new(Policy::read(policy)))
@@ -73,21 +90,21 @@ impl Policies {
             let policy = policies.iter().find(|policy| policy.name == wanted)?;
             Some((policy.clone(), Binding::read(binding)))
         });
-        Policies {
-            bound: bound.collect(),
-        }
+        let mut bound: Bound = bound.collect();
+        bound.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+        bound
     }
 
-    /// Each policy with each of its bindings.
-    pub fn iter(&self) -> impl Iterator<Item = (&Policy, &Binding)> {
-        self.bound
-            .iter()
-            .map(|(policy, binding)| (&**policy, binding))
+    /// Each policy that judges with each of its bindings.
+    pub fn validating(&self) -> impl ExactSizeIterator<Item = (&Policy, &Binding)> {
+        let bound = self.bound.iter();
+        bound.map(|(policy, binding)| (&**policy, binding))
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.bound.is_empty()
+    /// Each policy that changes objects with each of its bindings.
+    pub fn mutating(&self) -> impl ExactSizeIterator<Item = (&Policy, &Binding)> {
+        let bound = self.mutating.iter();
+        bound.map(|(policy, binding)| (&**policy, binding))
     }
 }
 
@@ -139,7 +156,14 @@ impl Policy {
                 compile(&text(annotation, "valueExpression"), &environment),
             )
         });
+        let mutations = list("mutations");
+        let mutations = mutations.iter().map(|mutation| {
+            let compile = |text: &str| compile(text, &environment);
+            Mutation::read(mutation, compile)
+        });
         Policy {
+            mutations: mutations.collect(),
+            is_reinvoked: spec["reinvocationPolicy"] == "IfNeeded",
             name: text(&policy["metadata"], "name"),
             constraints: spec["matchConstraints"].clone(),
             param_kind: param_kind.map(|_| {

@@ -175,14 +175,17 @@ impl Schemas {
         })
     }
 
-    /// The type of a kind. The options of writes (`DeleteOptions`) are kinds of every group and version.
+    /// The type of a kind. The options of writes (`DeleteOptions`) are kinds of every group and version; a beta version whose types
+    /// the sources do not tell has those of the version that it became.
     pub fn kind(&self, kind: &GroupVersionKind) -> Option<&Type> {
         let own = (&*kind.group, &*kind.version, &*kind.kind);
         let shared = ("meta.k8s.io", "v1", &*kind.kind);
+        let (grown, _) = kind.version.split_once("beta").unwrap_or_default();
         let id = self
             .by_kind
             .get(&own)
-            .or_else(|| self.by_kind.get(&shared))?;
+            .or_else(|| self.by_kind.get(&shared))
+            .or_else(|| self.by_kind.get(&(&*kind.group, grown, &*kind.kind)))?;
         Some(self.get(*id))
     }
 

@@ -1,4 +1,4 @@
-//! Webhook configurations, validating admission policies and their bindings. Rules: Kubernetes' admissionregistration/v1
+//! Webhook configurations, admission policies and their bindings. Rules: Kubernetes' admissionregistration/v1
 //! defaults and validation. Nothing is called or judged here: that is the admission's part.
 
 use super::check::{choice, named, one_of, selector};
@@ -168,17 +168,7 @@ impl Strategy for AdmissionPolicies {
     fn validate(&self, object: &Object, faults: &mut Faults) {
         let nothing = Members::new();
         let spec = read_map(&object.body, "spec").unwrap_or(&nothing);
-        one_of(spec, "failurePolicy", "spec", &FAILURE_POLICIES, faults);
-        match read_map(spec, "matchConstraints") {
-            None => faults.required("spec.matchConstraints", ""),
-            Some(constraints) => {
-                if read_list(constraints, "resourceRules").is_empty() {
-                    faults.required("spec.matchConstraints.resourceRules", "");
-                }
-                let field = "spec.matchConstraints";
-                check_rules(constraints, "resourceRules", field, faults);
-            }
-        }
+        check_policy(spec, faults);
         let lists = ["validations", "auditAnnotations"];
         if lists.iter().all(|list| read_list(spec, list).is_empty()) {
             let detail = "validations or auditAnnotations must be present";
@@ -195,6 +185,103 @@ impl Strategy for AdmissionPolicies {
 
     fn has_generation(&self) -> bool {
         true
+    }
+}
+
+/// What every policy must say.
+fn check_policy(spec: &Members, faults: &mut Faults) {
+    one_of(spec, "failurePolicy", "spec", &FAILURE_POLICIES, faults);
+    match read_map(spec, "matchConstraints") {
+        None => faults.required("spec.matchConstraints", ""),
+        Some(constraints) => {
+            if read_list(constraints, "resourceRules").is_empty() {
+                faults.required("spec.matchConstraints.resourceRules", "");
+            }
+            let field = "spec.matchConstraints";
+            check_rules(constraints, "resourceRules", field, faults);
+        }
+    }
+}
+
+/// The strategy of policies that change objects.
+pub struct MutatingPolicies;
+
+const REINVOCATION_POLICIES: [&str; 2] = ["IfNeeded", "Never"];
+/// What a mutation may be, and the member that says how.
+const MUTATIONS: [(&str, &str); 2] = [
+    ("ApplyConfiguration", "applyConfiguration"),
+    ("JSONPatch", "jsonPatch"),
+];
+
+impl Strategy for MutatingPolicies {
+    fn default_fields(&self, object: &mut Object) {
+        AdmissionPolicies.default_fields(object);
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Faults) {
+        let nothing = Members::new();
+        let spec = read_map(&object.body, "spec").unwrap_or(&nothing);
+        check_policy(spec, faults);
+        choice(
+            spec,
+            "reinvocationPolicy",
+            "spec",
+            &REINVOCATION_POLICIES,
+            faults,
+        );
+        if read_list(spec, "mutations").is_empty() {
+            faults.required("spec.mutations", "mutations must contain at least one item");
+        }
+        for (index, mutation) in read_maps(spec, "mutations") {
+            check_mutation(mutation, &format!("spec.mutations[{index}]"), faults);
+        }
+        check_operations(spec, faults);
+        check_expressions(spec, faults);
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+}
+
+fn check_mutation(mutation: &Members, field: &str, faults: &mut Faults) {
+    let kinds = MUTATIONS.map(|(kind, _)| kind);
+    choice(mutation, "patchType", field, &kinds, faults);
+    let chosen = read_text(mutation, "patchType");
+    for (kind, member) in MUTATIONS {
+        let field = format!("{field}.{member}");
+        match read_map(mutation, member) {
+            Some(how) if kind == chosen && read_text(how, "expression").trim().is_empty() => {
+                faults.required(format!("{field}.expression"), "expression is not specified");
+            }
+            Some(_) if kind == chosen => {}
+            None if kind == chosen => {
+                faults.required(
+                    field,
+                    &format!("must be specified when patchType is {kind}"),
+                );
+            }
+            Some(_) => faults.forbidden(
+                field,
+                &format!("must not be specified when patchType is {chosen}"),
+            ),
+            None => {}
+        }
+    }
+}
+
+/// What goes, and what is only connected to, cannot be changed.
+fn check_operations(spec: &Members, faults: &mut Faults) {
+    let nothing = Members::new();
+    let constraints = read_map(spec, "matchConstraints").unwrap_or(&nothing);
+    for (index, rule) in read_maps(constraints, "resourceRules") {
+        for (at, operation) in read_texts(rule, "operations").enumerate() {
+            if ["CONNECT", "DELETE"].contains(&operation) {
+                let field =
+                    format!("spec.matchConstraints.resourceRules[{index}].operations[{at}]");
+                faults.unsupported(field, operation, &["*", "CREATE", "UPDATE"]);
+            }
+        }
     }
 }
 
@@ -242,6 +329,14 @@ fn check_expressions(spec: &Members, faults: &mut Faults) {
             check(of, format!("spec.{list}[{index}].{name}"), &environment);
         }
     }
+    for (index, mutation) in read_maps(spec, "mutations") {
+        for (_, member) in MUTATIONS {
+            if let Some(how) = read_map(mutation, member) {
+                let field = format!("spec.mutations[{index}].{member}.expression");
+                check(how, field, &environment);
+            }
+        }
+    }
 }
 
 fn default_constraints(constraints: &mut Members) {
@@ -269,9 +364,9 @@ impl Strategy for AdmissionBindings {
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
+        MutatingBindings.validate(object, faults);
         let nothing = Members::new();
         let spec = read_map(&object.body, "spec").unwrap_or(&nothing);
-        named(spec, "policyName", "spec", names::dns1123_subdomain, faults);
         let actions: BTreeSet<&str> = read_texts(spec, "validationActions").collect();
         if actions.is_empty() {
             faults.required("spec.validationActions", "");
@@ -283,6 +378,25 @@ impl Strategy for AdmissionBindings {
             let detail = "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)";
             faults.invalid("spec.validationActions", &spec["validationActions"], detail);
         }
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+}
+
+/// The strategy of bindings of policies that change objects.
+pub struct MutatingBindings;
+
+impl Strategy for MutatingBindings {
+    fn default_fields(&self, object: &mut Object) {
+        AdmissionBindings.default_fields(object);
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Faults) {
+        let nothing = Members::new();
+        let spec = read_map(&object.body, "spec").unwrap_or(&nothing);
+        named(spec, "policyName", "spec", names::dns1123_subdomain, faults);
     }
 
     fn has_generation(&self) -> bool {

@@ -2,6 +2,7 @@
 //! A strategy is pure: it sees the object, the one before it, and the time; it never sees the store.
 
 mod admission;
+mod apiservice;
 mod autoscaler;
 pub mod check;
 mod class;
@@ -38,7 +39,10 @@ mod storage;
 mod template;
 mod volume;
 
-pub use admission::{AdmissionBindings, AdmissionPolicies, Webhooks};
+pub use admission::{
+    AdmissionBindings, AdmissionPolicies, MutatingBindings, MutatingPolicies, Webhooks,
+};
+pub use apiservice::ApiServices;
 pub use autoscaler::Autoscalers;
 pub use class::{PriorityClasses, RuntimeClasses, SYSTEM_CLASSES};
 pub use cronjob::CronJobs;

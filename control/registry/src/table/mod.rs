@@ -7,7 +7,7 @@ mod versions;
 
 pub use columns::{Column, ColumnKind, PLAIN as PLAIN_COLUMNS, text_age};
 pub use rows::ALL_VERBS;
-pub use versions::{StoredAs, core_event_path};
+pub use versions::{StoredAs, core_event_path, preference};
 
 use crate::Verb;
 use crate::custom::Custom;

@@ -172,6 +172,21 @@ fn map_of<'a>(members: &'a mut Members, name: &str) -> &'a mut Members {
     value.as_object_mut().expect("made a map above")
 }
 
+/// Policies that change objects, in the beta version, whose members are those of v1.
+pub static MUTATING_POLICIES_V1: StoredAs = same_in_v1("mutatingadmissionpolicies");
+/// The same of their bindings.
+pub static MUTATING_BINDINGS_V1: StoredAs = same_in_v1("mutatingadmissionpolicybindings");
+
+const fn same_in_v1(resource: &'static str) -> StoredAs {
+    StoredAs {
+        group: "admissionregistration.k8s.io",
+        version: "v1",
+        resource,
+        to_stored: |_| (),
+        from_stored: |_| (),
+    }
+}
+
 /// events.k8s.io/v1, which names the members of core/v1 anew.
 pub static CORE_EVENTS: StoredAs = StoredAs {
     group: "",

@@ -1,24 +1,32 @@
-//! Validating admission policies: gathers what their expressions see, asks them, and does what their bindings want. Rules and words:
-//! Kubernetes' ValidatingAdmissionPolicy plugin.
+//! Admission policies: gathers what their expressions see, asks them, and does what their bindings want. Rules and words:
+//! Kubernetes' ValidatingAdmissionPolicy and MutatingAdmissionPolicy plugins.
 
-use crate::pipeline::Pipeline;
+use super::{Attributes, Operation, Remarks, webhook};
 use crate::pipeline::store::{self, status_of};
-use crate::policy::{self, Asked, Binding, Inputs, Policy, Verdict};
+use crate::pipeline::{Pipeline, fields};
+use crate::policy::{self, Asked, Binding, Failure, Inputs, Policy, Verdict};
 use crate::rbac::{Decision, Request};
 use crate::{Access, Caller, ListOptions, Target};
 use cel::{AccessQuery, Authorizer, Budget};
 use mvcc::{Consistency, KeyRange, RangeRequest};
 use objects::{GroupResource, LabelSelector, Object, ObjectKey, Reason, Status};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 /// The resources that no policy judges: a wrong policy could not be mended otherwise.
-const EXEMPT: [&str; 4] = [
+const EXEMPT: [&str; 6] = [
     "validatingadmissionpolicies",
     "validatingadmissionpolicybindings",
+    "mutatingadmissionpolicies",
+    "mutatingadmissionpolicybindings",
     "mutatingwebhookconfigurations",
     "validatingwebhookconfigurations",
 ];
+/// What policies and their bindings are: first those that judge, then those that change.
+const COLLECTIONS: [&str; 4] = [EXEMPT[0], EXEMPT[1], EXEMPT[2], EXEMPT[3]];
+/// The parts of an object that policies may change, beside the object itself.
+const PARTS: [&str; 4] = ["", "status", "ephemeralcontainers", "resize"];
 /// How many parameters of a selector are judged.
 const PARAMS_MAX: usize = 1_000;
 const NOTE: &str = "validation.policy.admission.k8s.io/validation_failure";
@@ -39,33 +47,40 @@ pub struct Write<'a> {
     pub dry_run: bool,
 }
 
-/// What policies leave beside their yes.
-#[derive(Debug, Default)]
-pub struct Remarks {
-    /// For `Warning` headers.
-    pub warnings: Vec<String>,
-    /// For the audit log.
-    pub annotations: Vec<(String, String)>,
-}
-
-/// Asks every policy that is bound to such writes; the first that denies refuses.
-pub async fn ask_policies(pipeline: &Pipeline, write: &Write<'_>) -> Result<Remarks, Status> {
+/// Asks every policy that is bound to such writes; the first that denies refuses. What they leave beside that goes to `remarks`.
+pub async fn ask_policies(
+    pipeline: &Pipeline,
+    write: &Write<'_>,
+    remarks: &Remarks,
+) -> Result<(), Status> {
     let policies = pipeline
         .policies
         .read()
         .unwrap_or_else(PoisonError::into_inner)
         .clone();
     let row = &write.target.resource;
-    let mut remarks = Remarks::default();
-    if policies.is_empty()
+    if policies.validating().len() == 0
         || (row.group == policy::GROUP && EXEMPT.contains(&row.resource.as_str()))
     {
-        return Ok(remarks);
+        return Ok(());
     }
+    let mut notes = Notes::default();
+    let judged = judge_all(pipeline, write, &policies, remarks, &mut notes).await;
+    notes.tell(remarks);
+    judged
+}
+
+async fn judge_all(
+    pipeline: &Pipeline,
+    write: &Write<'_>,
+    policies: &policy::Policies,
+    remarks: &Remarks,
+    notes: &mut Notes,
+) -> Result<(), Status> {
     let seen = Seen::of(pipeline, write).await?;
     let asked = seen.asked(write);
     let mut budget = Budget::new(cel::REQUEST_UNITS_MAX);
-    for (policy, binding) in policies.iter() {
+    for (policy, binding) in policies.validating() {
         let means = policy::matches_resources(&policy.constraints, &asked)
             && policy::matches_resources(&binding.resources, &asked);
         if !means {
@@ -79,7 +94,7 @@ pub async fn ask_policies(pipeline: &Pipeline, write: &Write<'_>) -> Result<Rema
                     errors: vec![why],
                     ..Verdict::default()
                 };
-                act(write, policy, binding, verdict, &mut remarks)?;
+                act(write, policy, binding, verdict, remarks, notes)?;
                 continue;
             }
         };
@@ -98,10 +113,166 @@ pub async fn ask_policies(pipeline: &Pipeline, write: &Write<'_>) -> Result<Rema
                 access: &seen.access,
             };
             let verdict = policy::judge(policy, &inputs, &mut budget);
-            act(write, policy, binding, verdict, &mut remarks)?;
+            act(write, policy, binding, verdict, remarks, notes)?;
         }
     }
-    Ok(remarks)
+    Ok(())
+}
+
+/// What goes to the audit log.
+#[derive(Default)]
+struct Notes {
+    /// Failures of bindings that want them noted.
+    failures: Vec<Value>,
+    /// The policies' own annotations, each with its different values.
+    annotations: BTreeMap<String, Vec<String>>,
+}
+
+impl Notes {
+    fn annotate(&mut self, key: String, value: String) {
+        let values = self.annotations.entry(key).or_default();
+        if !values.contains(&value) {
+            values.push(value);
+        }
+    }
+
+    fn tell(self, remarks: &Remarks) {
+        if !self.failures.is_empty() {
+            remarks.annotate(NOTE, Value::Array(self.failures).to_string());
+        }
+        for (key, values) in self.annotations {
+            remarks.annotate(key, values.join(", "));
+        }
+    }
+}
+
+/// What a round of policies that change objects left to do.
+#[derive(Default)]
+pub struct Round {
+    /// Whether any changed the object.
+    pub changed: bool,
+    /// Those to ask again when it changes once more, by policy and binding, each with how it left the object.
+    asked: Vec<(String, String, Object)>,
+}
+
+/// Lets the policies that are bound to such writes change the object. After a round `before` only those are asked again that wish
+/// it and after which others changed the object.
+pub async fn mutate(
+    pipeline: &Pipeline,
+    asked: &Attributes<'_>,
+    object: &mut Object,
+    before: Option<&Round>,
+) -> Result<Round, Status> {
+    let policies = pipeline
+        .policies
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    let row = &asked.target.resource;
+    let mut round = Round::default();
+    let may_change = matches!(asked.operation, Operation::Create | Operation::Update)
+        && PARTS.contains(&asked.target.subresource_name())
+        && !(row.group == policy::GROUP && EXEMPT.contains(&row.resource.as_str()));
+    if policies.mutating().len() == 0 || !may_change {
+        return Ok(round);
+    }
+    let mut budget = Budget::new(cel::REQUEST_UNITS_MAX);
+    for (policy, binding) in policies.mutating() {
+        if let Some(before) = before {
+            let left = before.asked.iter().find(|(policy_name, binding_name, _)| {
+                *policy_name == policy.name && *binding_name == binding.name
+            });
+            if left.is_none_or(|(_, _, left)| left == object) {
+                continue;
+            }
+        }
+        let made = change(pipeline, asked, (policy, binding), object, &mut budget).await?;
+        let Some(made) = made else {
+            continue;
+        };
+        round.changed |= made != *object;
+        *object = made;
+        if policy.is_reinvoked {
+            let names = (policy.name.clone(), binding.name.clone());
+            round.asked.push((names.0, names.1, object.clone()));
+        }
+    }
+    Ok(round)
+}
+
+/// The object as one policy makes it; None when it does not mean the write.
+async fn change(
+    pipeline: &Pipeline,
+    asked: &Attributes<'_>,
+    (policy, binding): (&Policy, &Binding),
+    object: &Object,
+    budget: &mut Budget,
+) -> Result<Option<Object>, Status> {
+    let write = Write {
+        caller: asked.caller,
+        target: asked.target,
+        operation: asked.operation.as_str(),
+        object: Some(object),
+        old: asked.old,
+        dry_run: asked.is_dry_run(),
+    };
+    let seen = Seen::of(pipeline, &write).await?;
+    let named = seen.asked(&write);
+    if !policy::matches_resources(&policy.constraints, &named)
+        || !policy::matches_resources(&binding.resources, &named)
+    {
+        return Ok(None);
+    }
+    let made = made(pipeline, &write, (policy, binding), &seen, budget).await;
+    let made = made.and_then(|made| match made {
+        None => Ok(None),
+        Some(made) if made == seen.object => Ok(Some(object.clone())),
+        Some(made) => {
+            let row = asked.target.resource.clone();
+            webhook::put(pipeline, asked.target, row, object, made).map(Some)
+        }
+    });
+    match made {
+        Ok(made) => Ok(made),
+        Err(_) if !policy.fails_closed => Ok(None),
+        Err(why) => {
+            let told = format!(
+                "policy '{}' with binding '{}' denied request: {why}",
+                policy.name, binding.name
+            );
+            Err(refusal(&write, &told, ""))
+        }
+    }
+}
+
+/// What a policy's mutations make of the object, with one parameter after the other; None when its conditions hold for none.
+async fn made(
+    pipeline: &Pipeline,
+    write: &Write<'_>,
+    (policy, binding): (&Policy, &Binding),
+    seen: &Seen,
+    budget: &mut Budget,
+) -> Result<Option<Value>, String> {
+    let authorizer = By {
+        access: &pipeline.access,
+        caller: write.caller,
+    };
+    let r#type = fields::type_of(&write.target.resource);
+    let mut made = None;
+    for params in &params(pipeline, write, policy, binding).await? {
+        let inputs = Inputs {
+            object: made.as_ref().unwrap_or(&seen.object),
+            old: &seen.old,
+            request: &seen.request,
+            namespace: &seen.namespace,
+            params,
+            authorizer: &authorizer,
+            access: &seen.access,
+        };
+        let changed = policy::change(policy, &inputs, r#type, budget)?;
+        made = changed.or(made);
+    }
+    Ok(made)
 }
 
 /// What expressions see of a write.
@@ -269,41 +440,40 @@ fn act(
     policy: &Policy,
     binding: &Binding,
     verdict: Verdict,
-    remarks: &mut Remarks,
+    remarks: &Remarks,
+    notes: &mut Notes,
 ) -> Result<(), Status> {
     let Policy {
         name, fails_closed, ..
     } = policy;
-    let annotations = verdict.annotations.into_iter();
-    remarks
-        .annotations
-        .extend(annotations.map(|(key, value)| (format!("{name}/{key}"), value)));
-    let errors = verdict
-        .errors
-        .into_iter()
-        .filter(|_| *fails_closed)
-        .map(|why| (why, String::new()));
-    for (message, reason) in verdict.failures.into_iter().chain(errors) {
-        let told = format!(
-            "ValidatingAdmissionPolicy '{name}' with binding '{}' denied request: {message}",
-            binding.name
-        );
+    for (key, value) in verdict.annotations {
+        notes.annotate(format!("{name}/{key}"), value);
+    }
+    let errors = verdict.errors.into_iter().filter(|_| *fails_closed);
+    let errors = errors.map(|message| Failure {
+        message,
+        ..Failure::default()
+    });
+    for failure in verdict.failures.into_iter().chain(errors) {
+        let message = &failure.message;
         if binding.wants("Audit") {
-            let note = json!([{
+            notes.failures.push(json!({
                 "message": message,
                 "policy": name,
                 "binding": binding.name,
+                "expressionIndex": failure.index,
                 "validationActions": binding.actions,
-            }]);
-            remarks
-                .annotations
-                .push((NOTE.to_owned(), note.to_string()));
+            }));
         }
         if binding.wants("Deny") {
-            return Err(refusal(write, &told, &reason));
+            let told = format!(
+                "ValidatingAdmissionPolicy '{name}' with binding '{}' denied request: {message}",
+                binding.name
+            );
+            return Err(refusal(write, &told, &failure.reason));
         }
         if binding.wants("Warn") {
-            remarks.warnings.push(format!(
+            remarks.warn(format!(
                 "Validation failed for ValidatingAdmissionPolicy '{name}' with binding '{}': {message}",
                 binding.name
             ));
@@ -384,7 +554,7 @@ pub async fn read_policies(
 ) -> Result<(policy::Policies, objects::Revision), Status> {
     let mut revision = None;
     let mut lists = Vec::new();
-    for resource in [EXEMPT[0], EXEMPT[1]] {
+    for resource in COLLECTIONS {
         let prefix = objects::resource_prefix(&GroupResource::new(policy::GROUP, resource));
         let mut request = RangeRequest::new(KeyRange::prefix(prefix));
         request.revision = revision;
@@ -397,7 +567,7 @@ pub async fn read_policies(
         lists.push(values.collect::<Vec<Value>>());
     }
     Ok((
-        policy::Policies::new(&lists[0], &lists[1]),
+        policy::Policies::new([&lists[0], &lists[1]], [&lists[2], &lists[3]]),
         revision.unwrap_or_default(),
     ))
 }

@@ -5,6 +5,7 @@ use super::{at_least, container, one_of, volume};
 use crate::Faults;
 use objects::names;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Checks a spec at `field`: `spec` of a pod, `spec.template.spec` of a template.
 pub fn validate_spec(spec: &Members, field: &str, faults: &mut Faults) {
@@ -32,6 +33,45 @@ pub fn validate_spec(spec: &Members, field: &str, faults: &mut Faults) {
         }
     }
     check_host_users(spec, field, faults);
+    check_sysctls(spec, field, faults);
+}
+
+const SYSCTL_LENGTH_MAX: usize = 253;
+
+/// Names of kernel parameters; whether the node allows them is the node's affair.
+fn check_sysctls(spec: &Members, field: &str, faults: &mut Faults) {
+    let Some(context) = read_map(spec, "securityContext") else {
+        return;
+    };
+    let mut seen = BTreeSet::new();
+    for (index, sysctl) in read_maps(context, "sysctls") {
+        let field = format!("{field}.securityContext.sysctls[{index}].name");
+        let name = read_text(sysctl, "name");
+        if name.is_empty() {
+            faults.required(field, "");
+        } else if !is_sysctl(name) {
+            let detail = format!(
+                r"must have at most {SYSCTL_LENGTH_MAX} characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
+            );
+            faults.invalid_text(field, name, &detail);
+        } else if !seen.insert(name.replace('/', ".")) {
+            faults.duplicate(field, &Value::from(name));
+        }
+    }
+}
+
+fn is_sysctl(name: &str) -> bool {
+    let is_end = |byte: Option<&u8>| {
+        byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    let is_inner = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
+    };
+    name.len() <= SYSCTL_LENGTH_MAX
+        && name.split(['.', '/']).all(|part| {
+            let bytes = part.as_bytes();
+            is_end(bytes.first()) && is_end(bytes.last()) && bytes.iter().copied().all(is_inner)
+        })
 }
 
 fn check_names(spec: &Members, field: &str, faults: &mut Faults) {

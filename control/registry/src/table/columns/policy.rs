@@ -150,6 +150,35 @@ fn signing_state(request: &Value) -> String {
     state
 }
 
+/// The columns of API services.
+pub const API_SERVICES: &[Column] = &[
+    NAME,
+    shown("Service", "Who answers.", |service, _| {
+        json!(match service.pointer("/spec/service") {
+            Some(place) if place.is_object() => {
+                let namespace = text::at(place, "/namespace");
+                format!("{namespace}/{}", text::at(place, "/name"))
+            }
+            _ => "Local".to_owned(),
+        })
+    }),
+    shown("Available", "Whether it answers.", |service, _| {
+        let conditions = text::list(service, "/status/conditions").iter();
+        let mut conditions = conditions.filter(|it| text::at(it, "/type") == "Available");
+        json!(match conditions.next() {
+            None => "Unknown".to_owned(),
+            Some(condition) => match (
+                text::at(condition, "/status"),
+                text::at(condition, "/reason")
+            ) {
+                ("True", _) => "True".to_owned(),
+                (status, reason) => format!("{status} ({reason})"),
+            },
+        })
+    }),
+    AGE,
+];
+
 /// The columns of webhook configurations.
 pub const WEBHOOKS: &[Column] = &[
     NAME,
@@ -165,22 +194,34 @@ pub const ADMISSION_POLICIES: &[Column] = &[
     number("Validations", "How many rules it has.", |policy, _| {
         json!(text::list(policy, "/spec/validations").len())
     }),
-    shown(
-        "ParamKind",
-        "What it reads beside the object.",
-        |policy, _| {
-            let Some(kind) = policy.pointer("/spec/paramKind") else {
-                return json!("<unset>");
-            };
-            json!(format!(
-                "{}/{}",
-                text::at(kind, "/apiVersion"),
-                text::at(kind, "/kind")
-            ))
-        },
-    ),
+    PARAM_KIND,
     AGE,
 ];
+
+/// The columns of policies that change objects.
+pub const MUTATING_POLICIES: &[Column] = &[
+    NAME,
+    number("Mutations", "How many changes it makes.", |policy, _| {
+        json!(text::list(policy, "/spec/mutations").len())
+    }),
+    PARAM_KIND,
+    AGE,
+];
+
+const PARAM_KIND: Column = shown(
+    "ParamKind",
+    "What it reads beside the object.",
+    |policy, _| {
+        let Some(kind) = policy.pointer("/spec/paramKind") else {
+            return json!("<unset>");
+        };
+        json!(format!(
+            "{}/{}",
+            text::at(kind, "/apiVersion"),
+            text::at(kind, "/kind")
+        ))
+    },
+);
 
 /// The columns of bindings of admission policies.
 pub const ADMISSION_BINDINGS: &[Column] = &[

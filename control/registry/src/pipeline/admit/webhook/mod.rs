@@ -298,11 +298,23 @@ fn apply(
         *object = scale::put(asked.target, object, &value).map_err(|status| status.message)?;
         return Ok(true);
     }
+    *object = put(pipeline, asked.target, row, object, value)?;
+    Ok(true)
+}
+
+/// The object that a changed value in the row's version stands for.
+pub fn put(
+    pipeline: &Pipeline,
+    target: &Target,
+    row: Arc<ResourceDef>,
+    object: &Object,
+    value: Value,
+) -> Result<Object, String> {
     let old = object.metadata.clone();
     let target = Target {
         resource: row,
         subresource: None,
-        ..asked.target.clone()
+        ..target.clone()
     };
     let options = WriteOptions {
         field_validation: FieldValidation::Ignore,
@@ -310,7 +322,7 @@ fn apply(
     };
     let read = body::read(pipeline, &target, value, &options);
     let mut changed = read.map_err(|status| status.message)?.object;
-    // What makes the object this one is not a webhook's to change.
+    // What makes the object this one is not admission's to change.
     let metadata = &mut changed.metadata;
     (metadata.name, metadata.namespace) = (old.name, old.namespace);
     metadata.uid = old.uid;
@@ -320,6 +332,5 @@ fn apply(
     metadata.deletion_timestamp = old.deletion_timestamp;
     metadata.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
     metadata.managed_fields = old.managed_fields;
-    *object = changed;
-    Ok(true)
+    Ok(changed)
 }
