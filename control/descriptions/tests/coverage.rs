@@ -88,5 +88,19 @@ fn what_has_no_description() {
         io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps.type
         io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps.uniqueItems
         io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta.shardInfo
-        io.k8s.apimachinery.pkg.apis.meta.v1.ShardInfo.selector"#]].assert_eq(&bare.join("\n"));
+        io.k8s.apimachinery.pkg.apis.meta.v1.ShardInfo.selector
+        io.k8s.metrics.pkg.apis.metrics.v1beta1.ContainerMetrics.name
+        io.k8s.metrics.pkg.apis.metrics.v1beta1.ContainerMetrics.usage
+        io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics.apiVersion
+        io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics.kind
+        io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics.metadata
+        io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics.timestamp
+        io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics.usage
+        io.k8s.metrics.pkg.apis.metrics.v1beta1.NodeMetrics.window
+        io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics.apiVersion
+        io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics.containers
+        io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics.kind
+        io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics.metadata
+        io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics.timestamp
+        io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics.window"#]].assert_eq(&bare.join("\n"));
 }
