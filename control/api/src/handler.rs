@@ -112,6 +112,9 @@ pub struct Identities {
     pub audit: Option<Audit>,
 }
 
+/// The schema documents, and what they were made of.
+type Documents = (Arc<Registry>, Arc<Foreign>, Arc<OpenApi>);
+
 struct Inner {
     identities: Identities,
     progress: Progress,
@@ -121,7 +124,7 @@ struct Inner {
     config: ApiConfig,
     flow: Flow,
     aggregator: Aggregator,
-    open_api: Mutex<Option<(Arc<Registry>, Arc<Foreign>, Arc<OpenApi>)>>,
+    open_api: Mutex<Option<Documents>>,
     draining: CancellationToken,
     events_told: AtomicU64,
     metrics: metrics::Cache,

@@ -21,7 +21,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub enum Unconnected {
     /// The service leads nowhere.
-    Unplaced(NoBackend),
+    Unplaced(Box<NoBackend>),
     /// The server does not answer, or proves the wrong thing; in one line.
     Silent(String),
 }
@@ -40,7 +40,7 @@ where
     let config = tls(server, service).map_err(Unconnected::Silent)?;
     let backend = service_backend(server, &remote.namespace, &remote.service, remote.port)
         .await
-        .map_err(Unconnected::Unplaced)?;
+        .map_err(|none| Unconnected::Unplaced(Box::new(none)))?;
     let told = |error: &dyn std::fmt::Display| Unconnected::Silent(error.to_string());
     let name = ServerName::try_from(remote.host()).map_err(|error| told(&error))?;
     let connecting = async {
