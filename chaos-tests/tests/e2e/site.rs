@@ -341,6 +341,20 @@ impl Site {
         })
     }
 
+    /// Fails when a node keeps something of pods that are no more.
+    #[track_caller]
+    pub fn assert_no_leaks(&self, node: &str) {
+        until("a node without leaks", 60, || {
+            let mut leaks = self.on(node, &bin("node"));
+            leaks.arg("leaks").arg("--data-dir").arg(self.data(node));
+            let told = Told::of(leaks, b"");
+            match told.code {
+                Some(0) => Ok(()),
+                _ => Err(format!("{told:?}")),
+            }
+        });
+    }
+
     /// The kubeconfig that the first master wrote.
     pub fn kubeconfig(&self) -> PathBuf {
         self.operator.join("admin.kubeconfig")

@@ -1,11 +1,14 @@
 //! What every part of the agent works with.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use client::Client;
+use lifecycle::eviction::Pressure;
 use network::Network;
 use node_runtime::Pods;
+use tokio::sync::watch;
 
 use crate::events::Recorder;
 use crate::net::host_ports::HostPorts;
@@ -49,6 +52,12 @@ pub struct Context {
     pub around: Surroundings,
     /// Processors, in thousandths.
     pub cpu_milli: i64,
+    /// What the node is short of.
+    pub pressures: watch::Receiver<BTreeSet<Pressure>>,
+    /// Whether the machine goes down.
+    pub shuts_down: watch::Receiver<bool>,
+    /// What the node has for pods.
+    pub allocatable: lifecycle::Amount,
     /// The machine's boot.
     pub boot_id: String,
     /// The address of the service `kubernetes`.

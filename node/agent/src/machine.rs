@@ -53,41 +53,6 @@ impl Machine {
     }
 }
 
-/// Whether the machine is short of something: memory, disk, process ids.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pressure {
-    /// Less than 100 MiB can be given out.
-    pub memory: bool,
-    /// Less than a twentieth of the file system is free.
-    pub disk: bool,
-    /// Less than a tenth of the process ids is free.
-    pub pids: bool,
-}
-
-impl Pressure {
-    /// Looks. Blocks on small files.
-    pub fn detect(data_dir: &Path) -> Self {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let available = memory_bytes(&read("/proc/meminfo"), "MemAvailable");
-        let disk =
-            rustix::fs::statvfs(data_dir).is_ok_and(|stat| stat.f_bavail < stat.f_blocks / 20);
-        let pid_max: u64 = read("/proc/sys/kernel/pid_max")
-            .trim()
-            .parse()
-            .unwrap_or(u64::MAX);
-        let processes = read("/proc/loadavg")
-            .split_whitespace()
-            .nth(3)
-            .and_then(|field| field.split('/').nth(1)?.parse().ok())
-            .unwrap_or(0);
-        Self {
-            memory: available > 0 && available < 100 << 20,
-            disk,
-            pids: processes > pid_max / 10 * 9,
-        }
-    }
-}
-
 fn memory_bytes(meminfo: &str, field: &str) -> i64 {
     let line = meminfo
         .lines()
@@ -120,7 +85,7 @@ mod tests {
     fn fields_of_files() {
         let meminfo = "MemTotal:        8000 kB\nMemFree: 1 kB\n";
         assert_eq!(memory_bytes(meminfo, "MemTotal"), 8000 * 1024);
-        assert_eq!(memory_bytes(meminfo, "MemAvailable"), 0);
+        assert_eq!(memory_bytes(meminfo, "SwapTotal"), 0);
         assert_eq!(
             os_image("ID=debian\nPRETTY_NAME=\"Debian 12\"\n"),
             "Debian 12"

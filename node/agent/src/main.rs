@@ -10,9 +10,12 @@ mod clock;
 mod context;
 mod data_dir;
 mod events;
+mod eviction;
 mod heartbeat;
+mod images;
 mod join;
 mod kubelet;
+mod leaks;
 mod machine;
 mod net;
 mod node_object;
@@ -20,6 +23,7 @@ mod pods;
 mod register;
 mod renew;
 mod run;
+mod shutdown;
 mod stats;
 mod tls;
 
@@ -36,6 +40,13 @@ fn main() -> ExitCode {
         println!("{}", node_object::KUBELET_VERSION);
         return ExitCode::SUCCESS;
     }
+    if let cli::Command::Leaks(args) = &cli.command {
+        return match leaks::list(args) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => failed(&error),
+        };
+    }
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
@@ -45,11 +56,13 @@ fn main() -> ExitCode {
         .init();
     match work(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("node: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("node: {error:#}");
+    ExitCode::FAILURE
 }
 
 fn work(command: cli::Command) -> anyhow::Result<()> {
@@ -64,7 +77,8 @@ fn work(command: cli::Command) -> anyhow::Result<()> {
         match command {
             cli::Command::Run(args) => run::run(*args).await,
             cli::Command::Cleanup(args) => cleanup::cleanup(&args).await,
-            cli::Command::Version => Ok(()),
+            // Answered before.
+            cli::Command::Version | cli::Command::Leaks(_) => Ok(()),
         }
     });
     // Work on other threads, a pull say, is not waited for.

@@ -1,40 +1,42 @@
 //! Puts the node's object into the API and keeps its status there: at each change, and every five minutes.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use client::{Client, Error, PatchKind};
+use lifecycle::eviction::Pressure;
+use node_runtime::Images;
 use objects::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::machine::Pressure;
 use crate::node_object::{self, About, Health};
 
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const REPORT_EVERY: Duration = Duration::from_secs(300);
+/// Images that the status names.
+const IMAGES_MAX: usize = 50;
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Registers the node and keeps its status, until `shutdown`. `not_ready` tells why no pods can run yet.
 pub async fn keep(
     client: Client,
     about: About,
-    data_dir: PathBuf,
+    images: Images,
     mut not_ready: watch::Receiver<Option<String>>,
+    mut pressures: watch::Receiver<BTreeSet<Pressure>>,
 ) {
     let path = format!("/api/v1/nodes/{}", about.name);
     let mut reported: Option<(Health, tokio::time::Instant)> = None;
     let mut since: BTreeMap<String, (String, Timestamp)> = BTreeMap::new();
     loop {
-        let folder = data_dir.clone();
-        let pressure = tokio::task::spawn_blocking(move || Pressure::detect(&folder))
-            .await
-            .unwrap_or_default();
+        let images = images.clone();
+        let images = tokio::task::spawn_blocking(move || told_images(&images)).await;
         let health = Health {
             not_ready: not_ready.borrow_and_update().clone(),
-            pressure,
+            pressures: pressures.borrow_and_update().clone(),
+            images: images.unwrap_or_default(),
         };
         let due = reported
             .as_ref()
@@ -64,8 +66,27 @@ pub async fn keep(
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             changed = not_ready.changed() => if changed.is_err() { return },
+            changed = pressures.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// The largest images with all their names, as Kubernetes has them in a node's status.
+fn told_images(images: &Images) -> Vec<(Vec<String>, u64)> {
+    let mut by_id: BTreeMap<String, (Vec<String>, u64)> = BTreeMap::new();
+    for image in images.list().unwrap_or_default() {
+        let (names, bytes) = by_id.entry(image.id.clone()).or_default();
+        *bytes = image.bytes;
+        for name in [image.repo_digest(), image.reference.to_string()] {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    let mut told: Vec<_> = by_id.into_values().collect();
+    told.sort_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
+    told.truncate(IMAGES_MAX);
+    told
 }
 
 async fn report(
@@ -86,7 +107,7 @@ async fn report(
         _ => now,
     });
     remember(&conditions, since);
-    let mut status = node_object::status(about);
+    let mut status = node_object::status(about, &health.images);
     status["conditions"] = conditions;
     client
         .patch::<Value>(

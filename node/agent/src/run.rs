@@ -1,12 +1,14 @@
 //! `node run`: the parts, put together. Order matters: what can fail for good fails first, and pods run as soon as the
 //! network is there, whether or not the API answers.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use client::{Client, Config, Identity};
+use lifecycle::eviction::{Config as EvictionConfig, Signal, Threshold};
 use network::resolv::ResolvConf;
 use network::{DnsConfig, Network};
 use node_runtime::{Images, ImagesConfig, Pods, PodsConfig};
@@ -17,12 +19,14 @@ use crate::cli::Run;
 use crate::context::Context;
 use crate::data_dir::{Credentials, DataDir, Settings};
 use crate::events::Recorder;
+use crate::images::{Collector, Limits};
 use crate::machine::Machine;
 use crate::net::{feed, host_ports::HostPorts, policies::Policies};
-use crate::node_object::About;
+use crate::node_object::{About, Amounts};
 use crate::pods::known::{Known, ProbeCounts};
 use crate::pods::{manager, spec::Surroundings, tokens::Tokens};
-use crate::{heartbeat, join, kubelet, register, renew, stats, tls};
+use crate::shutdown::{self, Periods};
+use crate::{eviction, heartbeat, join, kubelet, register, renew, stats, tls};
 
 const RETRY_AFTER: Duration = Duration::from_secs(3);
 const DNS_PORT: u16 = 53;
@@ -43,16 +47,58 @@ pub async fn run(args: Run) -> anyhow::Result<()> {
     let listener = kubelet::bind(args.kubelet_port).await?;
     let mut terminated = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
     let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
+    let mut power = signal(SignalKind::from_raw(SIGPWR)).context("cannot listen to SIGPWR")?;
+    let (shuts_down, shutting) = watch::channel(false);
+    let (serving, mut served) = watch::channel(None);
     let work = async {
         let (settings, credentials) = join::membership(&data, &args, &name, &cgroup_root).await?;
-        serve(&args, data.clone(), settings, credentials, listener).await
+        let node = Serve {
+            args: &args,
+            data: data.clone(),
+            shuts_down: shutting,
+            serving,
+        };
+        serve(node, settings, credentials, listener).await
     };
+    let end = async {
+        let machine_too = tokio::select! {
+            _ = terminated.recv() => shutdown::system_is_stopping().await,
+            _ = interrupted.recv() => false,
+            _ = power.recv() => true,
+        };
+        let periods = Periods {
+            total: args.shutdown_grace_period,
+            critical: args.shutdown_grace_period_critical_pods,
+        };
+        let context = served.borrow_and_update().clone();
+        match context.filter(|_| machine_too && !periods.total.is_zero()) {
+            Some(context) => {
+                tracing::info!(?periods, "the machine goes down; ending the pods");
+                shuts_down.send_replace(true);
+                shutdown::end_pods(&context, periods).await;
+                Ok(())
+            }
+            None => stopped(),
+        }
+    };
+    // The work goes on while the pods end.
     tokio::select! {
         result = work => result,
-        _ = terminated.recv() => stopped(),
-        _ = interrupted.recv() => stopped(),
+        result = end => result,
     }
 }
+
+/// What serving needs beside the node's membership.
+struct Serve<'a> {
+    args: &'a Run,
+    data: DataDir,
+    shuts_down: watch::Receiver<bool>,
+    /// Told once all is up.
+    serving: watch::Sender<Option<Arc<Context>>>,
+}
+
+/// Tells of the machine's power failing, or of its being switched off.
+const SIGPWR: i32 = 30;
 
 fn stopped() -> anyhow::Result<()> {
     tracing::info!("stopped; the pods run on");
@@ -100,25 +146,29 @@ fn client(settings: &Settings, credentials: &Credentials) -> anyhow::Result<Clie
 }
 
 async fn serve(
-    args: &Run,
-    data: DataDir,
+    node: Serve<'_>,
     mut settings: Settings,
     credentials: Credentials,
     listener: tokio::net::TcpListener,
 ) -> anyhow::Result<()> {
+    let (args, data) = (node.args, node.data.clone());
     let client = client(&settings, &credentials)?;
     let machine = Machine::detect(&args.data_dir);
-    let about = about(args, &settings.name, machine.clone())?;
+    let thresholds = eviction_config(args)?;
+    let about = about(args, &settings.name, machine.clone(), &thresholds)?;
+    let allocatable = about.allocatable;
     let pods = open_pods(args, &data, &settings).await?;
     let (not_ready, readiness) = watch::channel(Some(
         "container runtime network not ready: no pod network has been assigned to this node yet"
             .to_owned(),
     ));
+    let (pressures, pressed) = watch::channel(BTreeSet::new());
     tokio::spawn(register::keep(
         client.clone(),
         about,
-        args.data_dir.clone(),
+        pods.images().clone(),
         readiness,
+        pressed.clone(),
     ));
     tokio::spawn(heartbeat::renew(client.clone(), settings.name.clone()));
     tokio::spawn(heartbeat::follow_masters(client.clone(), data.clone()));
@@ -141,9 +191,26 @@ async fn serve(
         })?;
     }
     let network = Arc::new(open_network(&data, &settings).await?);
-    let context = Arc::new(context(
-        args, &data, &settings, &machine, client, pods, network,
-    )?);
+    let context = Context {
+        pressures: pressed,
+        shuts_down: node.shuts_down,
+        allocatable: lifecycle::Amount {
+            cpu_milli: allocatable.cpu_milli,
+            memory_bytes: allocatable.memory_bytes,
+        },
+        ..context(args, &data, &settings, &machine, client, pods, network)?
+    };
+    let context = Arc::new(context);
+    let collector = Arc::new(Collector::new(image_limits(args)?, args.data_dir.clone()));
+    tokio::spawn(collector.clone().keep(context.clone()));
+    tokio::spawn(eviction::keep(
+        context.clone(),
+        thresholds,
+        args.data_dir.clone(),
+        collector,
+        pressures,
+    ));
+    node.serving.send_replace(Some(context.clone()));
     tokio::spawn(feed::follow_nodes(
         context.client.clone(),
         context.network.clone(),
@@ -250,7 +317,58 @@ async fn open_network(data: &DataDir, settings: &Settings) -> anyhow::Result<Net
     }
 }
 
-fn about(args: &Run, name: &str, machine: Machine) -> anyhow::Result<About> {
+/// When pods are evicted, by the flags.
+fn eviction_config(args: &Run) -> anyhow::Result<EvictionConfig> {
+    let mut thresholds = Threshold::hard(&args.eviction_hard).context("--eviction-hard")?;
+    let soft = Threshold::soft(&args.eviction_soft, &args.eviction_soft_grace_period);
+    thresholds.extend(soft.context("--eviction-soft and --eviction-soft-grace-period")?);
+    Ok(EvictionConfig {
+        thresholds,
+        pressure_transition_period: args.eviction_pressure_transition_period,
+        max_pod_grace_s: args.eviction_max_pod_grace_period,
+    })
+}
+
+fn image_limits(args: &Run) -> anyhow::Result<Limits> {
+    let (high_percent, low_percent) = (args.image_gc_high_threshold, args.image_gc_low_threshold);
+    if low_percent > high_percent {
+        bail!(
+            "--image-gc-low-threshold {low_percent} is above --image-gc-high-threshold {high_percent}"
+        );
+    }
+    Ok(Limits {
+        high_percent,
+        low_percent,
+        age_min: args.minimum_image_ttl_duration,
+    })
+}
+
+/// What a machine has for pods: without what is reserved, and without what must be left.
+fn allocatable(args: &Run, machine: &Machine, config: &EvictionConfig) -> Amounts {
+    let all = Amounts::of(machine);
+    let left = |signal: Signal, capacity: i64| {
+        let hard = config.thresholds.iter().filter(|it| it.grace.is_none());
+        let of_signal = hard.filter(|it| it.signal == signal);
+        let capacity = u64::try_from(capacity).unwrap_or(0);
+        let left = of_signal.map(|it| it.value.of(capacity)).max();
+        i64::try_from(left.unwrap_or(0)).unwrap_or(i64::MAX)
+    };
+    let left = Amounts {
+        cpu_milli: 0,
+        memory_bytes: left(Signal::MemoryAvailable, all.memory_bytes),
+        disk_bytes: left(Signal::NodefsAvailable, all.disk_bytes),
+    };
+    all.without(args.system_reserved)
+        .without(args.kube_reserved)
+        .without(left)
+}
+
+fn about(
+    args: &Run,
+    name: &str,
+    machine: Machine,
+    config: &EvictionConfig,
+) -> anyhow::Result<About> {
     let label = |label: &String| -> anyhow::Result<(String, String)> {
         let (key, value) = label
             .split_once('=')
@@ -267,6 +385,7 @@ fn about(args: &Run, name: &str, machine: Machine) -> anyhow::Result<About> {
             .iter()
             .map(label)
             .collect::<anyhow::Result<_>>()?,
+        allocatable: allocatable(args, &machine, config),
         machine,
     })
 }
@@ -311,6 +430,9 @@ fn context(
             memory_bytes: machine.memory_bytes,
         },
         cpu_milli: i64::from(machine.cpus) * 1000,
+        pressures: watch::channel(BTreeSet::new()).1,
+        shuts_down: watch::channel(false).1,
+        allocatable: lifecycle::Amount::default(),
         boot_id: machine.boot_id.clone(),
         api_service: Some(Ipv4Addr::from(u32::from(service_cidr.network()) + 1)),
     })

@@ -54,6 +54,13 @@ pub enum Action {
         /// Why.
         why: StopReason,
     },
+    /// Give a running container the resources that the pod asks for.
+    Resize {
+        /// Its name.
+        container: String,
+        /// Its id.
+        id: String,
+    },
     /// Probe a container and record the answer in its tally.
     Probe {
         /// Its name.
@@ -87,6 +94,8 @@ pub enum StopReason {
     NeverStarted,
     /// The pod names another image now.
     Changed,
+    /// The pod asks for other resources, which this container takes only at a start.
+    Resized,
 }
 
 impl StopReason {
@@ -99,6 +108,9 @@ impl StopReason {
             }
             StopReason::NeverStarted => {
                 format!("Container {container} failed startup probe, will be restarted")
+            }
+            StopReason::Resized => {
+                format!("Container {container} resize requires restart")
             }
             StopReason::Changed => {
                 format!("Container {container} definition changed, will be restarted")
@@ -128,6 +140,7 @@ impl fmt::Display for Action {
                 grace_s,
                 why,
             } => write!(f, "stop {container} ({id}) grace {grace_s}s: {why:?}"),
+            Action::Resize { container, id } => write!(f, "resize {container} ({id})"),
             Action::Probe {
                 container,
                 id,

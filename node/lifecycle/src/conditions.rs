@@ -47,10 +47,10 @@ pub fn conditions(
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Verdict {
-    met: bool,
-    reason: Option<&'static str>,
-    message: Option<String>,
+pub(crate) struct Verdict {
+    pub met: bool,
+    pub reason: Option<&'static str>,
+    pub message: Option<String>,
 }
 
 fn verdict(met: bool) -> Verdict {
@@ -121,7 +121,25 @@ fn ready(facts: &Facts, containers: &Verdict, old: &[PodCondition]) -> Verdict {
     because(false, "ReadinessGatesNotReady", Some(unmet.join(", ")))
 }
 
-fn condition(
+/// That the node ended the pod.
+pub(crate) fn disrupted(
+    message: &str,
+    before: Option<&PodStatus>,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> PodCondition {
+    let old = before.and_then(|status| status.conditions.as_deref());
+    let verdict = because(true, "TerminationByKubelet", Some(message.to_owned()));
+    condition(
+        "DisruptionTarget",
+        verdict,
+        old.unwrap_or(&[]),
+        generation,
+        now,
+    )
+}
+
+pub(crate) fn condition(
     kind: &str,
     verdict: Verdict,
     old: &[PodCondition],

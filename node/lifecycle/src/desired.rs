@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, PodStatus};
 use objects::Timestamp;
 use serde_json::Value;
 
@@ -13,6 +13,8 @@ use crate::images::PullPolicy;
 pub struct Desired {
     pod: Pod,
     spec: PodSpec,
+    /// The ephemeral containers as others, each with the container that it looks into.
+    ephemeral: Vec<(Container, Option<String>)>,
     /// The object's UID.
     pub uid: String,
     /// The object's namespace.
@@ -71,6 +73,15 @@ pub enum Role {
     Sidecar,
     /// One of `containers`.
     Main,
+    /// Put into a pod that is there, to look around in it: started once, at once, and of no weight for how the pod is.
+    Ephemeral,
+}
+
+impl Role {
+    /// Whether it is one of `initContainers`.
+    pub fn is_initial(self) -> bool {
+        matches!(self, Role::Init | Role::Sidecar)
+    }
 }
 
 /// A container of the pod.
@@ -121,11 +132,19 @@ impl Desired {
             .namespace
             .clone()
             .unwrap_or_else(|| "default".to_owned());
+        let as_container = |ephemeral: &EphemeralContainer| {
+            // The same fields, and one more that the other kind leaves out.
+            let container = serde_json::from_value(serde_json::to_value(ephemeral)?)?;
+            Ok::<_, serde_json::Error>((container, ephemeral.target_container_name.clone()))
+        };
+        let ephemeral = spec.ephemeral_containers.iter().flatten().map(as_container);
+        let ephemeral = ephemeral.collect::<Result<_, _>>()?;
         // Nobody here reads who wrote which field, and it is the larger part of many objects.
         pod.metadata.managed_fields = None;
         Ok(Self {
             pod,
             spec,
+            ephemeral,
             uid,
             namespace,
             name,
@@ -182,7 +201,7 @@ impl Desired {
         serde_json::to_value(pod).unwrap_or_default()
     }
 
-    /// Init containers in order, then the others.
+    /// Init containers in order, then the main ones, then the ephemeral ones.
     pub fn containers(&self) -> Vec<ContainerView<'_>> {
         let pod = RestartPolicy::parse(self.spec.restart_policy.as_deref());
         let init = self.spec.init_containers.iter().flatten().map(|spec| {
@@ -213,7 +232,21 @@ impl Desired {
                 restart: own.map_or(pod, |own| RestartPolicy::parse(Some(own))),
             }
         });
-        init.chain(main).collect()
+        let ephemeral = self.ephemeral.iter().map(|(spec, _)| ContainerView {
+            spec,
+            role: Role::Ephemeral,
+            restart: RestartPolicy::Never,
+        });
+        init.chain(main).chain(ephemeral).collect()
+    }
+
+    /// The container whose processes an ephemeral one sees.
+    pub fn target_of(&self, ephemeral: &str) -> Option<&str> {
+        let (_, target) = self
+            .ephemeral
+            .iter()
+            .find(|(container, _)| container.name == ephemeral)?;
+        target.as_deref().filter(|target| !target.is_empty())
     }
 
     /// A container by its name.
@@ -257,6 +290,11 @@ impl Desired {
     /// Whether the pod shares the node's network.
     pub fn host_network(&self) -> bool {
         self.spec.host_network.unwrap_or(false)
+    }
+
+    /// Whether the pod's containers see one another's processes.
+    pub fn shares_pids(&self) -> bool {
+        self.spec.share_process_namespace.unwrap_or(false)
     }
 
     /// `name_namespace(uid)`, as the kubelet writes a pod into messages.

@@ -13,10 +13,12 @@ mod action;
 pub mod conditions;
 mod desired;
 pub mod env;
+pub mod eviction;
 mod images;
 mod observed;
 pub mod probe;
 mod record;
+mod resize;
 pub mod resources;
 mod restart;
 mod status;
@@ -26,9 +28,11 @@ pub use action::{Action, Step, StopReason};
 pub use desired::{ContainerView, Desired, DesiredError, RestartPolicy, Role};
 pub use images::PullPolicy;
 pub use observed::{
-    Container, ContainerState, Exit, Observed, Pull, PullState, Sandbox, StartFailure, Volumes,
+    Amount, Container, ContainerState, Ended, Exit, Observed, Pull, PullState, ResizeFailure, Room,
+    Sandbox, StartFailure, Volumes,
 };
 pub use probe::{ProbeKind, Tally};
 pub use record::Record;
+pub use resize::allocated;
 pub use status::status_patch;
 pub use step::step;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use objects::Timestamp;
 
 use crate::probe::{ProbeKind, Tally};
+use crate::resources::Applied;
 
 /// A pod as it stands on the node.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,12 @@ pub struct Observed {
     pub images_present: Vec<String>,
     /// Starts that failed before there was a container.
     pub start_failures: BTreeMap<String, StartFailure>,
+    /// Changes of resources that could not be made, by container.
+    pub resize_failures: BTreeMap<String, ResizeFailure>,
+    /// What the node has for this pod; None where nobody counted.
+    pub room: Option<Room>,
+    /// Set when the node ends the pod.
+    pub ended: Option<Ended>,
     /// Probes by container id.
     pub probes: BTreeMap<(String, ProbeKind), Tally>,
 }
@@ -101,6 +108,46 @@ pub struct Container {
     pub state: ContainerState,
     /// When SIGKILL is due, for one that is being stopped.
     pub stopping_until: Option<Timestamp>,
+    /// The resources that it was given, at its start or since; none where nobody knows any more.
+    pub resources: Option<Applied>,
+}
+
+/// How the node ends a pod: evicted, or because it is shut down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// `Evicted`, `Terminated`.
+    pub reason: &'static str,
+    /// For the user.
+    pub message: String,
+    /// Seconds that its containers get.
+    pub grace_s: u32,
+}
+
+/// A change of resources that could not be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResizeFailure {
+    /// What the kernel or the runtime said.
+    pub message: String,
+    /// When to try again.
+    pub retry_at: Timestamp,
+}
+
+/// What a node has for one pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// What it has for pods.
+    pub allocatable: Amount,
+    /// What its other pods request.
+    pub used: Amount,
+}
+
+/// Processors and memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Thousandths of a processor.
+    pub cpu_milli: i64,
+    /// Bytes.
+    pub memory_bytes: i64,
 }
 
 /// How a container stands.

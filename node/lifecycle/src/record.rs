@@ -121,10 +121,10 @@ fn exit_of(container: &Container) -> Option<&Exit> {
 
 fn told<'a>(desired: &'a Desired, view: ContainerView<'a>) -> Option<&'a ContainerStatus> {
     let status = desired.status()?;
-    let list = if view.role == Role::Main {
-        &status.container_statuses
-    } else {
-        &status.init_container_statuses
+    let list = match view.role {
+        Role::Main => &status.container_statuses,
+        Role::Ephemeral => &status.ephemeral_container_statuses,
+        Role::Init | Role::Sidecar => &status.init_container_statuses,
     };
     list.iter().flatten().find(|told| told.name == view.name())
 }
@@ -155,7 +155,7 @@ fn remembered(
         Sandbox::Ready { since } => Some(since),
         _ => None,
     };
-    if view.role != Role::Main && sandbox_since.is_none_or(|since| exit.finished_at < since) {
+    if view.role.is_initial() && sandbox_since.is_none_or(|since| exit.finished_at < since) {
         return None;
     }
     Some(Container {
@@ -167,6 +167,7 @@ fn remembered(
         image_id: told.image_id.clone(),
         state: ContainerState::Exited(exit),
         stopping_until: None,
+        resources: None,
     })
 }
 

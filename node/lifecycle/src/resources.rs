@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use objects::Quantity;
+use serde::{Deserialize, Serialize};
+
+use crate::observed::Amount;
 
 const PERIOD_US: i64 = 100_000;
 const QUOTA_US_MIN: i64 = 1000;
@@ -72,6 +75,99 @@ pub fn qos_class(spec: &PodSpec) -> QosClass {
     }
 }
 
+/// The processors and memory that a container was given: requests and limits as the API writes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Applied {
+    /// `limits`.
+    pub limits: BTreeMap<String, String>,
+    /// `requests`.
+    pub requests: BTreeMap<String, String>,
+}
+
+impl Applied {
+    /// What a container asks for.
+    pub fn of(container: &Container) -> Self {
+        let resources = container.resources.clone().unwrap_or_default();
+        let texts = |amounts: Option<BTreeMap<String, ApiQuantity>>| {
+            let amounts = amounts.unwrap_or_default().into_iter();
+            let amounts = amounts.filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory"));
+            amounts.map(|(name, amount)| (name, amount.0)).collect()
+        };
+        Self {
+            limits: texts(resources.limits),
+            requests: texts(resources.requests),
+        }
+    }
+
+    /// Whether one resource is another in `other`.
+    pub fn differs_in(&self, other: &Applied, resource: &str) -> bool {
+        self.limits.get(resource) != other.limits.get(resource)
+            || self.requests.get(resource) != other.requests.get(resource)
+    }
+
+    /// Puts these amounts in the place of a container's own.
+    pub fn put(&self, container: &mut Container) {
+        let put = |into: &mut Option<BTreeMap<String, ApiQuantity>>,
+                   amounts: &BTreeMap<String, String>| {
+            let all = into.get_or_insert_default();
+            all.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
+            all.extend(quantities(amounts));
+        };
+        let resources = container.resources.get_or_insert_default();
+        put(&mut resources.limits, &self.limits);
+        put(&mut resources.requests, &self.requests);
+    }
+
+    /// As a status tells it.
+    pub fn to_api(&self) -> ResourceRequirements {
+        let told = |amounts: &BTreeMap<String, String>| {
+            (!amounts.is_empty()).then(|| quantities(amounts).collect())
+        };
+        ResourceRequirements {
+            limits: told(&self.limits),
+            requests: told(&self.requests),
+            ..ResourceRequirements::default()
+        }
+    }
+}
+
+fn quantities(
+    amounts: &BTreeMap<String, String>,
+) -> impl Iterator<Item = (String, ApiQuantity)> + '_ {
+    let amounts = amounts.iter();
+    amounts.map(|(name, amount)| (name.clone(), ApiQuantity(amount.clone())))
+}
+
+/// What a pod requests: its containers together, or an init container if that is more, and the overhead. Sidecars run beside both.
+pub fn pod_requests(spec: &PodSpec) -> Amount {
+    let of = |name: &'static str, unit: fn(Quantity) -> i64| {
+        let request = |container: &Container| {
+            let resources = container.resources.as_ref();
+            let amount = resources.and_then(|resources| {
+                value(&resources.requests, name).or(value(&resources.limits, name))
+            });
+            amount.map_or(0, unit)
+        };
+        let mut beside = 0;
+        let mut peak = 0;
+        for container in spec.init_containers.iter().flatten() {
+            if container.restart_policy.as_deref() == Some("Always") {
+                beside += request(container);
+                peak = peak.max(beside);
+            } else {
+                peak = peak.max(beside + request(container));
+            }
+        }
+        let main: i64 = spec.containers.iter().map(request).sum();
+        peak.max(beside + main) + value(&spec.overhead, name).map_or(0, unit)
+    };
+    Amount {
+        cpu_milli: of("cpu", Quantity::milli),
+        memory_bytes: of("memory", Quantity::units),
+    }
+}
+
 /// Limits of a cgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -102,7 +198,7 @@ pub fn container_limits(container: &Container) -> Limits {
     }
 }
 
-/// The limits of the pod's own group: sums, and a ceiling only where every container has one.
+/// The limits of the pod's own group: sums with the pod's overhead, and a ceiling only where every container has one.
 pub fn pod_limits(spec: &PodSpec) -> Limits {
     let each: Vec<(Limits, i64)> = spec
         .containers
@@ -123,10 +219,14 @@ pub fn pod_limits(spec: &PodSpec) -> Limits {
         let init = init.iter().map(of).collect::<Option<Vec<i64>>>()?;
         Some(init.into_iter().fold(main, i64::max))
     };
+    let overhead_milli = value(&spec.overhead, "cpu").map_or(0, Quantity::milli);
+    let overhead_bytes = value(&spec.overhead, "memory").map_or(0, Quantity::units);
+    let milli: i64 = each.iter().map(|(_, milli)| milli).sum();
     Limits {
-        cpu_shares: shares(each.iter().map(|(_, milli)| milli).sum()),
-        cpu_quota_us: sum(|limits| limits.cpu_quota_us),
-        memory_bytes_max: sum(|limits| limits.memory_bytes_max),
+        cpu_shares: shares(milli + overhead_milli),
+        cpu_quota_us: sum(|limits| limits.cpu_quota_us)
+            .map(|quota| quota + overhead_milli * PERIOD_US / 1000),
+        memory_bytes_max: sum(|limits| limits.memory_bytes_max).map(|bytes| bytes + overhead_bytes),
     }
 }
 

@@ -11,7 +11,8 @@ use crate::conditions::{self, whole_seconds};
 use crate::desired::{Desired, Role};
 use crate::observed::{ContainerState, Exit, Observed, Sandbox};
 use crate::record::Record;
-use crate::resources;
+use crate::resize;
+use crate::resources::{self, Applied};
 
 /// Names the runtime before a container's id.
 const RUNTIME: &str = "libcontainer";
@@ -47,7 +48,9 @@ pub(crate) struct Ending {
     /// All containers ended for good: the phase is `Succeeded` or `Failed`.
     pub over: bool,
     /// `DeadlineExceeded` and the like: the phase is `Failed`.
-    pub failed: Option<(&'static str, &'static str)>,
+    pub failed: Option<(&'static str, String)>,
+    /// The node ends it, for its own sake.
+    pub by_node: bool,
 }
 
 /// The status.
@@ -62,14 +65,20 @@ pub(crate) fn status(
     let generation = desired.metadata().generation;
     let phase = phase(judged, ending);
     let facts = facts(desired, observed, judged, &phase);
-    let of = |main: bool| -> Vec<ContainerStatus> {
-        judged
+    let mut conditions = conditions::conditions(&facts, before, generation, now);
+    if let Some((_, message)) = ending.failed.as_ref().filter(|_| ending.by_node) {
+        conditions.push(conditions::disrupted(message, before, generation, now));
+    }
+    if ending == &Ending::default() {
+        conditions.extend(resize::conditions(desired, observed, now));
+    }
+    let of = |is_wanted: fn(Role) -> bool| -> Option<Vec<ContainerStatus>> {
+        let wanted = judged
             .iter()
-            .filter(|judged| (judged.record.view.role == Role::Main) == main)
-            .map(container_status)
-            .collect()
+            .filter(|judged| is_wanted(judged.record.view.role));
+        let statuses: Vec<ContainerStatus> = wanted.map(container_status).collect();
+        (!statuses.is_empty()).then_some(statuses)
     };
-    let init = of(false);
     let host_ip = Some(observed.host_ip.clone()).filter(|ip| !ip.is_empty());
     let pod_ip = observed
         .pod_ip
@@ -77,14 +86,16 @@ pub(crate) fn status(
         .or_else(|| before.and_then(|before| before.pod_ip.clone()));
     let kept = before.filter(|before| before.phase.as_deref() == Some("Failed"));
     PodStatus {
-        conditions: Some(conditions::conditions(&facts, before, generation, now)),
+        conditions: Some(conditions),
         reason: ending
             .failed
-            .map(|(reason, _)| reason.to_owned())
+            .as_ref()
+            .map(|(reason, _)| (*reason).to_owned())
             .or_else(|| kept.and_then(|before| before.reason.clone())),
         message: ending
             .failed
-            .map(|(_, message)| message.to_owned())
+            .as_ref()
+            .map(|(_, message)| message.clone())
             .or_else(|| kept.and_then(|before| before.message.clone())),
         host_ips: host_ip.clone().map(|ip| vec![HostIP { ip }]),
         host_ip,
@@ -95,8 +106,9 @@ pub(crate) fn status(
                 .and_then(|before| before.start_time.clone())
                 .unwrap_or_else(|| whole_seconds(now)),
         ),
-        init_container_statuses: Some(init).filter(|init| !init.is_empty()),
-        container_statuses: Some(of(true)),
+        init_container_statuses: of(Role::is_initial),
+        container_statuses: of(|role| role == Role::Main),
+        ephemeral_container_statuses: of(|role| role == Role::Ephemeral),
         qos_class: Some(resources::qos_class(desired.spec()).as_str().to_owned()),
         observed_generation: generation,
         phase: Some(phase),
@@ -114,10 +126,11 @@ fn facts(
     let initialized = |judged: &Judged<'_>| match judged.record.view.role {
         Role::Init => judged.record.exit().is_some_and(|exit| exit.code == 0),
         Role::Sidecar => judged.started,
-        Role::Main => true,
+        Role::Main | Role::Ephemeral => true,
     };
     // A sidecar counts for readiness as a main container does.
-    let counted = |judged: &&Judged<'_>| judged.record.view.role != Role::Init;
+    let counted =
+        |judged: &&Judged<'_>| matches!(judged.record.view.role, Role::Main | Role::Sidecar);
     conditions::Facts {
         phase: phase.to_owned(),
         sandbox: matches!(observed.sandbox, Sandbox::Ready { .. }),
@@ -212,11 +225,17 @@ fn container_status(judged: &Judged<'_>) -> ContainerStatus {
         image_id: current
             .map(|container| container.image_id.clone())
             .unwrap_or_default(),
-        ready: if record.view.role == Role::Init {
-            init_done
-        } else {
-            judged.ready
+        ready: match record.view.role {
+            Role::Init => init_done,
+            Role::Ephemeral => false,
+            Role::Main | Role::Sidecar => judged.ready,
         },
+        allocated_resources: current
+            .and_then(|container| container.resources.as_ref())
+            .and_then(|applied| applied.to_api().requests),
+        resources: current
+            .and_then(|container| container.resources.as_ref())
+            .map(Applied::to_api),
         started: Some(judged.started),
         restart_count: i32::try_from(record.restarts()).unwrap_or(i32::MAX),
         state: Some(state),
@@ -279,10 +298,17 @@ pub fn status_patch(before: Option<&PodStatus>, wanted: &PodStatus) -> Option<Va
     wanted.retain(|field, value| match (field.as_str(), before.get(field)) {
         ("conditions", Some(Value::Array(old))) => {
             let new = value.as_array_mut().map(std::mem::take).unwrap_or_default();
+            let kind = |kind: &&str, all: &[Value]| all.iter().any(|one| one["type"] == *kind);
+            let gone = resize::CONDITIONS
+                .iter()
+                .filter(|gone| kind(gone, old) && !kind(gone, &new))
+                .map(|gone| json!({ "type": gone, "$patch": "delete" }))
+                .collect::<Vec<_>>();
             *value = new
                 .into_iter()
                 .filter(|condition| !old.contains(condition))
                 .map(|condition| cleared(condition, old))
+                .chain(gone)
                 .collect();
             value.as_array().is_some_and(|changed| !changed.is_empty())
         }

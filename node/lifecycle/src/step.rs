@@ -11,6 +11,7 @@ use crate::images::{self, ImageNeed};
 use crate::observed::{Container, ContainerState, Observed, Sandbox, Volumes};
 use crate::probe::{self, Health, ProbeKind};
 use crate::record::Record;
+use crate::resize::{self, Resize};
 use crate::restart;
 use crate::status::{self, Ending, Judged, Waiting};
 
@@ -31,22 +32,40 @@ pub fn step(desired: &Desired, observed: &Observed, now: Timestamp) -> Step {
         return wind_down(desired, observed, records, now);
     }
     if desired.deadline().is_some_and(|deadline| deadline <= now) {
+        let message = "Pod was active on the node longer than the specified deadline";
         let ending = Ending {
-            over: false,
-            failed: Some((
-                "DeadlineExceeded",
-                "Pod was active on the node longer than the specified deadline",
-            )),
+            failed: Some(("DeadlineExceeded", message.to_owned())),
+            ..Ending::default()
         };
-        let actions = stop_all(desired, observed, &records, StopReason::PodEnded, now);
-        let judged = judge_only(records, observed, now);
-        return Step {
-            actions,
-            status: Some(status::status(desired, observed, &judged, &ending, now)),
-            wake_at: None,
+        return fail(desired, observed, records, &ending, desired.grace_s(), now);
+    }
+    if let Some(ended) = &observed.ended {
+        let ending = Ending {
+            failed: Some((ended.reason, ended.message.clone())),
+            by_node: true,
+            ..Ending::default()
         };
+        return fail(desired, observed, records, &ending, ended.grace_s, now);
     }
     live(desired, observed, records, now)
+}
+
+/// Ends a pod that has not ended by itself.
+fn fail(
+    desired: &Desired,
+    observed: &Observed,
+    records: Vec<Record<'_>>,
+    ending: &Ending,
+    grace_s: u32,
+    now: Timestamp,
+) -> Step {
+    let actions = stop_all(observed, &records, grace_s, StopReason::PodEnded, now);
+    let judged = judge_only(records, observed, now);
+    Step {
+        actions,
+        status: Some(status::status(desired, observed, &judged, ending, now)),
+        wake_at: None,
+    }
 }
 
 fn delete(
@@ -55,7 +74,8 @@ fn delete(
     records: Vec<Record<'_>>,
     now: Timestamp,
 ) -> Step {
-    let stopping = stop_all(desired, observed, &records, StopReason::Deleted, now);
+    let grace_s = desired.grace_s();
+    let stopping = stop_all(observed, &records, grace_s, StopReason::Deleted, now);
     let alive = observed.is_any_alive();
     let is_there = observed.has_sandbox();
     let actions = match (alive, is_there) {
@@ -73,7 +93,7 @@ fn delete(
                 &judged,
                 &Ending {
                     over: !alive,
-                    failed: None,
+                    ..Ending::default()
                 },
                 now,
             ),
@@ -99,7 +119,8 @@ fn wind_down(
             wake_at: None,
         };
     }
-    let mut actions = stop_all(desired, observed, &records, StopReason::PodEnded, now);
+    let grace_s = desired.grace_s();
+    let mut actions = stop_all(observed, &records, grace_s, StopReason::PodEnded, now);
     if !observed.is_any_alive() {
         actions.push(Action::RemoveSandbox);
     }
@@ -112,7 +133,7 @@ fn wind_down(
             &judged,
             &Ending {
                 over: true,
-                failed: None,
+                ..Ending::default()
             },
             now,
         ),
@@ -137,9 +158,9 @@ fn keep_phase(
 
 /// Stops what runs: sidecars when nothing else does.
 fn stop_all(
-    desired: &Desired,
     observed: &Observed,
     records: &[Record<'_>],
+    grace_s: u32,
     why: StopReason,
     now: Timestamp,
 ) -> Vec<Action> {
@@ -157,7 +178,7 @@ fn stop_all(
     let sidecars_turn = alive().all(is_sidecar);
     alive()
         .filter(|container| sidecars_turn || !is_sidecar(container))
-        .filter_map(|container| stop(container, desired.grace_s(), why, now))
+        .filter_map(|container| stop(container, grace_s, why, now))
         .collect()
 }
 
@@ -201,7 +222,7 @@ fn judge_only<'a>(
 
 /// What a container waits for that was never started.
 fn creating(records: &[Record<'_>]) -> Waiting {
-    let has_init = records.iter().any(|record| record.view.role != Role::Main);
+    let has_init = records.iter().any(|record| record.view.role.is_initial());
     Waiting::new(if has_init {
         "PodInitializing"
     } else {
@@ -284,17 +305,19 @@ impl<'a> Turn<'a> {
         let past_init = records
             .iter()
             .any(|record| record.view.role == Role::Main && record.is_here);
+        let has_sandbox = is_open;
         let mut is_open = is_open;
         let mut judged = Vec::with_capacity(records.len());
         for record in records {
             let role = record.view.role;
             let one = match record.running() {
                 Some(_) => self.running(record),
+                None if role == Role::Ephemeral && has_sandbox => self.stopped(record),
                 None if is_open && !(role == Role::Init && past_init) => self.stopped(record),
                 None => self.held_back(record),
             };
             let done = match role {
-                Role::Main => true,
+                Role::Main | Role::Ephemeral => true,
                 Role::Init => one.record.exit().is_some_and(|exit| exit.code == 0) || past_init,
                 Role::Sidecar => one.started || past_init,
             };
@@ -330,7 +353,7 @@ impl<'a> Turn<'a> {
             _ if outdated => Some(StopReason::Changed),
             Some(ProbeKind::Startup) => Some(StopReason::NeverStarted),
             Some(_) => Some(StopReason::Unhealthy),
-            None => None,
+            None => self.resize(&record, &container),
         };
         match why {
             Some(why) => {
@@ -345,6 +368,28 @@ impl<'a> Turn<'a> {
             waiting: None,
             started: health.started,
             ready: health.ready,
+        }
+    }
+
+    /// Brings a running container to the resources that the pod asks for; a restart where its policy says so.
+    fn resize(&mut self, record: &Record<'_>, container: &Container) -> Option<StopReason> {
+        if container.stopping_until.is_some() {
+            return None;
+        }
+        match resize::of_container(&record.view, container, self.desired, self.observed) {
+            Resize::Nothing => None,
+            Resize::Restart => Some(StopReason::Resized),
+            Resize::InPlace => {
+                let failure = self.observed.resize_failures.get(&container.name);
+                match failure.filter(|failure| failure.retry_at > self.now) {
+                    Some(failure) => self.wake(Some(failure.retry_at)),
+                    None => self.actions.push(Action::Resize {
+                        container: container.name.clone(),
+                        id: container.id.clone(),
+                    }),
+                }
+                None
+            }
         }
     }
 

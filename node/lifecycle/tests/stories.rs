@@ -6,7 +6,8 @@ mod support;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lifecycle::ProbeKind;
+use lifecycle::{Amount, Ended, ProbeKind, Room};
+use serde_json::json;
 use support::World;
 
 fn check(name: &str) {
@@ -71,6 +72,41 @@ fn play(world: &mut World, command: &str) {
         ["stubborn", name] => {
             world.stubborn.insert((*name).into());
         }
+        ["debug", name, target] => {
+            let ephemeral =
+                json!({"name": name, "image": "busybox:1", "targetContainerName": target});
+            let all = &mut world.pod["spec"]["ephemeralContainers"];
+            match all.as_array_mut() {
+                Some(all) => all.push(ephemeral),
+                None => *all = json!([ephemeral]),
+            }
+        }
+        ["resize", index, resource, amount] => {
+            let index: usize = index.parse().expect("which container");
+            let resources = &mut world.pod["spec"]["containers"][index]["resources"];
+            resources["limits"][*resource] = (*amount).into();
+            resources["requests"][*resource] = (*amount).into();
+        }
+        ["room", cpu_milli, "used", used_milli] => {
+            let amount = |text: &str| Amount {
+                cpu_milli: text.parse().expect("thousandths"),
+                memory_bytes: 1 << 30,
+            };
+            world.observed.room = Some(Room {
+                allocatable: amount(cpu_milli),
+                used: Amount {
+                    memory_bytes: 0,
+                    ..amount(used_milli)
+                },
+            });
+        }
+        ["node", "evicts", ..] => {
+            world.observed.ended = Some(Ended {
+                reason: "Evicted",
+                message: rest(2),
+                grace_s: 0,
+            });
+        }
         ["agent", "restarts"] => world.forget_agent(),
         ["machine", "restarts"] => {
             world.lose_sandbox();
@@ -123,5 +159,8 @@ stories![
     machine_restarts,
     agent_restarts,
     evicted,
-    new_image
+    new_image,
+    ephemeral,
+    resize,
+    node_short,
 ];

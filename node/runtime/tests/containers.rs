@@ -154,7 +154,7 @@ fn limits_are_set_read_and_changed_in_place() {
             ..Limits::default()
         };
         node.pods
-            .update_limits(POD, &id, bigger)
+            .resize(POD, &id, bigger, Limits::default(), [].into())
             .await
             .expect("resizes");
         if let Ok(bytes) = std::fs::read_to_string(format!(

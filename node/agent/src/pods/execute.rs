@@ -8,7 +8,7 @@ use client::{Deadline, Payload};
 use http::Method;
 use lifecycle::{
     Action, Container, ContainerState, ContainerView, Exit, Observed, ProbeKind, Pull, PullState,
-    StartFailure, StopReason, Volumes, env, probe,
+    ResizeFailure, StartFailure, StopReason, Volumes, allocated, env, probe, resources,
 };
 use node_runtime::{Error, Mount};
 use objects::Timestamp;
@@ -51,6 +51,7 @@ impl Worker {
                 grace_s,
                 why,
             } => self.stop(container, id, grace_s, why, observed),
+            Action::Resize { container, id } => self.resize(&container, &id).await,
             Action::Probe {
                 container,
                 id,
@@ -217,6 +218,22 @@ impl Worker {
         observed: &Observed,
     ) -> Result<String, Error> {
         let (context, desired, name) = (&self.context, &self.desired, view.name());
+        let mut own = view.spec.clone();
+        if let Some(allocated) = allocated(desired, observed, name) {
+            allocated.put(&mut own);
+        }
+        let view = &ContainerView {
+            spec: &own,
+            ..*view
+        };
+        let target = desired
+            .target_of(name)
+            .map(|target| {
+                running(observed, target).ok_or_else(|| {
+                    Error::Config(format!("unable to find target container {target}"))
+                })
+            })
+            .transpose()?;
         let sources = references::sources(context, &desired.namespace, view.spec)
             .await
             .map_err(|error| Error::Config(error.to_string()))?;
@@ -241,6 +258,7 @@ impl Worker {
             mounts,
             log_path: folder.join(format!("{attempt}.log")),
             memory_bytes: context.around.memory_bytes,
+            target,
         };
         let spec = spec::container(view, desired, start).map_err(Error::Config)?;
         context.pods.start_container(&desired.uid, spec).await
@@ -282,6 +300,7 @@ impl Worker {
             image_id: String::new(),
             state: ContainerState::Exited(exit),
             stopping_until: None,
+            resources: None,
         };
         self.local.failed_starts.retain(|other| other.name != name);
         self.local.failed_starts.truncate(FAILED_STARTS_MAX);
@@ -393,6 +412,38 @@ impl Worker {
         true
     }
 
+    async fn resize(&mut self, name: &str, id: &str) -> bool {
+        let desired = self.desired.clone();
+        let Some(view) = desired.container(name) else {
+            return false;
+        };
+        let level = self.context.pods.get(&desired.uid).and_then(|pod| {
+            let found = pod.containers.iter().find(|one| one.id == id)?;
+            found.spec.labels.get(spec::LEVEL_LABEL)?.parse().ok()
+        });
+        let resized = self.context.pods.resize(
+            &desired.uid,
+            id,
+            spec::limits(resources::container_limits(view.spec)),
+            spec::limits(resources::pod_limits(desired.spec())),
+            spec::labels(&view, level.unwrap_or(0)),
+        );
+        match resized.await {
+            Ok(()) => {
+                self.local.resize_failures.remove(name);
+            }
+            Err(error) => {
+                tracing::warn!(pod = %desired.label(), container = name, %error, "cannot resize the container; trying again");
+                let failure = ResizeFailure {
+                    message: error.to_string(),
+                    retry_at: clock::now().plus(RETRY_AFTER),
+                };
+                self.local.resize_failures.insert(name.to_owned(), failure);
+            }
+        }
+        true
+    }
+
     fn probe(&mut self, name: String, id: String, kind: ProbeKind, observed: &Observed) -> bool {
         let desired = self.desired.clone();
         let Some(view) = desired.container(&name) else {
@@ -499,6 +550,15 @@ impl Worker {
 
 fn retry_soon(now: Timestamp) -> Timestamp {
     now.plus(Duration::from_secs(2))
+}
+
+/// The id of the running container of a name.
+fn running(observed: &Observed, name: &str) -> Option<String> {
+    let runs = |container: &&Container| matches!(container.state, ContainerState::Running { .. });
+    let mut of_name = observed.containers.iter().filter(runs);
+    of_name
+        .find(|container| container.name == name)
+        .map(|container| container.id.clone())
 }
 
 /// The file for a container's last words, and its mount.

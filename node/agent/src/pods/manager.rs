@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Change, Reflected, encode_segment, reflect};
-use lifecycle::Desired;
+use lifecycle::{Desired, Ended, eviction};
 use serde_json::Value;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
@@ -143,6 +143,10 @@ impl Manager {
         let uid = wanted.desired.uid.clone();
         let (sender, receiver) = watch::channel(wanted);
         let poke = Arc::new(Notify::new());
+        self.context.known.wake_by(&uid, poke.clone());
+        if let Some(ended) = self.refusal(&uid) {
+            self.context.known.end(&uid, ended);
+        }
         let (context, ended) = (self.context.clone(), self.ended.clone());
         self.workers.insert(
             uid.clone(),
@@ -156,6 +160,26 @@ impl Manager {
             // The manager ends only with the process.
             let _ = ended.send(uid).await;
         });
+    }
+
+    /// Why a pod that is new here is not taken, if it is not.
+    fn refusal(&self, uid: &str) -> Option<Ended> {
+        let pod = self.context.known.get(uid)?;
+        if self.context.pods.get(uid).is_some() || pod.has_ended() || pod.is_deleting() {
+            return None;
+        }
+        let refused = |reason, message| Ended {
+            reason,
+            message,
+            grace_s: 0,
+        };
+        if *self.context.shuts_down.borrow() {
+            let message = "Pod was rejected as the node is shutting down.";
+            return Some(refused("NodeShutdown", message.to_owned()));
+        }
+        let pressures = self.context.pressures.borrow();
+        let message = eviction::refusal(&pressures, &pod)?;
+        Some(refused("Evicted", message))
     }
 
     /// A worker has ended. Where its pod came back meanwhile, as by a restore of the cluster, it gets a new one.

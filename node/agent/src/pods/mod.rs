@@ -4,6 +4,7 @@
 
 mod end;
 mod execute;
+mod grpc;
 mod hooks;
 pub mod known;
 pub mod manager;

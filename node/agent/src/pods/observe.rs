@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lifecycle::{
-    Container, ContainerState, Desired, Exit, Observed, ProbeKind, Pull, Sandbox, StartFailure,
-    Tally, Volumes,
+    Container, ContainerState, Desired, Exit, Observed, ProbeKind, Pull, ResizeFailure, Sandbox,
+    StartFailure, Tally, Volumes,
 };
 use node_runtime::{ContainerStatus, PodStatus};
 use objects::Timestamp;
 
-use super::spec::{IMAGE_LABEL, LEVEL_LABEL};
+use super::spec::{IMAGE_LABEL, LEVEL_LABEL, RESOURCES_LABEL};
 use crate::context::Context;
 
 /// Kubernetes' limit on a container's last words.
@@ -33,6 +33,8 @@ pub struct Local {
     pub start_failures: BTreeMap<String, StartFailure>,
     /// Starts that failed in the container.
     pub failed_starts: Vec<Container>,
+    /// Changes of resources that failed.
+    pub resize_failures: BTreeMap<String, ResizeFailure>,
     /// Probes.
     pub probes: BTreeMap<(String, ProbeKind), Tally>,
     /// Containers that are being stopped, and when SIGKILL is due.
@@ -69,6 +71,9 @@ pub async fn observe(context: &Context, desired: &Desired, local: &Local) -> Obs
         pulls: local.pulls.clone(),
         images_present: images_present(context, desired),
         start_failures: local.start_failures.clone(),
+        resize_failures: local.resize_failures.clone(),
+        ended: context.known.ended(&desired.uid),
+        room: Some(context.known.room(&desired.uid, context.allocatable)),
         probes: local.probes.clone(),
     }
 }
@@ -137,6 +142,7 @@ fn seen(
         image_id: container.image_digest.clone(),
         state,
         stopping_until: local.stopping.get(&container.id).copied(),
+        resources: label(RESOURCES_LABEL).and_then(|text| serde_json::from_str(text).ok()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Asks one probe: HTTP, TCP, or a command in the container. What the answer means is `lifecycle`'s.
+//! Asks one probe: HTTP, TCP, gRPC, or a command in the container. What the answer means is `lifecycle`'s.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
 
+use super::grpc;
 use crate::context::Context;
 
 /// What is read of an answer, for the event.
@@ -57,7 +58,15 @@ pub async fn ask(
                 .await
                 .map(drop);
         }
-        Err("this node asks exec, httpGet and tcpSocket probes only".to_owned())
+        if let Some(grpc) = &probe.grpc {
+            let port = u16::try_from(grpc.port)
+                .map_err(|_| format!("invalid port number: {}", grpc.port))?;
+            let stream = connect(asked.ip, port).await?;
+            let authority = authority(asked.ip, port);
+            let service = grpc.service.as_deref().unwrap_or_default();
+            return grpc::check(stream, &authority, service).await;
+        }
+        Err("the probe names neither exec, httpGet, tcpSocket nor grpc".to_owned())
     };
     match tokio::time::timeout(timeout, network).await {
         Ok(answer) => answer,
@@ -89,6 +98,15 @@ pub async fn command(
     } else {
         output
     })
+}
+
+/// `host:port` as a URL writes it.
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
@@ -127,7 +145,7 @@ pub async fn http_get(asked: &Asked<'_>, get: &HTTPGetAction) -> Result<(), Stri
         request = request.header(header.name.as_str(), header.value.as_str());
     }
     if !named {
-        request = request.header(http::header::HOST, format!("{host}:{port}"));
+        request = request.header(http::header::HOST, authority(host, port));
     }
     let request = request
         .body(Empty::<Bytes>::new())

@@ -11,7 +11,8 @@ use lifecycle::{ContainerView, Desired, env, resources};
 use network::HostPort;
 use network::resolv::{self, DnsPolicy, HostsBase, ResolvConf};
 use node_runtime::{
-    ContainerSpec, Limits, Mount, PidNamespace, PodSpec, Propagation, Qos, Seccomp, Security,
+    ContainerId, ContainerSpec, Limits, Mount, PidNamespace, PodSpec, Propagation, Qos, Seccomp,
+    Security,
 };
 
 use crate::net::services::protocol;
@@ -20,6 +21,8 @@ use crate::net::services::protocol;
 pub const LEVEL_LABEL: &str = "trireme/level";
 /// The label that carries the image as the pod named it.
 pub const IMAGE_LABEL: &str = "trireme/image";
+/// The label that carries the resources that the container was given, as JSON.
+pub const RESOURCES_LABEL: &str = "trireme/resources";
 const HOST_NAME_LEN_MAX: usize = 63;
 
 /// What a sandbox needs to know of the cluster and the node.
@@ -56,7 +59,7 @@ pub fn sandbox(
         hostname: (!desired.host_network()).then(|| hostname(desired)),
         netns,
         host_ipc: spec.host_ipc.unwrap_or(false),
-        share_pid: spec.share_process_namespace.unwrap_or(false),
+        share_pid: desired.shares_pids(),
         qos: qos(desired),
         limits: limits(resources::pod_limits(spec)),
         resolv_conf: Some(resolv_conf(desired, around)),
@@ -91,7 +94,8 @@ fn qos(desired: &Desired) -> Qos {
     }
 }
 
-fn limits(limits: resources::Limits) -> Limits {
+/// As the runtime takes them.
+pub fn limits(limits: resources::Limits) -> Limits {
     Limits {
         cpu_shares: Some(limits.cpu_shares),
         cpu_quota_us: limits.cpu_quota_us,
@@ -188,6 +192,19 @@ pub struct Start {
     pub log_path: PathBuf,
     /// Bytes of the node's memory.
     pub memory_bytes: i64,
+    /// The container whose processes it sees.
+    pub target: Option<ContainerId>,
+}
+
+/// What a container is remembered by.
+pub fn labels(view: &ContainerView<'_>, level: u32) -> BTreeMap<String, String> {
+    let resources = serde_json::to_string(&resources::Applied::of(view.spec)).unwrap_or_default();
+    [
+        (LEVEL_LABEL.to_owned(), level.to_string()),
+        (IMAGE_LABEL.to_owned(), view.image().to_owned()),
+        (RESOURCES_LABEL.to_owned(), resources),
+    ]
+    .into()
 }
 
 /// A container to be started.
@@ -220,17 +237,13 @@ pub fn container(
         )?,
         limits: limits(resources::container_limits(spec)),
         oom_score_adj: resources::oom_score_adj(desired.spec(), spec, start.memory_bytes),
-        pid_namespace: if desired.spec().host_pid.unwrap_or(false) {
-            PidNamespace::Host
-        } else {
-            PidNamespace::Own
+        pid_namespace: match start.target {
+            _ if desired.spec().host_pid.unwrap_or(false) => PidNamespace::Host,
+            Some(target) if !desired.shares_pids() => PidNamespace::Container(target),
+            _ => PidNamespace::Own,
         },
         log_path: Some(start.log_path),
-        labels: [
-            (LEVEL_LABEL.to_owned(), start.level.to_string()),
-            (IMAGE_LABEL.to_owned(), view.image().to_owned()),
-        ]
-        .into(),
+        labels: labels(view, start.level),
         env: start.env,
         mounts: start.mounts,
         ..ContainerSpec::default()

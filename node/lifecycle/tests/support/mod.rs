@@ -7,9 +7,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
+use lifecycle::resources::Applied;
 use lifecycle::{
     Action, Container, ContainerState, Desired, Exit, Observed, ProbeKind, Pull, PullState,
-    Sandbox, StartFailure, Step, Volumes, status_patch, step,
+    Sandbox, StartFailure, Step, Volumes, allocated, status_patch, step,
 };
 use objects::Timestamp;
 use serde_json::{Value, json};
@@ -145,6 +146,12 @@ impl World {
                     self.exit(&container, 143);
                 }
             }
+            Action::Resize { container, id } => {
+                let desired = self.desired();
+                let view = desired.container(&container).expect("is in the pod");
+                let wanted = Applied::of(view.spec);
+                self.container(&id).expect("what is resized runs").resources = Some(wanted);
+            }
             Action::Probe {
                 container,
                 id,
@@ -225,11 +232,12 @@ impl World {
         });
         assert!(!alive, "{name} was started beside itself");
         let desired = self.desired();
-        let image = desired
+        let view = desired
             .container(name)
-            .expect("what is started is in the pod")
-            .image()
-            .to_owned();
+            .expect("what is started is in the pod");
+        let image = view.image().to_owned();
+        let resources =
+            allocated(&desired, &self.observed, name).unwrap_or_else(|| Applied::of(view.spec));
         self.observed.containers.push(Container {
             name: name.into(),
             id: format!("{name}-{attempt}"),
@@ -241,6 +249,7 @@ impl World {
                 started_at: self.now,
             },
             stopping_until: None,
+            resources: Some(resources),
         });
     }
 
@@ -339,10 +348,23 @@ impl World {
             condition("Ready")
         )
         .expect("a string takes it");
+        for kind in ["PodResizePending", "PodResizeInProgress"] {
+            let found = status
+                .conditions
+                .iter()
+                .flatten()
+                .find(|condition| condition.type_ == kind);
+            if let Some(found) = found {
+                let words =
+                    [&found.reason, &found.message].map(|it| it.clone().unwrap_or_default());
+                writeln!(text, "  {kind}: {}", words.join(" ")).expect("a string takes it");
+            }
+        }
         for container in status
             .init_container_statuses
             .iter()
             .chain(&status.container_statuses)
+            .chain(&status.ephemeral_container_statuses)
             .flatten()
         {
             writeln!(text, "  {}", line(container)).expect("a string takes it");
@@ -395,8 +417,15 @@ fn line(container: &ContainerStatus) -> String {
         })
         .unwrap_or_default();
     let ready = if container.ready { " ready" } else { "" };
+    let limits = container.resources.clone().and_then(|it| it.limits);
+    let limits: Vec<String> = limits
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(name, amount)| format!(", {name} {}", amount.0))
+        .collect();
+    let limits = limits.concat();
     format!(
-        "{}{ready} restarts {}: {state}{last}",
+        "{}{ready} restarts {}: {state}{last}{limits}",
         container.name, container.restart_count
     )
 }
@@ -428,6 +457,12 @@ fn merge_conditions(present: &mut Value, changes: &Value) {
         let index = present
             .iter()
             .position(|condition| condition["type"] == change["type"]);
+        if change["$patch"] == "delete" {
+            if let Some(index) = index {
+                present.remove(index);
+            }
+            continue;
+        }
         let mut merged = index.map_or(json!({}), |index| present[index].clone());
         for (field, value) in change.as_object().into_iter().flatten() {
             match value {

@@ -205,11 +205,43 @@ impl Pods {
         crate::volumes::disk_usage(&self.pod(uid)?.container_folder(container).join("upper")).await
     }
 
-    /// Changes the limits of a running container in place.
-    pub async fn update_limits(&self, uid: &str, container: &str, limits: Limits) -> Result<()> {
-        let path = self.pod(uid)?.container_cgroup(container);
-        let cgroups = self.inner.cgroups.clone();
-        blocking(move || cgroups.set(&path, &limits)).await
+    /// Changes the limits of a running container and of its pod in place, and the container's `labels` with them.
+    pub async fn resize(
+        &self,
+        uid: &str,
+        container: &str,
+        limits: Limits,
+        pod_limits: Limits,
+        labels: BTreeMap<String, String>,
+    ) -> Result<()> {
+        let pod = self.pod(uid)?;
+        let _change = pod.changing.lock().await;
+        let mut record = pod.entry(container)?.record;
+        record.spec.limits = limits;
+        record.spec.labels = labels;
+        let (path, folder) = (
+            pod.container_cgroup(container),
+            pod.container_folder(container),
+        );
+        let (cgroups, pod_path, kept) = (
+            self.inner.cgroups.clone(),
+            pod.cgroup_path.clone(),
+            record.clone(),
+        );
+        blocking(move || {
+            // A larger container needs a larger pod around it first; a smaller pod holds only once its containers are smaller.
+            let early = cgroups.set(&pod_path, &pod_limits);
+            cgroups.set(&path, &limits)?;
+            if early.is_err() {
+                cgroups.set(&pod_path, &pod_limits)?;
+            }
+            disk::write_container(&folder, &kept)
+        })
+        .await?;
+        if let Some(entry) = pod.lock().get_mut(container) {
+            entry.record = record;
+        }
+        Ok(())
     }
 
     /// Takes down what `open` put up outside of pods: the shim's sealed mount and the cgroup root if it is empty.
