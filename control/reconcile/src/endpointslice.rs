@@ -207,12 +207,13 @@ fn target(port: &ServicePort, pod: &Pod) -> Option<i32> {
 fn endpoint(input: &Input, pod: &Pod, address: Ipv4Addr, publish_unready: bool) -> Value {
     let serving = pods::is_ready(pod);
     let terminating = pods::is_deleting(pod);
+    let ready = publish_unready || (serving && !terminating);
     let mut map = Map::new();
     map.insert("addresses".to_owned(), json!([address.to_string()]));
     map.insert(
         "conditions".to_owned(),
         json!({
-            "ready": publish_unready || (serving && !terminating),
+            "ready": ready,
             "serving": serving,
             "terminating": terminating,
         }),
@@ -234,11 +235,33 @@ fn endpoint(input: &Input, pod: &Pod, address: Ipv4Addr, publish_unready: bool) 
     );
     if let Some(node) = pods::node_name(pod) {
         map.insert("nodeName".to_owned(), json!(node));
-        if let Some(zone) = input.zones.get(node) {
+        let zone = input.zones.get(node);
+        if let Some(zone) = zone {
             map.insert("zone".to_owned(), json!(zone));
+        }
+        if let Some(hints) = hints(input, node, zone).filter(|_| ready) {
+            map.insert("hints".to_owned(), hints);
         }
     }
     Value::Object(map)
+}
+
+/// For whom the endpoint is kept, where the Service asks for short ways: its own node or zone. Proxies take others while
+/// there is none for them.
+fn hints(input: &Input, node: &str, zone: Option<&String>) -> Option<Value> {
+    let spec = input.service.view.spec.as_ref()?;
+    let for_zones = zone.map(|zone| json!([{ "name": zone }]));
+    match spec.traffic_distribution.as_deref()? {
+        "PreferClose" | "PreferSameZone" => Some(json!({ "forZones": for_zones? })),
+        "PreferSameNode" => {
+            let mut hints = json!({ "forNodes": [{ "name": node }] });
+            if let Some(for_zones) = for_zones {
+                hints["forZones"] = for_zones;
+            }
+            Some(hints)
+        }
+        _ => None,
+    }
 }
 
 /// What an endpoint stands for: the pod, else the address.

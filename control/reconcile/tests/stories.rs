@@ -20,7 +20,7 @@ macro_rules! stories {
 stories! {
     deployment: surge, unavailable, rollback, pause, recreate, resize, history, deadline, adoption;
     replicaset: scale_up, scale_down, failed, release, refused;
-    endpointslice: life, headless;
+    endpointslice: life, headless, hints;
     endpoints: life;
     quota: used;
     protection: claims;
