@@ -1,15 +1,15 @@
-//! Whom to trust at a webhook, or at a server of another group: the certificates of its configuration, else those that the machine trusts. A certificate of the
-//! bundle that the webhook shows itself is trusted too, as Go's clients do: many make one that is its own authority.
+//! Whom to trust at a webhook, or at a server of another group: the certificates of its configuration, else those that the machine
+//! trusts. A certificate of the bundle that the server shows itself is trusted too, as Go's clients do: many make one that is its
+//! own authority.
 
-use crate::tls::{Anybody, ClientIdentity};
+use crate::tls::ClientIdentity;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 use std::sync::Arc;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -31,29 +31,34 @@ pub fn config(
             "neither the caBundle nor this machine holds a certificate to trust".to_owned(),
         );
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
-    let verifier = Trust {
-        chains: chains.build().map_err(|error| error.to_string())?,
-        shown: match bundle {
-            [] => Vec::new(),
-            _ => certificates,
-        },
+    let provider = Arc::new(default_provider());
+    let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let chains = chains.build().map_err(|error| error.to_string())?;
+    let believed = match bundle {
+        [] => Vec::new(),
+        _ => certificates,
     };
-    with_verifier(Arc::new(verifier), identity)
+    let verifier = trust::servers(provider, move |shown| {
+        if !believed.iter().any(|known| known == shown.end_entity) {
+            return shown.verify_with(&*chains);
+        }
+        let certificate = ParsedCertificate::try_from(shown.end_entity)?;
+        rustls::client::verify_server_name(&certificate, shown.server_name)?;
+        check_time(shown.end_entity, shown.now)
+    });
+    with_verifier(verifier, identity)
 }
 
 /// The TLS towards whoever answers.
 pub fn anybody(identity: Option<&ClientIdentity>) -> Result<Arc<ClientConfig>, String> {
-    with_verifier(Arc::new(Anybody::default()), identity)
+    with_verifier(trust::anybody(Arc::new(default_provider())), identity)
 }
 
 fn with_verifier(
     verifier: Arc<dyn ServerCertVerifier>,
     identity: Option<&ClientIdentity>,
 ) -> Result<Arc<ClientConfig>, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .dangerous()
@@ -66,60 +71,6 @@ fn with_verifier(
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
-}
-
-#[derive(Debug)]
-struct Trust {
-    chains: Arc<WebPkiServerVerifier>,
-    /// Certificates that are trusted when the webhook shows them itself.
-    shown: Vec<CertificateDer<'static>>,
-}
-
-impl ServerCertVerifier for Trust {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if !self.shown.iter().any(|shown| shown == end_entity) {
-            return self.chains.verify_server_cert(
-                end_entity,
-                intermediates,
-                server_name,
-                ocsp_response,
-                now,
-            );
-        }
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        rustls::client::verify_server_name(&certificate, server_name)?;
-        check_time(end_entity, now)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chains.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chains.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
-    }
 }
 
 fn check_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
