@@ -10,6 +10,7 @@ mod admission;
 mod agent;
 mod alter;
 mod api;
+mod autoscale;
 mod bad_input;
 mod browser;
 mod bucket;
