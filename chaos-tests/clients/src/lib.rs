@@ -11,4 +11,4 @@ mod rig;
 pub use balancer::Balancer;
 pub use operated::{Kind, define_gadgets, survive};
 pub use packages::{node, python};
-pub use rig::{Rig, Script};
+pub use rig::{IMAGE, Rig, Script};

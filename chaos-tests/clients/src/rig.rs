@@ -1,18 +1,26 @@
 //! A cluster of three masters behind a balancer, and scripts that run against it.
 
 use crate::Balancer;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use chaos::cluster::{Cluster, Options};
 use client::{Client, Config, Kubeconfig};
+use serde_json::Value;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
 
 const API_PORT: u16 = 6443;
 /// A script that takes longer has failed.
 const SCRIPT_DEADLINE: Duration = Duration::from_secs(180);
+
+/// A node that takes longer to be ready has failed.
+const NODE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The image that a node of the rig has: busybox.
+pub const IMAGE: &str = "trireme.local/busybox:1";
 
 /// The cluster; it ends with this value.
 pub struct Rig {
@@ -62,6 +70,24 @@ impl Rig {
         self.cluster.client()
     }
 
+    /// Adds a node with the tests' image, and waits until it is ready.
+    pub async fn add_node(&mut self, name: &str) -> Result<()> {
+        self.cluster.add_node(name)?;
+        let client = self.client()?;
+        let path = format!("/api/v1/nodes/{name}");
+        let end = Instant::now() + NODE_DEADLINE;
+        while !is_ready(client.get(&path).await.unwrap_or_default()) {
+            ensure!(Instant::now() < end, "{name} does not become ready");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let archive = self.folder.path().join("image.tar");
+        let make = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/make-image");
+        run(Command::new(make).arg(&archive).arg(IMAGE)).await?;
+        let mut import = Command::new(self.cluster.binaries().path("ctl"));
+        import.args(["image", "import"]).arg(&archive);
+        run(import.env("KUBECONFIG", self.kubeconfig())).await
+    }
+
     /// Kills the leader, waits until another leads, and starts it again.
     pub async fn lose_the_leader(&mut self) -> Result<()> {
         let leader = self.cluster.wait_for_leader().await?.name;
@@ -84,6 +110,27 @@ impl Rig {
             .kill_on_drop(true);
         Script(command)
     }
+}
+
+fn is_ready(node: Value) -> bool {
+    let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|it| it["type"] == "Ready" && it["status"] == "True")
+}
+
+async fn run(command: &mut Command) -> Result<()> {
+    let ended = tokio::time::timeout(SCRIPT_DEADLINE, command.output());
+    let ended = ended
+        .await
+        .with_context(|| format!("{command:?} did not end"))?;
+    let ended = ended.with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(
+        ended.status.success(),
+        "{command:?} failed: {}{}",
+        String::from_utf8_lossy(&ended.stdout),
+        String::from_utf8_lossy(&ended.stderr)
+    );
+    Ok(())
 }
 
 /// A script that is about to run.
