@@ -31,7 +31,7 @@ struct Spec {
     word: String,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 struct Progress {
     made: String,
@@ -66,9 +66,10 @@ pub async fn survive(rig: &mut Rig, client: Client) -> Result<()> {
     let (lost, written) = tokio::join!(rig.lose_the_leader(), async {
         write(&widgets, WIDGETS / 2..WIDGETS).await?;
         // The finalizer holds each until the operator has tidied up.
+        let delete = DeleteParams::default();
         for number in 0..WIDGETS / 4 {
             let name = format!("w{number}");
-            surely(|| widgets.delete(&name, &DeleteParams::default())).await?;
+            surely(|| widgets.delete(&name, &delete)).await?;
         }
         let patch = json!({"spec": {"word": "changed"}});
         let name = format!("w{}", WIDGETS / 4);
@@ -175,11 +176,12 @@ impl std::fmt::Display for Failed {
 impl std::error::Error for Failed {}
 
 async fn write(widgets: &Api<Widget>, numbers: std::ops::Range<usize>) -> Result<()> {
+    let create = PostParams::default();
     for number in numbers {
         let name = format!("w{number}");
         let word = format!("word {number}");
         let widget = Widget::new(&name, &kind(), Spec { word });
-        surely(|| widgets.create(&PostParams::default(), &widget)).await?;
+        surely(|| widgets.create(&create, &widget)).await?;
     }
     Ok(())
 }
