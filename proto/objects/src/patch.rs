@@ -44,7 +44,28 @@ pub fn json_patch(document: &mut Value, patch: &Value) -> Result<(), PatchError>
     }
     let patch: json_patch::Patch = serde::Deserialize::deserialize(patch)
         .map_err(|error| PatchError::Malformed(format!("error decoding patch: {error}")))?;
-    json_patch::patch(document, &patch).map_err(|error| PatchError::Inapplicable(error.to_string()))
+    let mut patched = document.clone();
+    for operation in patch.0 {
+        if !is_absence_confirmed(&patched, &operation) {
+            let alone = json_patch::Patch(vec![operation]);
+            json_patch::patch_unsafe(&mut patched, &alone)
+                .map_err(|error| PatchError::Inapplicable(error.to_string()))?;
+        }
+    }
+    *document = patched;
+    Ok(())
+}
+
+/// Whether the operation tests for null where a map has no such member: to Kubernetes' library that is true, though RFC 6902 says
+/// otherwise, and clients ask so whether a list is still absent before they add it (kube-rs its finalizers).
+fn is_absence_confirmed(document: &Value, operation: &json_patch::PatchOperation) -> bool {
+    let json_patch::PatchOperation::Test(test) = operation else {
+        return false;
+    };
+    let path = test.path.as_str();
+    let parent = path.rsplit_once('/').map(|(parent, _)| parent);
+    let parent = parent.and_then(|parent| document.pointer(parent));
+    test.value.is_null() && parent.is_some_and(Value::is_object) && document.pointer(path).is_none()
 }
 
 /// Applies a merge patch: null removes a member, a map merges, anything else replaces.
@@ -89,6 +110,22 @@ mod tests {
         let error = json_patch(&mut document, &patch).expect_err("the test fails");
         assert_eq!(document, before);
         assert_eq!(Status::from(error).code, 422);
+    }
+
+    #[test]
+    fn a_test_for_null_finds_what_is_absent() {
+        let patch = json!([
+            {"op": "test", "path": "/metadata/finalizers", "value": null},
+            {"op": "add", "path": "/metadata/finalizers", "value": ["example.com/tidy"]},
+        ]);
+        let mut document = json!({"metadata": {"name": "a"}});
+        json_patch(&mut document, &patch).expect("there are none yet");
+        let patched = json!({"metadata": {"name": "a", "finalizers": ["example.com/tidy"]}});
+        assert_eq!(document, patched);
+        json_patch(&mut document, &patch).expect_err("now there are");
+        assert_eq!(document, patched);
+        let nowhere = json!([{"op": "test", "path": "/spec/a/b", "value": null}]);
+        json_patch(&mut document, &nowhere).expect_err("there is nothing to look into");
     }
 
     #[test]

@@ -57,7 +57,12 @@ pub async fn survive(rig: &mut Rig, client: Client) -> Result<()> {
     let controller = Controller::new_with(widgets.clone(), watcher::Config::default(), kind);
     let running = controller
         .run(reconcile, again, context)
-        .for_each(|_| std::future::ready(()));
+        .for_each(async |done| {
+            // Shown where the test fails.
+            if let Err(error) = done {
+                println!("the operator tries again: {error}");
+            }
+        });
     let running = tokio::spawn(running);
 
     write(&widgets, 0..WIDGETS / 2).await?;

@@ -62,6 +62,11 @@ impl Strategy for ApiServices {
     fn has_generation(&self) -> bool {
         false
     }
+
+    /// The core group's ends with the dot; what else is wrong with a name, the spec tells.
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        names::path_segment(name)
+    }
 }
 
 /// The name tells version and group; the core group's ends with the dot.
