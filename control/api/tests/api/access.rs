@@ -389,11 +389,23 @@ async fn a_node_sees_what_its_pods_name() {
         format!("{secrets}/other"),
         secrets.to_owned(),
         "/api/v1/secrets".to_owned(),
-        "/api/v1/pods".to_owned(),
-        "/api/v1/pods?fieldSelector=spec.nodeName%3Dn2".to_owned(),
+        "/api/v1/configmaps".to_owned(),
     ] {
         assert_code(&node.get(&refused).await, StatusCode::FORBIDDEN);
     }
+    // The peers of a network policy are pods of any node; a role says so, not the node authoriser.
+    assert_code(&node.get("/api/v1/pods").await, StatusCode::OK);
+    let binding = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/system:node-network";
+    let admin = rig.admin();
+    assert_code(
+        &admin.call(Method::DELETE, binding, &[], "").await,
+        StatusCode::OK,
+    );
+    while node.get("/api/v1/pods").await.code != StatusCode::FORBIDDEN {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let of_other = "/api/v1/pods?fieldSelector=spec.nodeName%3Dn2";
+    assert_code(&node.get(of_other).await, StatusCode::FORBIDDEN);
     let own = "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1";
     assert_code(&node.get(own).await, StatusCode::OK);
     // Tokens only for its pods, bound to them.
