@@ -131,11 +131,20 @@ pub async fn run(context: Arc<Context>, mut wanted: watch::Receiver<Wanted>, pok
             () = tokio::time::sleep(pause + Duration::from_millis(1)) => {}
         }
     }
+    worker.leave_nothing().await;
     worker.context.tokens.forget(&worker.subject.uid);
     end::forget_files(&worker.context, &worker.subject).await;
 }
 
 impl Worker {
+    /// A former agent may have been killed when the sandbox was gone, or not yet there, and the network was: no sandbox tells of it.
+    async fn leave_nothing(&self) {
+        while let Err(error) = end::remove(&self.context, &self.subject.uid, true).await {
+            tracing::warn!(pod = %self.desired.label(), %error, "cannot take away what is left of the pod; trying again");
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+
     fn adopt(&mut self, wanted: Wanted) {
         self.removed |= wanted.removed;
         // An answer to a write may have been newer than what the watch has come to.
