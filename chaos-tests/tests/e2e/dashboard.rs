@@ -356,9 +356,14 @@ fn one_namespace(site: &Site, browser: &mut Browser) {
         "viewer",
     ]);
     let token = command.output().expect("kubectl runs");
+    assert!(token.status.success(), "{token:?}");
     let token = String::from_utf8(token.stdout).expect("a token");
     browser.open(&format!("{}/dashboard/#/pods", site.url("m1")));
     browser.click("#token");
+    // The page is the same, and what was typed before may still be there.
+    browser
+        .look("document.activeElement.select()")
+        .expect("is an input");
     browser.types(token.trim());
     browser.press("Enter");
     browser.reads(&["system:serviceaccount:default:viewer", "web-"]);
