@@ -91,18 +91,20 @@ async fn restore(context: &Context, named: &Named, moment: &Moment, dry_run: boo
     let Some(old) = past::object_at(context, named, moment.revision).await? else {
         return Err(past::absent(named, moment).into());
     };
-    let now: Option<Value> = match context.client.get(&named.path()).await {
-        Ok(object) => Some(object),
-        Err(error) if error.is_code(404) => None,
-        Err(error) => return Err(error.into()),
-    };
     let query = match dry_run {
         true => "?fieldManager=ctl-restore&dryRun=All",
         false => "?fieldManager=ctl-restore",
     };
-    let what = match &now {
-        Some(now) => update(context, named, old, now, query).await?,
-        None => create(context, named, old, query).await?,
+    let what = match now(context, named).await? {
+        Some(now) => update(context, named, old, &now, query).await?,
+        None => match create(context, named, old.clone(), query).await? {
+            Some(what) => what,
+            None => {
+                let now = now(context, named).await?;
+                let now = now.context("it came and went again while it was restored")?;
+                update(context, named, old, &now, query).await?
+            }
+        },
     };
     let dry = if dry_run { " (dry run)" } else { "" };
     println!(
@@ -111,6 +113,14 @@ async fn restore(context: &Context, named: &Named, moment: &Moment, dry_run: boo
         past::describe(moment)
     );
     Ok(())
+}
+
+async fn now(context: &Context, named: &Named) -> Result<Option<Value>> {
+    match context.client.get(&named.path()).await {
+        Ok(object) => Ok(Some(object)),
+        Err(error) if error.is_code(404) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn update(
@@ -142,12 +152,13 @@ async fn update(
     Ok("restored")
 }
 
+/// None where a controller was faster, as with each namespace's service account.
 async fn create(
     context: &Context,
     named: &Named,
     mut old: Value,
     query: &str,
-) -> Result<&'static str> {
+) -> Result<Option<&'static str>> {
     for field in SERVER_SET {
         remove(&mut old["metadata"], field);
     }
@@ -158,14 +169,14 @@ async fn create(
     }
     keep_living_owners(context, named, &mut old).await?;
     let collection = named.resource.collection(Some(&named.namespace));
-    let created: Value = context
-        .client
-        .post(&format!("{collection}{query}"), &old)
-        .await
-        .with_context(|| "it is gone and could not be created again")?;
+    let path = format!("{collection}{query}");
+    let created: Value = match context.client.post(&path, &old).await {
+        Err(error) if error.is_code(409) => return Ok(None),
+        created => created.context("it is gone and could not be created again")?,
+    };
     let uid = created["metadata"]["uid"].as_str().unwrap_or("");
     println!("    created again with the new uid {uid}");
-    Ok("restored")
+    Ok(Some("restored"))
 }
 
 /// Leaves out the owners that are gone.
