@@ -110,8 +110,8 @@ async fn what_a_killed_harness_leaves_is_swept_by_the_next() {
     harness.kill().expect("it is killed");
     harness.wait().expect("it is over");
     let left = belongings(pid);
-    // A mount and a namespace for each member, and the folder.
-    assert!(left.len() >= 7, "{left:?}");
+    // A network namespace for each member, and the folder; the mounts went with the mount namespace that only the harness had.
+    assert!(left.len() >= 4, "{left:?}");
     // Its members end with it, a moment later.
     tokio::time::sleep(Duration::from_millis(500)).await;
     chaos::testbed::sweep();
