@@ -38,7 +38,7 @@ const RULES: &[Rule] = &[
     shell("shim", NODE_PARTS),
     shell("agent", NODE_PARTS),
     shell("sim", &["objects", "rpc", "mvcc", "raft-store"]),
-    shell("fuzz", &["objects", "mvcc", "registry", "api", "dashboard", "streams"]),
+    shell("fuzz", &["objects", "mvcc", "cel", "registry", "api", "dashboard", "streams"]),
     shell("clients", &["objects", "client", "chaos"]),
     shell("conformance", &["objects", "client", "chaos"]),
     shell("chaos", &["sim", "objects", "rpc", "client", "mvcc", "raft-store", "etcd", "registry", "reconcile", "schedule", "runtime", "api", "lifecycle"]),
