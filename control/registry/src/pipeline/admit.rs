@@ -11,6 +11,7 @@ mod limits;
 mod node;
 mod policy;
 mod quota;
+mod round;
 mod security;
 mod sign;
 mod taint;

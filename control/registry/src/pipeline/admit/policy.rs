@@ -1,6 +1,7 @@
 //! Admission policies: gathers what their expressions see, asks them, and does what their bindings want. Rules and words:
 //! Kubernetes' ValidatingAdmissionPolicy and MutatingAdmissionPolicy plugins.
 
+use super::round::Round;
 use super::{Attributes, Operation, Remarks, webhook};
 use crate::pipeline::store::{self, status_of};
 use crate::pipeline::{Pipeline, fields};
@@ -146,15 +147,6 @@ impl Notes {
     }
 }
 
-/// What a round of policies that change objects left to do.
-#[derive(Default)]
-pub struct Round {
-    /// Whether any changed the object.
-    pub changed: bool,
-    /// Those to ask again when it changes once more, by policy and binding, each with how it left the object.
-    asked: Vec<(String, String, Object)>,
-}
-
 /// Lets the policies that are bound to such writes change the object. After a round `before` only those are asked again that wish
 /// it and after which others changed the object.
 pub async fn mutate(
@@ -178,13 +170,8 @@ pub async fn mutate(
     }
     let mut budget = Budget::new(cel::REQUEST_UNITS_MAX);
     for (policy, binding) in policies.mutating() {
-        if let Some(before) = before {
-            let left = before.asked.iter().find(|(policy_name, binding_name, _)| {
-                *policy_name == policy.name && *binding_name == binding.name
-            });
-            if left.is_none_or(|(_, _, left)| left == object) {
-                continue;
-            }
+        if before.is_some_and(|before| !before.is_due(&policy.name, &binding.name, object)) {
+            continue;
         }
         let made = change(pipeline, asked, (policy, binding), object, &mut budget).await?;
         let Some(made) = made else {
@@ -193,8 +180,7 @@ pub async fn mutate(
         round.changed |= made != *object;
         *object = made;
         if policy.is_reinvoked {
-            let names = (policy.name.clone(), binding.name.clone());
-            round.asked.push((names.0, names.1, object.clone()));
+            round.ask_again(&policy.name, &binding.name, object);
         }
     }
     Ok(round)

@@ -7,6 +7,7 @@ mod hook;
 mod review;
 mod rule;
 
+use super::round::Round;
 use super::{Attributes, Operation};
 use crate::pipeline::{Pipeline, body, scale, store};
 use crate::{FieldValidation, ResourceDef, Target, WebhookClient, WriteOptions};
@@ -21,15 +22,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const GROUP: &str = "admissionregistration.k8s.io";
-
-/// What the first round of webhooks left to do.
-#[derive(Default)]
-pub struct Round {
-    /// Whether any changed the object.
-    pub changed: bool,
-    /// Those to ask again when it changes once more, by configuration and name, each with how the object was when it answered.
-    asked: Vec<(String, String, Object)>,
-}
 
 /// Asks the webhooks that may change the object.
 pub async fn mutate(
@@ -46,8 +38,7 @@ pub async fn mutate(
         let answered = ask_to_change(pipeline, asked, hook, object, (0, index)).await?;
         round.changed |= answered == Answered::Changed;
         if hook.reinvoked && answered != Answered::NotAsked {
-            let names = (hook.configuration.clone(), hook.name.clone());
-            round.asked.push((names.0, names.1, object.clone()));
+            round.ask_again(&hook.configuration, &hook.name, object);
         }
     }
     Ok(round)
@@ -62,10 +53,7 @@ pub async fn mutate_again(
 ) -> Result<(), Status> {
     let hooks = hooks(pipeline, asked, Kind::Mutating).await?;
     for (index, hook) in hooks.iter().enumerate() {
-        let left = round.asked.iter().find(|(configuration, name, _)| {
-            *configuration == hook.configuration && *name == hook.name
-        });
-        if left.is_some_and(|(_, _, left)| left != object) {
+        if round.is_due(&hook.configuration, &hook.name, object) {
             ask_to_change(pipeline, asked, hook, object, (1, index)).await?;
         }
     }
